@@ -1,0 +1,1 @@
+"""Code generators. Each sees only the IR and the shared base, never another backend."""

@@ -1,0 +1,1 @@
+"""The `.nl` grammar and its companions, as data."""

@@ -1,0 +1,1 @@
+"""The standard library: `.nl` programs, as data."""
