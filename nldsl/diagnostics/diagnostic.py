@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..source import Span
+from nldsl.source import Span
 
 __all__ = ["Diagnostic", "DiagnosticBag", "DiagnosticError", "Related", "Severity"]
 
