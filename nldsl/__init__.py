@@ -1,6 +1,7 @@
 """nldsl: a compiler for nested-learning memories written in `.nl`.
 
-The names below are loaded on first use, so that `import nldsl` stays cheap: it imports neither torch, nor sympy, nor the parser.
+The names below are loaded on first use, so that `import nldsl` stays cheap: it imports neither torch, nor sympy, nor
+the parser.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ class Severity(enum.Enum):
 class Diagnostic:
     """One finding about a program.
 
-    `message` is the headline, in the user's words. `label` stands under the caret. `related` points at other places with
-    a text each. `notes` are facts that explain the cause, `hints` are things to do.
+    `message` is the headline, in the user's words. `label` stands under the caret. `related` points at other places
+    with a text each. `notes` are facts that explain the cause, `hints` are things to do.
     """
 
     code: str
