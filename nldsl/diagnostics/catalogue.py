@@ -1,8 +1,8 @@
 """What each diagnostic code means: a page per code, `codes/NL0123.md`, read when it is asked for.
 
-A page is a title line `# ...`, an explanation in Markdown, and two fenced blocks. The words after the fence say what they
-are: `nl bad` and `nl fixed` are whole programs, and the tests check that the first is reported under this code and the
-second is not. A finding that no single program provokes (a missing file, a missing extra) shows `text bad` and
+A page is a title line `# ...`, an explanation in Markdown, and two fenced blocks. The words after the fence say what
+they are: `nl bad` and `nl fixed` are whole programs, and the tests check that the first is reported under this code and
+the second is not. A finding that no single program provokes (a missing file, a missing extra) shows `text bad` and
 `text fixed` instead.
 """
 

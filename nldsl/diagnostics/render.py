@@ -1,7 +1,7 @@
 """The one renderer of diagnostics: a headline, the source with a caret line, notes and hints.
 
-The text shown may be hostile: control and bidirectional characters are made visible, so that what a terminal displays is
-what the file says; long lines are cut around the span; a span whose source is gone is named without a snippet.
+The text shown may be hostile: control and bidirectional characters are made visible, so that what a terminal displays
+is what the file says; long lines are cut around the span; a span whose source is gone is named without a snippet.
 """
 
 from __future__ import annotations
