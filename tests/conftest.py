@@ -47,7 +47,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Give every test the same random numbers, whatever ran before it; torch is touched only if a test module uses it."""
+    """Give every test the same random numbers, whatever ran before it; torch is not imported for it."""
     random.seed(0)
     torch = sys.modules.get("torch")
     if torch is not None:

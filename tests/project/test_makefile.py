@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.project.sources import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-DOCUMENTS = [p for p in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
@@ -31,18 +32,15 @@ def test_phony_lists_every_target() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
-def test_documents_name_real_targets(document: os.PathLike[str]) -> None:
-    with open(document, encoding="utf-8") as file:
-        named = re.findall(r"(?:^|`)make ([a-z-]+)", file.read(), re.MULTILINE)
+def test_documents_name_real_targets(document: Path) -> None:
+    named = re.findall(r"(?:^|`)make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= TARGETS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
-def test_links_lead_somewhere(document: os.PathLike[str]) -> None:
-    with open(document, encoding="utf-8") as file:
-        links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", file.read())
-    folder = os.path.dirname(document)
-    assert not [link for link in links if not os.path.exists(os.path.join(folder, link))]
+def test_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", document.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (document.parent / link).exists()]
 
 
 def test_ci_runs_the_tests() -> None:
@@ -60,7 +58,7 @@ def test_help_lists_the_targets() -> None:
 def test_packages_are_symlinks(name: str) -> None:
     link = ROOT / "nldsl" / name
     assert link.is_symlink()
-    assert os.readlink(link) == f"../{name}"
+    assert link.readlink() == Path(f"../{name}")
 
 
 def test_pins_cover_the_extras() -> None:

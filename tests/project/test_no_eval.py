@@ -36,9 +36,10 @@ def _call(node: ast.Call) -> Iterator[str]:
     called = node.func
     if isinstance(called, ast.Name) and called.id in BUILTINS | NAMES:
         yield f"{node.lineno}: calls {called.id}"
-    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
-        if (called.value.id, called.attr) in ATTRIBUTES and not _safe(node):
-            yield f"{node.lineno}: calls {called.value.id}.{called.attr}"
+    elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        name = (called.value.id, called.attr)
+        if name in ATTRIBUTES and not _safe(node):
+            yield f"{node.lineno}: calls {'.'.join(name)}"
     if any(keyword.arg == "shell" and ast.unparse(keyword.value) != "False" for keyword in node.keywords):
         yield f"{node.lineno}: runs a shell"
 

@@ -1,0 +1,49 @@
+"""`nldsl explain`: what a program does once its equations are worked out, or what an error code means."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from nldsl.diagnostics.catalogue import Entry, all_codes, lookup
+from nldsl.diagnostics.suggest import did_you_mean
+
+__all__ = ["command"]
+
+_CODE = re.compile(r"NL\d{4}", re.IGNORECASE)
+
+
+@click.command("explain")
+@click.argument("target", metavar="FILE|CODE")
+@click.argument("name", required=False)
+@click.option("--latex", is_flag=True, help="Write the mathematics as LaTeX.")
+def command(target: str, name: str | None, latex: bool) -> int:
+    """Explain a program, or a code such as NL0301.
+
+    For a program: the updates that follow from its equations. NAME picks one memory, block or model of the file.
+    """
+    if _CODE.fullmatch(target):
+        _explain_code(target.upper())
+        return 0
+    from nldsl.explain import explain_file
+
+    click.echo(explain_file(target, name=name, latex=latex))
+    return 0
+
+
+def _explain_code(code: str) -> None:
+    entry = lookup(code)
+    if entry is None:
+        hint = "".join(f"; {text}" for text in did_you_mean(code, all_codes()))
+        raise click.ClickException(f"there is no code {code}{hint}")
+    click.echo(page(entry))
+
+
+def page(entry: Entry) -> str:
+    """Lay out a page of the catalogue for a terminal."""
+    blocks = (("Wrong", entry.bad), ("Right", entry.fixed))
+    parts = [f"{entry.code}: {entry.title}", f"({entry.group})", "", entry.explanation]
+    for title, text in blocks:
+        parts += ["", f"{title}:", "", *(f"    {line}".rstrip() for line in text.rstrip("\n").split("\n"))]
+    return "\n".join(parts)
