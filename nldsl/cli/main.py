@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app.main(args=arguments, prog_name="nldsl", standalone_mode=False)
+        result = _invoke(arguments)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -122,6 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report_crash(error, arguments)
         return EXIT_INTERNAL
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _invoke(arguments: list[str]) -> object:
+    if "_NLDSL_COMPLETE" in os.environ:
+        # A shell that asks for completions; click answers it and exits.
+        app.main(prog_name="nldsl")
+    # Not `app.main`: it has exit codes of its own for interrupts and closed pipes.
+    with app.make_context("nldsl", arguments) as context:
+        return app.invoke(context)
 
 
 def _traceback_if_asked() -> None:
