@@ -32,7 +32,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-@pytest.mark.slow
 def test_wheel_holds_every_module_and_data_file(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
     expected = {name.replace(".", "/") for name in modules()}
@@ -47,14 +46,12 @@ def test_wheel_holds_every_module_and_data_file(wheel: zipfile.ZipFile) -> None:
     assert not missing
 
 
-@pytest.mark.slow
 def test_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"nldsl"}
     assert not [n for n in wheel.namelist() if "__pycache__" in n or n.startswith("nldsl/tests")]
 
 
-@pytest.mark.slow
 def test_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     command = [sys.executable, "-m", "nldsl", "--version"]
