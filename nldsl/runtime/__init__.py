@@ -1,0 +1,1 @@
+"""What compiled programs need when they run, shared by all backends."""
