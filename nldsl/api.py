@@ -1,0 +1,68 @@
+"""The public API. Everything heavy (torch, the passes) is imported when it is first needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag
+from nldsl.driver import Options, check as check_stage, front, middle, names_of
+
+if TYPE_CHECKING:
+    from nldsl.ir.program import Program
+    from nldsl.runtime.module import Module
+
+
+def check_text(text: str, name: str = "<text>", options: Options | None = None) -> list[Diagnostic]:
+    """All findings about a program given as text; an empty list means it is a program."""
+    return _check(name, options or Options(), text)
+
+
+def check_file(path: str | Path, options: Options | None = None) -> list[Diagnostic]:
+    """All findings about a program file and what it imports."""
+    return _check(path, options or Options(), None)
+
+
+check = check_file
+
+
+def _check(source: str | Path, options: Options, text: str | None) -> list[Diagnostic]:
+    bag = DiagnosticBag(options.limits.diagnostics)
+    names = names_of(source, options, bag, text)
+    if names is not None:
+        check_stage(names, options, bag)
+    return list(bag.diagnostics)
+
+
+def load_program(path: str | Path, entry: str | None = None, *, text: str | None = None, **dims: Any) -> Program:
+    """The per-token IR of a program, derivatives expanded and simplified: what every backend sees.
+
+    ``path`` is a file, or the name to show for ``text``. ``dims`` are the entry's static arguments.
+    Raises DiagnosticError with everything wrong about the program.
+    """
+    options = Options(entry, tuple(sorted(dims.items())))
+    return middle(front(path, options, text), options)
+
+
+def compile(
+    path: str | Path,
+    entry: str | None = None,
+    *,
+    backend: str = "auto",
+    seed: int = 0,
+    text: str | None = None,
+    disabled: frozenset[str] = frozenset(),
+    **dims: Any,
+) -> Module:
+    """Compile a program to an ordinary ``torch.nn.Module``.
+
+    ``backend``: ``auto`` or a name of ``nldsl.backends``. ``seed`` chooses the initial parameters. ``disabled`` names
+    optional passes to leave out. Raises DiagnosticError for a program that is wrong, and for a missing extra.
+    """
+    from nldsl.extras import require
+
+    require("torch", extra="torch")
+    from nldsl.runtime.build import build_module
+
+    options = Options(entry, tuple(sorted(dims.items())), disabled)
+    return build_module(middle(front(path, options, text), options), backend=backend, seed=seed, disabled=disabled)

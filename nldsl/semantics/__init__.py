@@ -1,0 +1,1 @@
+"""Names, shapes and clocks: from the syntax tree to the per-token IR."""

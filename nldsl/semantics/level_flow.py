@@ -1,0 +1,275 @@
+"""Who gives values to whom: the flow between the parts of a program, read off the instructions of one tick.
+
+Every value carries the parts it comes from. An operation that takes a state or parameter of a part and a value from
+elsewhere passes that value *through* the part: the parts it came from feed it, and from there on the value comes from
+this part alone. What only ends up in the part's own new state is something it learns from, the rest it reads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from nldsl.ir.program import Instr, Program
+from nldsl.semantics.level_clock import Rate, Rates, update_roots
+
+__all__ = ["Flow", "FlowEdge", "trace"]
+
+_MANY = "*"
+_ROUNDS = 4  # of following what the compiler's own states carry from tick to tick
+
+
+@dataclass(frozen=True)
+class FlowEdge:
+    """`role`: read, learn or init. `gradient`: what flows was differentiated out of the source."""
+
+    source: str
+    target: str
+    role: str
+    gradient: bool = False
+    detached: bool = False
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Tag:
+    part: str
+    gradient: bool = False
+    detached: bool = False
+    name: str = ""
+
+
+_Tags = frozenset[_Tag]
+_NONE: _Tags = frozenset()
+
+
+@dataclass
+class Flow:
+    """`own`: parts that learn from an objective of their own; `task`: from the loss of the task. Anchors by state."""
+
+    edges: tuple[FlowEdge, ...] = ()
+    own: set[str] = field(default_factory=set)
+    task: set[str] = field(default_factory=set)
+    anchors: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+
+def trace(program: Program, part_of: dict[str, str], rate_of: dict[str, Rate], rates: Rates) -> Flow:
+    """Follow one tick; `part_of` names the part of `state:S` and `param:w`."""
+    return _Tracer(program, part_of, rate_of, rates).run()
+
+
+class _Tracer:
+    """One pass backwards (where does a value end up?), then forwards (where does it come from?)."""
+
+    def __init__(self, program: Program, part_of: dict[str, str], rate_of: dict[str, Rate], rates: Rates) -> None:
+        self.program, self.part_of, self.rate_of = program, part_of, rate_of
+        self.body = program.body
+        self.roots = update_roots(program)
+        self.carriers = {s: self.roots[s] for s in rates.carriers if s in self.roots}
+        self.carried: dict[str, _Tags] = dict.fromkeys(self.carriers, _NONE)
+        self.flow = Flow()
+        self.found: dict[tuple[str, str, str, bool, bool], list[str]] = {}
+        self.before: dict[str, set[str]] = defaultdict(set)  # parts that a part's value comes from in this tick
+        self.unions: dict[tuple[_Tags, _Tags], _Tags] = {}
+        self.stored = self._stored()
+        self.sink, self.forward, self.judged = self._ends()
+
+    def run(self) -> Flow:
+        for _ in range(_ROUNDS):
+            before = dict(self.carried)
+            self._forwards()
+            if self.carried == before:
+                break
+        self._initial_values()
+        edges = [
+            FlowEdge(s, t, role, gradient, detached, tuple(n for n in dict.fromkeys(names) if n))
+            for (s, t, role, gradient, detached), names in self.found.items()
+        ]
+        self.flow.edges = tuple(edges)
+        return self.flow
+
+    # ------------------------------------------------------------ where values end up
+
+    def _stored(self) -> dict[int, str]:
+        """The values that are a part's new state and made from its old one: reading them is reading the part."""
+        by_value: dict[int, list[str]] = defaultdict(list)
+        for state, value in self.roots.items():
+            if state not in self.carriers:
+                by_value[value].append(self.part_of[f"state:{state}"])
+        bit = {part: 1 << n for n, part in enumerate(sorted(set(self.part_of.values())))}
+        made_from = [0] * len(self.body)
+        stored: dict[int, str] = {}
+        for n, instr in enumerate(self.body):
+            made_from[n] = bit.get(self._leaf(instr), 0)
+            for arg in instr.args:
+                made_from[n] |= made_from[arg]
+            for part in by_value.get(n, ()):
+                if made_from[n] & bit[part]:
+                    stored.setdefault(n, part)
+        return stored
+
+    def _ends(self) -> tuple[list[str], list[bool], list[bool]]:
+        """For each value: the one part whose new state it only serves (or many), whether an output or a loss needs it,
+        and whether a loss does."""
+        count = len(self.body)
+        sink, forward, judged = [""] * count, [False] * count, [False] * count
+        for _, value in (*self.program.outputs, *self.program.losses):
+            forward[value] = True
+        for _, value in self.program.losses:
+            judged[value] = True
+        for state, value in self.roots.items():
+            if state not in self.carriers:
+                sink[value] = self._join(sink[value], self.part_of[f"state:{state}"])
+        for _ in range(_ROUNDS):
+            before = list(sink)
+            for n in range(count - 1, -1, -1):
+                instr = self.body[n]
+                kept = n in self.stored
+                goes = self.stored[n] if kept else sink[n]
+                for arg in instr.args:
+                    sink[arg] = self._join(sink[arg], goes)
+                    forward[arg] |= forward[n] and not kept
+                    judged[arg] |= judged[n] and not kept
+                if instr.op == "state" and instr.attr("state") in self.carriers:
+                    root = self.carriers[instr.attr("state")]
+                    sink[root] = self._join(sink[root], sink[n])
+            if sink == before:
+                break
+        return sink, forward, judged
+
+    @staticmethod
+    def _join(a: str, b: str) -> str:
+        return a if not b or a == b else b if not a else _MANY
+
+    # ------------------------------------------------------------ where values come from
+
+    def _forwards(self) -> None:
+        self.tags: list[_Tags] = []
+        self.raw: list[str] = []  # the part of a value made from its states or parameters alone
+        for n, instr in enumerate(self.body):
+            tags, raw = self._value(n, instr)
+            if n in self.stored:
+                part = self.stored[n]
+                self._feed(tags, part, "learn")
+                tags, raw = _NONE, part
+            self.tags.append(tags)
+            self.raw.append(raw)
+        for state, value in self.roots.items():
+            if state in self.carriers:
+                self.carried[state] = self._from(value)
+            elif self.stored.get(value) != self.part_of[f"state:{state}"]:
+                self._feed(self._from(value), self.part_of[f"state:{state}"], "learn")
+        for name, value in self.program.outputs:
+            self._feed(self._from(value), f"output:{name}", "read")
+        for n, (_, value) in enumerate(self.program.losses):
+            self._feed(self._from(value), f"loss:{n}", "read")
+
+    def _from(self, value: int) -> _Tags:
+        return frozenset({_Tag(self.raw[value])}) if self.raw[value] else self.tags[value]
+
+    def _leaf(self, instr: Instr) -> str:
+        if instr.op == "param":
+            return self.part_of.get(f"param:{instr.attr('param')}", "")
+        if instr.op in ("state", "anchor"):
+            return self.part_of.get(f"state:{instr.attr('state')}", "")
+        return ""
+
+    def _value(self, n: int, instr: Instr) -> tuple[_Tags, str]:
+        """The origins of a value, and its part if it was made from that part's own states or parameters alone."""
+        part = self._leaf(instr)
+        if part:
+            if instr.op == "anchor":
+                self.flow.anchors[instr.attr("state")].add(instr.attr("period"))
+            return _NONE, part
+        if instr.op == "state":
+            return self.carried.get(instr.attr("state"), _NONE), ""
+        if instr.op == "input":
+            return frozenset({_Tag(f"input:{instr.attr('input')}")}), ""
+        if instr.op == "grad":
+            return self._derivative(n, instr), ""
+        others = self._merge(self.tags[a] for a in instr.args)
+        raws = list(dict.fromkeys(self.raw[a] for a in instr.args if self.raw[a]))
+        if raws and not others and len(raws) == 1:
+            return _NONE, raws[0]
+        if raws:
+            host = max(raws, key=self._weight)
+            incoming = self._merge([others, frozenset(_Tag(r) for r in raws if r != host)])
+            role = "learn" if self.sink[n] == host and not self.forward[n] else "read"
+            self._feed(incoming, host, role)
+            # only the way of the value itself: what a memory learns from does not come out in the same tick
+            if role == "read":
+                for tag in incoming:
+                    self.before[host] |= {tag.part} | self.before[tag.part]
+            return frozenset({_Tag(host, name=instr.name)}), ""
+        if instr.op == "stop_grad":
+            others = frozenset(_Tag(t.part, t.gradient, True, t.name) for t in others)
+        if instr.name:
+            others = frozenset(_Tag(t.part, t.gradient, t.detached, instr.name) for t in others)
+        return others, ""
+
+    def _weight(self, part: str) -> tuple[bool, tuple[int, int, int]]:
+        """Through whom an operation on two parts passes: a memory before parameters, the faster before the slower."""
+        kind, period, order = self.rate_of[part].key()
+        return not part.startswith(("weights:", "initial:")), (-kind, -period, -order)
+
+    def _derivative(self, n: int, instr: Instr) -> _Tags:
+        loss, x = instr.args[0], instr.args[1 + instr.attr("index")]
+        host = self.raw[x] or next((t.part for t in self.tags[x] if t.part == self.sink[n]), "")
+        if not host:  # with respect to a value on its way
+            both = self._merge([self._from(loss), self._from(x)])
+            return frozenset(_Tag(t.part, True, t.detached, instr.name) for t in both)
+        if self.judged[loss]:
+            self.flow.task.add(host)
+        else:
+            self.flow.own.add(host)
+            self._feed(self._from(loss), host, "learn")
+        return frozenset({_Tag(host, True, False, instr.name)})
+
+    def _merge(self, sets: Iterable[_Tags]) -> _Tags:
+        """The union, without what already went through another member: the residual stream carries only its last stop."""
+        total = _NONE
+        for one in sets:
+            if one is total or not one:
+                continue
+            if not total:
+                total = one
+                continue
+            key = (total, one)
+            if key not in self.unions:
+                self.unions[key] = self._undominated(total | one)
+            total = self.unions[key]
+        return total
+
+    def _undominated(self, tags: _Tags) -> _Tags:
+        def passed(tag: _Tag) -> bool:
+            return any(
+                tag.part in self.before[o.part] and o.part not in self.before[tag.part]
+                for o in tags
+                if (o.gradient, o.detached) == (tag.gradient, tag.detached)
+            )
+
+        return frozenset(t for t in tags if not passed(t))
+
+    def _feed(self, tags: _Tags, target: str, role: str) -> None:
+        for tag in sorted(tags, key=lambda t: (t.part, t.name)):
+            if tag.part != target:
+                names = self.found.setdefault((tag.part, target, role, tag.gradient, tag.detached), [])
+                if tag.name not in names:
+                    names.append(tag.name)
+
+    # ------------------------------------------------------------ initial values
+
+    def _initial_values(self) -> None:
+        init = self.program.init
+        sources: list[frozenset[str]] = []
+        for instr in init:
+            part = self._leaf(instr)
+            sources.append(frozenset({part}) if part else frozenset().union(*(sources[a] for a in instr.args)))
+        for state in self.program.states:
+            target = self.part_of.get(f"state:{state.name}", "")
+            if not target or not init:
+                continue
+            for source in sorted(sources[state.init]):
+                if source != target:
+                    self.found.setdefault((source, target, "init", False, False), []).append(state.name.rpartition(".")[2])

@@ -1,0 +1,152 @@
+"""What a program is made of: the states of a memory that tick together are one part, each parameter is another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from nldsl.dims import Dim
+from nldsl.ir.ops import product
+from nldsl.ir.program import MemoryInfo, ParamDecl, Program, StateDecl
+from nldsl.ir.types import BATCH
+from nldsl.semantics.level_clock import Rate, Rates
+from nldsl.source import Span
+
+__all__ = ["ParamBox", "Part", "StateBox", "parts_of"]
+
+
+@dataclass(frozen=True)
+class StateBox:
+    """A state. `period` counts tokens, 0 for a state that never changes; `reset`: sequence, clock or never."""
+
+    name: str
+    label: str
+    shape: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
+    period: int = 1
+    reset: str = "sequence"
+    reset_period: int = 0
+    anchors: tuple[int, ...] = ()
+    shared: bool = False
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
+class ParamBox:
+    """A parameter. `size` counts entries, 0 where it is not known; `reached`: the gradient of a loss arrives."""
+
+    name: str
+    label: str
+    shape: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
+    level: str = ""
+    initializer: str = ""
+    size: int = 0
+    reached: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    id: str
+    kind: str
+    path: str
+    label: str
+    rate: Rate
+    template: str = ""
+    copies: str = ""
+    source: str = ""
+    states: tuple[StateBox, ...] = field(default=())
+    params: tuple[ParamBox, ...] = field(default=())
+
+
+def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]]:
+    """The parts, in the order of the declarations, and the part of every state (`state:S`) and parameter (`param:w`)."""
+    infos = {m.path: m for m in program.memories}
+    root = next((m.path for m in program.memories if m.kind == "model"), "")
+    owners = _owners(program)
+    part_of: dict[str, str] = {}
+    groups: dict[tuple[str, Rate], list[StateDecl]] = {}
+    for state in program.states:
+        if state.name not in rates.carriers:
+            groups.setdefault((owners[state.name], rates.states[state.name]), []).append(state)
+    parts = []
+    for (owner, rate), members in groups.items():
+        alone = len([1 for o, _ in groups if o == owner]) == 1
+        kind = "buffer" if rate.kind == "nonparametric" else "memory"
+        id = f"{kind}:{owner}" if alone else f"{kind}:{owner}:{rate.kind}-{rate.period}.{rate.order}"
+        part_of.update({f"state:{s.name}": id for s in members})
+        info = infos.get(owner)
+        shown = _below(owner, root)
+        label = _tail(shown) if kind == "memory" and shown else ", ".join(_tail(s.name) for s in members[:3])
+        states = tuple(_state(s, rate) for s in members)
+        place = info.span if info else members[0].span
+        parts.append(Part(id, kind, shown, label, rate, *_about(info), _place(place), states))
+    in_body, in_init = ({i.attr("param") for i in body if i.op == "param"} for body in (program.body, program.init))
+    for param in program.params:
+        initial = param.name in in_init - in_body
+        id = f"{'initial' if initial else 'weights'}:{param.name}"
+        part_of[f"param:{param.name}"] = id
+        owner = owners[param.name]
+        about = _about(infos.get(owner)) if owner != root else ("", "")
+        path = _below(owner, root)
+        rate = rates.params[param.name]
+        box = _param(param, program)
+        kind = "initial" if initial else "weights"
+        parts.append(Part(id, kind, path, box.label, rate, *about, _place(param.span), (), (box,)))
+    return parts, part_of
+
+
+def _owners(program: Program) -> dict[str, str]:
+    """Who owns each state and parameter: as declared there, else as the list of memories says."""
+    owners = {name: m.path for m in program.memories for name in (*m.states, *m.params)}
+    declared: Iterable[StateDecl | ParamDecl] = (*program.states, *program.params)
+    return {d.name: d.owner or owners.get(d.name, "") for d in declared}
+
+
+def _about(info: MemoryInfo | None) -> tuple[str, str]:
+    if info is None:
+        return "", ""
+    return info.template, "" if info.copies is None else str(info.copies)
+
+
+def _below(path: str, root: str) -> str:
+    """A path without the name of the model."""
+    if not root:
+        return path
+    return "" if path == root else path.removeprefix(root + ".")
+
+
+def _tail(path: str) -> str:
+    """The last name of a path; with the number of the round, if it ends in one."""
+    head, _, last = path.rpartition(".")
+    return f"{_tail(head)}.{last}" if last.isdigit() and head else last
+
+
+def _place(span: Span) -> str:
+    return "" if span.is_none else str(span)
+
+
+def _shape(dims: tuple[Dim, ...]) -> tuple[str, ...]:
+    return tuple(str(d) for d in dims)
+
+
+def _state(state: StateDecl, rate: Rate) -> StateBox:
+    label = state.name.removeprefix(state.owner + ".") if state.owner else state.name
+    axes = tuple(a for a in state.type.axes if a != BATCH)
+    every = state.reset.clock.period if state.reset.clock else 0
+    period = 0 if rate.kind == "frozen" else state.clock.period if state.clock else 1
+    return StateBox(
+        state.name, label, _shape(state.type.shape), axes, period, state.reset.kind, every, (), state.shared, state.hidden
+    )
+
+
+def _param(param: ParamDecl, program: Program) -> ParamBox:
+    label = param.name.removeprefix(param.owner + ".") if param.owner else param.name
+    size = product(param.type.shape)
+    for axis in param.type.axes:
+        size = size * (program.axis_size(axis) or 1)
+    values = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in param.initializer.values)
+    how = f"{param.initializer.kind}({values})" if param.initializer.kind != "values" else "given values"
+    return ParamBox(
+        param.name, label, _shape(param.type.shape), param.type.axes, param.level, how, size if isinstance(size, int) else 0
+    )
