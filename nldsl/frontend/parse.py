@@ -11,6 +11,7 @@ from .lexer import arrange, scan
 from .lr import Failure, TooDeepError
 from .lr import parse as run
 from .tables import load
+from .text import check_text
 
 __all__ = ["parse"]
 
@@ -25,6 +26,8 @@ def parse(source: SourceFile, bag: DiagnosticBag, limits: Limits | None = None) 
 
 
 def _parse(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> ast.File | None:
+    if not check_text(source, bag, limits) and bag.is_full:
+        return None
     scanned = scan(source, bag, limits)
     if scanned is None:
         return None
