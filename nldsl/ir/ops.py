@@ -30,6 +30,7 @@ BINARY = frozenset(
 )
 COMPARISONS = frozenset("lt le gt ge eq ne logical_and logical_or logical_not".split())
 POINTWISE = UNARY | BINARY | {"where"}
+KEEPS_INTEGERS = frozenset("neg abs sign floor relu add sub mul maximum minimum mod where".split())
 LEAVES = frozenset("input param state anchor const iota clock".split())
 
 Rule = Callable[[list[Type], dict[str, Any]], Type]
@@ -40,12 +41,9 @@ def infer(op: str, types: list[Type], attrs: dict[str, Any], order: AxisMerge) -
     """The type of ``op`` applied to operands of these types. ``order`` sorts axis names. Raises ShapeError."""
     axes = order(tuple(axis for t in types for axis in t.axes))
     if op in POINTWISE:
-        kind = "int" if op not in ("to_real", "div", "where") and op not in COMPARISONS and all(
-            t.kind == "int" for t in types
-        ) else "real"
-        if op == "where" and all(t.kind == "int" for t in types[1:]):
-            kind = "int"
-        return Type(broadcast_shapes([t.shape for t in types]), axes, kind)
+        chosen = types[1:] if op == "where" else types  # the condition does not matter
+        whole = op in KEEPS_INTEGERS and all(t.kind == "int" for t in chosen)
+        return Type(broadcast_shapes([t.shape for t in types]), axes, "int" if whole else "real")
     rule = _RULES.get(op)
     if rule is None:
         raise KeyError(f"no such op: {op}")
