@@ -7,8 +7,8 @@ from typing import Any
 from nldsl.diagnostics.diagnostic import DiagnosticBag
 from nldsl.dims import Dim
 from nldsl.frontend import ast
-from nldsl.ir.program import Level, MemoryInfo, Program, StateDecl
-from nldsl.ir.types import Type
+from nldsl.ir.program import Axis, Level, MemoryInfo, Program, StateDecl
+from nldsl.ir.types import BATCH, Type
 from nldsl.limits import Limits
 from nldsl.semantics import arithmetic, expectations, names, statements, streams, units  # noqa: F401  (they register handlers)
 from nldsl.semantics.calls import call_method, run_body, symbolic
@@ -231,7 +231,7 @@ def collect(ctx: Context, name: str, result: Value) -> Program:
     params = tuple(replace(p, level=p.level or default) for p in ctx.params.values())
     return Program(
         name,
-        tuple(ctx.axes),
+        ((Axis(BATCH, None),) if ctx.batched else ()) + tuple(ctx.axes),
         tuple(ctx.inputs.values()),
         params,
         states,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nldsl.ir.program import Instr, Program
-from nldsl.semantics.level_clock import Rate, Rates, update_roots
+from nldsl.semantics.level_clock import update_roots
+from nldsl.semantics.level_parts import Part
 
 __all__ = ["Flow", "FlowEdge", "trace"]
 
-_MANY = "*"
 _ROUNDS = 4  # of following what the compiler's own states carry from tick to tick
 
 
@@ -54,26 +54,45 @@ class Flow:
     anchors: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
 
-def trace(program: Program, part_of: dict[str, str], rate_of: dict[str, Rate], rates: Rates) -> Flow:
+def _marked(tags: _Tags) -> _Tags:
+    return frozenset(replace(t, detached=True) for t in tags)
+
+
+def trace(program: Program, parts: list[Part], part_of: dict[str, str], carriers: frozenset[str]) -> Flow:
     """Follow one tick; `part_of` names the part of `state:S` and `param:w`."""
-    return _Tracer(program, part_of, rate_of, rates).run()
+    return _Tracer(program, parts, part_of, carriers).run()
 
 
 class _Tracer:
     """One pass backwards (where does a value end up?), then forwards (where does it come from?)."""
 
-    def __init__(self, program: Program, part_of: dict[str, str], rate_of: dict[str, Rate], rates: Rates) -> None:
-        self.program, self.part_of, self.rate_of = program, part_of, rate_of
-        self.body = program.body
+    def __init__(self, program: Program, parts: list[Part], part_of: dict[str, str], carriers: frozenset[str]) -> None:
+        self.program, self.body, self.part_of = program, program.body, part_of
+        self.rate_of = {part.id: part.rate for part in parts}
+        paths = {part.id: part.path for part in parts}
         self.roots = update_roots(program)
-        self.carriers = {s: self.roots[s] for s in rates.carriers if s in self.roots}
+        self.carriers = {s: self.roots[s] for s in sorted(carriers) if s in self.roots}
         self.carried: dict[str, _Tags] = dict.fromkeys(self.carriers, _NONE)
         self.flow = Flow()
         self.found: dict[tuple[str, str, str, bool, bool], list[str]] = {}
         self.before: dict[str, set[str]] = defaultdict(set)  # parts that a part's value comes from in this tick
         self.unions: dict[tuple[_Tags, _Tags], _Tags] = {}
+        self.bit = {part: 1 << n for n, part in enumerate(sorted(paths))}
+        self.family = {part: self._family(part, paths) for part in paths}
         self.stored = self._stored()
-        self.sink, self.forward, self.judged = self._ends()
+        self._ends()
+
+    def _family(self, part: str, paths: dict[str, str]) -> int:
+        """The part, with those inside its memory and around it: what they learn together is one lesson."""
+        path = paths[part]
+        return self.bit[part] | sum(
+            self.bit[other]
+            for other, there in paths.items()
+            if other != part
+            and path
+            and there
+            and (f"{there}.".startswith(f"{path}.") or f"{path}.".startswith(f"{there}."))
+        )
 
     def run(self) -> Flow:
         for _ in range(_ROUNDS):
@@ -97,7 +116,7 @@ class _Tracer:
         for state, value in self.roots.items():
             if state not in self.carriers:
                 by_value[value].append(self.part_of[f"state:{state}"])
-        bit = {part: 1 << n for n, part in enumerate(sorted(set(self.part_of.values())))}
+        bit = self.bit
         made_from = [0] * len(self.body)
         stored: dict[int, str] = {}
         for n, instr in enumerate(self.body):
@@ -109,38 +128,41 @@ class _Tracer:
                     stored.setdefault(n, part)
         return stored
 
-    def _ends(self) -> tuple[list[str], list[bool], list[bool]]:
-        """For each value: the one part whose new state it only serves (or many), whether an output or a loss needs it,
-        and whether a loss does."""
+    def _ends(self) -> None:
+        """For each value: the parts whose new states it serves, whether an output or a loss needs it, whether a loss
+        does, and whether a derivative can come back to it from anywhere."""
         count = len(self.body)
-        sink, forward, judged = [""] * count, [False] * count, [False] * count
+        self.sink = sink = [0] * count
+        self.forward = forward = [False] * count
+        self.judged = judged = [False] * count
+        self.alive = alive = [False] * count
         for _, value in (*self.program.outputs, *self.program.losses):
-            forward[value] = True
+            forward[value] = alive[value] = True
         for _, value in self.program.losses:
             judged[value] = True
+        for value in self.roots.values():
+            alive[value] = True
         for state, value in self.roots.items():
             if state not in self.carriers:
-                sink[value] = self._join(sink[value], self.part_of[f"state:{state}"])
+                sink[value] |= self.bit[self.part_of[f"state:{state}"]]
         for _ in range(_ROUNDS):
             before = list(sink)
             for n in range(count - 1, -1, -1):
                 instr = self.body[n]
                 kept = n in self.stored
-                goes = self.stored[n] if kept else sink[n]
+                goes = self.bit[self.stored[n]] if kept else sink[n]
                 for arg in instr.args:
-                    sink[arg] = self._join(sink[arg], goes)
+                    sink[arg] |= goes
                     forward[arg] |= forward[n] and not kept
                     judged[arg] |= judged[n] and not kept
+                    alive[arg] |= alive[n] and instr.op != "stop_grad"
                 if instr.op == "state" and instr.attr("state") in self.carriers:
-                    root = self.carriers[instr.attr("state")]
-                    sink[root] = self._join(sink[root], sink[n])
+                    sink[self.carriers[instr.attr("state")]] |= sink[n]
             if sink == before:
                 break
-        return sink, forward, judged
 
-    @staticmethod
-    def _join(a: str, b: str) -> str:
-        return a if not b or a == b else b if not a else _MANY
+    def _only_for(self, n: int, part: str) -> bool:
+        return bool(self.sink[n]) and not self.sink[n] & ~self.family[part] and not self.forward[n]
 
     # ------------------------------------------------------------ where values come from
 
@@ -193,9 +215,12 @@ class _Tracer:
         if raws and not others and len(raws) == 1:
             return _NONE, raws[0]
         if raws:
-            host = max(raws, key=self._weight)
+            writes = [t.part for t in others if self.sink[n] == self.bit.get(t.part) and not self.forward[n]]
+            host = writes[0] if writes else max(raws, key=self._weight)
             incoming = self._merge([others, frozenset(_Tag(r) for r in raws if r != host)])
-            role = "learn" if self.sink[n] == host and not self.forward[n] else "read"
+            if not self.alive[n]:
+                incoming = _marked(incoming)
+            role = "learn" if self._only_for(n, host) else "read"
             self._feed(incoming, host, role)
             # only the way of the value itself: what a memory learns from does not come out in the same tick
             if role == "read":
@@ -203,9 +228,9 @@ class _Tracer:
                     self.before[host] |= {tag.part} | self.before[tag.part]
             return frozenset({_Tag(host, name=instr.name)}), ""
         if instr.op == "stop_grad":
-            others = frozenset(_Tag(t.part, t.gradient, True, t.name) for t in others)
-        if instr.name:
-            others = frozenset(_Tag(t.part, t.gradient, t.detached, instr.name) for t in others)
+            others = _marked(others)
+        if instr.name and not all(t.name for t in others):
+            others = frozenset(t if t.name else replace(t, name=instr.name) for t in others)
         return others, ""
 
     def _weight(self, part: str) -> tuple[bool, tuple[int, int, int]]:
@@ -215,7 +240,8 @@ class _Tracer:
 
     def _derivative(self, n: int, instr: Instr) -> _Tags:
         loss, x = instr.args[0], instr.args[1 + instr.attr("index")]
-        host = self.raw[x] or next((t.part for t in self.tags[x] if t.part == self.sink[n]), "")
+        parts = sorted(t.part for t in self.tags[x] if t.part in self.bit)
+        host = self.raw[x] or next((p for p in parts if self._only_for(n, p)), "")
         if not host:  # with respect to a value on its way
             both = self._merge([self._from(loss), self._from(x)])
             return frozenset(_Tag(t.part, True, t.detached, instr.name) for t in both)
@@ -272,4 +298,6 @@ class _Tracer:
                 continue
             for source in sorted(sources[state.init]):
                 if source != target:
-                    self.found.setdefault((source, target, "init", False, False), []).append(state.name.rpartition(".")[2])
+                    self.found.setdefault((source, target, "init", False, False), []).append(
+                        state.name.rpartition(".")[2]
+                    )

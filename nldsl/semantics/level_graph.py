@@ -25,7 +25,7 @@ def build_level_graph(program: Program) -> LevelGraph:
     """The graph of a program, from its IR alone."""
     rates = rates_of(program)
     parts, part_of = parts_of(program, rates)
-    flow = trace(program, part_of, {p.id: p.rate for p in parts}, rates)
+    flow = trace(program, parts, part_of, rates.carriers)
     levels, level_of = _levels(program, parts)
     reached = reached_params(program)
     nodes = [_node(program, part, level_of, flow, reached) for part in parts]
@@ -42,7 +42,9 @@ def _levels(program: Program, parts: list[Part]) -> tuple[tuple[Level, ...], dic
     rates = {part.rate for part in parts}
     declared: dict[Rate, list[str]] = {}
     for level in program.levels:
-        found = [r for r in rates if (r.kind, r.period) == (level.base, level.period)] or [Rate(level.base, level.period)]
+        found = [r for r in rates if (r.kind, r.period) == (level.base, level.period)] or [
+            Rate(level.base, level.period)
+        ]
         rates.update(found)
         for rate in found:
             declared.setdefault(rate, []).append(level.name)
@@ -72,7 +74,9 @@ def _ends(program: Program) -> list[Node]:
     """Inputs, outputs and losses: the nodes outside every level."""
     nodes = [Node(f"input:{i.name}", "input", i.name, source=_place(i.span)) for i in program.inputs]
     nodes += [Node(f"output:{name}", "output", name) for name, _ in program.outputs]
-    nodes += [Node(f"loss:{n}", "loss", f"loss at {name}" if name else "loss") for n, (name, _) in enumerate(program.losses)]
+    nodes += [
+        Node(f"loss:{n}", "loss", f"loss at {name}" if name else "loss") for n, (name, _) in enumerate(program.losses)
+    ]
     return nodes
 
 
@@ -86,7 +90,11 @@ def _optimizers(program: Program, levels: tuple[Level, ...], nodes: list[Node], 
     trained = {n.level for n in nodes if n.kind in ("weights", "initial") or n.id in flow.task}
     for declared in program.levels:
         for level in levels:
-            if declared.name in level.names and level.id in trained and (declared.optimizer_name or level.kind == "step"):
+            if (
+                declared.name in level.names
+                and level.id in trained
+                and (declared.optimizer_name or level.kind == "step")
+            ):
                 label = declared.optimizer_name or "gradient step"
                 made.append(Node(f"optimizer:{declared.name}", "optimizer", label, level.id, declared.name))
                 break

@@ -77,7 +77,7 @@ def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]
         part_of.update({f"state:{s.name}": id for s in members})
         info = infos.get(owner)
         shown = _below(owner, root)
-        label = _tail(shown) if kind == "memory" and shown else ", ".join(_tail(s.name) for s in members[:3])
+        label = _tail(shown) if kind == "memory" and shown else ", ".join(_past(s) for s in members[:3])
         states = tuple(_state(s, rate) for s in members)
         place = info.span if info else members[0].span
         parts.append(Part(id, kind, shown, label, rate, *_about(info), _place(place), states))
@@ -122,6 +122,15 @@ def _tail(path: str) -> str:
     return f"{_tail(head)}.{last}" if last.isdigit() and head else last
 
 
+def _past(state: StateDecl) -> str:
+    """A buffer by what it holds: the compiler calls its own `window_x` and `prev_x`."""
+    label = _tail(state.name)
+    for prefix, words in (("window_", "window of "), ("prev_", "previous ")):
+        if state.hidden and label.startswith(prefix):
+            return words + label.removeprefix(prefix)
+    return label
+
+
 def _place(span: Span) -> str:
     return "" if span.is_none else str(span)
 
@@ -136,7 +145,16 @@ def _state(state: StateDecl, rate: Rate) -> StateBox:
     every = state.reset.clock.period if state.reset.clock else 0
     period = 0 if rate.kind == "frozen" else state.clock.period if state.clock else 1
     return StateBox(
-        state.name, label, _shape(state.type.shape), axes, period, state.reset.kind, every, (), state.shared, state.hidden
+        state.name,
+        label,
+        _shape(state.type.shape),
+        axes,
+        period,
+        state.reset.kind,
+        every,
+        (),
+        state.shared,
+        state.hidden,
     )
 
 
@@ -148,5 +166,11 @@ def _param(param: ParamDecl, program: Program) -> ParamBox:
     values = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in param.initializer.values)
     how = f"{param.initializer.kind}({values})" if param.initializer.kind != "values" else "given values"
     return ParamBox(
-        param.name, label, _shape(param.type.shape), param.type.axes, param.level, how, size if isinstance(size, int) else 0
+        param.name,
+        label,
+        _shape(param.type.shape),
+        param.type.axes,
+        param.level,
+        how,
+        size if isinstance(size, int) else 0,
     )

@@ -17,6 +17,7 @@ from nldsl.semantics.tensors import rvalue, to_tensor
 from nldsl.semantics.values import (
     POISON,
     BoundMethod,
+    Builtin,
     Cell,
     Group,
     InitValue,
@@ -274,8 +275,10 @@ def to_initializer(ctx: Context, value: Value, shape: tuple[Dim, ...], span: Spa
             ctx.error("NL0302", span, "`identity` starts a matrix")
             return None
         return value.initializer
-    if isinstance(value, bool) or isinstance(value, (int, float)):
+    if isinstance(value, (bool, int, float)):
         return Initializer("constant", (float(value),))
+    if isinstance(value, Builtin) and value.name in ("zeros", "ones"):
+        return Initializer("constant", (1.0 if value.name == "ones" else 0.0,))
     if isinstance(value, (Poly, Unknown)):
         return Initializer("constant", (0.0,))
     if isinstance(value, ListValue):
@@ -402,6 +405,8 @@ def _initial_value(
             owner.params.append(path)
         return ctx.init.leaf("param", type, name=f"{name}_0", span=span, param=path)
     with ctx.place(builder=ctx.init):
+        if isinstance(initial, Builtin) and initial.name in ("zeros", "ones"):
+            initial = 1.0 if initial.name == "ones" else 0.0
         if isinstance(initial, InitValue):
             value = _fixed_initial(ctx, initial.initializer, shape, span)
         else:
