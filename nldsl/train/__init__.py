@@ -1,0 +1,1 @@
+"""Training a compiled program: data, the loop, logs, checkpoints, sampling, baselines."""
