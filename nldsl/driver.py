@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag, DiagnosticError
+from nldsl.diagnostics.diagnostic import DiagnosticBag
+from nldsl.diagnostics.internal import InternalError
 from nldsl.semantics.spelling import closest
 from nldsl.frontend import ast
 from nldsl.limits import Limits
@@ -133,7 +134,7 @@ def front(source: str | Path, options: Options, text: str | None = None) -> Prog
     program = program_of(names, options, bag) if names is not None else None
     bag.raise_if_errors()
     if program is None:
-        raise DiagnosticError(Diagnostic("NL0901", "the program could not be compiled", NO_SPAN))
+        raise InternalError("no program and no finding", NO_SPAN)
     return program
 
 

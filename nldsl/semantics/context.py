@@ -11,6 +11,7 @@ from nldsl.diagnostics.diagnostic import DiagnosticBag, Related
 from nldsl.dims import Dim
 from nldsl.frontend import ast
 from nldsl.ir.build import Builder
+from nldsl.ir.ops import product
 from nldsl.ir.program import Axis, InputDecl, MemoryInfo, ParamDecl
 from nldsl.ir.types import BATCH, Clock, ShapeError, Type
 from nldsl.limits import Limits
@@ -79,6 +80,7 @@ class Context:
     guard_free: bool = False
     in_minimize: bool = False
     expanded: int = 0
+    state_bytes: int = 0
     depth: int = 0
 
     def __post_init__(self) -> None:
@@ -162,6 +164,16 @@ class Context:
             name, n = f"{cell.name}_{n}", n + 1
         cell.name = name
         self.cells[name] = cell
+        entries = product((*cell.type.shape, *(a.size for a in self.axes if a.name in cell.type.axes and a.size is not None)))
+        self.state_bytes += 8 * entries if isinstance(entries, int) else 0
+        if self.state_bytes > self.limits.state_bytes:
+            self.error(
+                "NL0012",
+                cell.span,
+                f"the states of one sequence take more than {self.limits.state_bytes >> 30} GiB",
+                hints=("smaller dimensions, or fewer copies",),
+            )
+            raise TooMuch
         cell.start = self.leaf("state", cell.type, name.rpartition(".")[2], cell.span, state=name)
         cell.current = cell.start
         return cell

@@ -62,9 +62,6 @@ def dimension(ctx: Context, scope: Scope, expr: ast.Expr) -> Dim | None:
     if isinstance(value, int) and value < 1:
         ctx.error("NL0302", expr.span, f"a dimension is a positive integer, found {value}")
         return None
-    if isinstance(value, int) and value > ctx.limits.magnitude:
-        ctx.error("NL0012", expr.span, f"a dimension of {value} is beyond the limit of {ctx.limits.magnitude}")
-        return None
     return value
 
 
