@@ -7,17 +7,25 @@ SymPy would do this too, but importing it costs more than a whole ``nldsl check`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Union
 
 Dim = Union[int, "Poly"]
 Monomial = tuple[tuple[str, int], ...]  # (("d", 2), ("heads", 1)) is d^2*heads
 
 
+Coefficient = Union[int, Fraction]
+
+
 @dataclass(frozen=True)
 class Poly:
-    """A polynomial in normal form: sorted monomials with non-zero coefficients. Never constant (that is an int)."""
+    """A polynomial in normal form: sorted monomials with non-zero coefficients. Never a constant integer (that is an int).
 
-    terms: tuple[tuple[Monomial, int], ...]
+    Powers may be negative and coefficients fractions: ``d / heads`` times ``heads`` is ``d`` again. That a size is a
+    whole number is checked when its symbols get their values.
+    """
+
+    terms: tuple[tuple[Monomial, Coefficient], ...]
 
     def __add__(self, other: Dim) -> Dim:
         return _normal(_sum(_terms(self), _terms(other)))
@@ -34,7 +42,7 @@ class Poly:
         return (-self) + other
 
     def __mul__(self, other: Dim) -> Dim:
-        product: dict[Monomial, int] = {}
+        product: dict[Monomial, Coefficient] = {}
         for left, a in self.terms:
             for right, b in _terms(other).items():
                 m = _monomial_product(left, right)
@@ -46,11 +54,16 @@ class Poly:
     def __str__(self) -> str:
         out = ""
         for monomial, coefficient in self.terms:
-            factors = [name if power == 1 else f"{name}^{power}" for name, power in monomial]
-            if abs(coefficient) != 1 or not factors:
-                factors.insert(0, str(abs(coefficient)))
+            factors = [name if power == 1 else f"{name}^{power}" for name, power in monomial if power > 0]
+            over = [name if power == -1 else f"{name}^{-power}" for name, power in monomial if power < 0]
+            size = Fraction(abs(coefficient))
+            if size.numerator != 1 or not factors:
+                factors.insert(0, str(size.numerator))
+            if size.denominator != 1:
+                over.insert(0, str(size.denominator))
             sign = "-" if coefficient < 0 else "+" if out else ""
-            out += (f" {sign} " if out else sign) + "*".join(factors)
+            below = "/" + (over[0] if len(over) == 1 else "(" + "*".join(over) + ")") if over else ""
+            out += (f" {sign} " if out else sign) + "*".join(factors) + below
         return out
 
     __repr__ = __str__
@@ -66,7 +79,7 @@ def symbols_of(dim: Dim) -> set[str]:
 
 
 def divide(left: Dim, right: Dim) -> Dim | None:
-    """``left / right`` when it is exact for all sizes; an opaque quotient symbol when unknown; None when impossible."""
+    """``left / right``, assumed to be exact for sizes that are symbols; None when it is not for numbers."""
     if isinstance(left, int) and isinstance(right, int):
         return left // right if right and left % right == 0 else None
     if right == 1:
@@ -82,8 +95,7 @@ def divide(left: Dim, right: Dim) -> Dim | None:
 def floor_divide(left: Dim, right: Dim) -> Dim | None:
     if isinstance(left, int) and isinstance(right, int):
         return left // right if right else None
-    quotient = _exact(left, right)
-    return quotient if quotient is not None else symbol(f"({left})//({right})")
+    return symbol(f"({left})//({right})")
 
 
 def solve_linear(left: Dim, right: Dim, free: set[str]) -> tuple[str, Dim] | None:
@@ -105,10 +117,12 @@ def substitute(dim: Dim, values: dict[str, Dim]) -> Dim:
         return dim
     total: Dim = 0
     for monomial, coefficient in dim.terms:
-        term: Dim = coefficient
+        term: Dim = coefficient if isinstance(coefficient, int) else Poly((((), coefficient),))
         for name, power in monomial:
-            for _ in range(power):
-                term = term * values.get(name, symbol(name))
+            factor = values.get(name, symbol(name))
+            for _ in range(abs(power)):
+                quotient = divide(term, factor) if power < 0 else term * factor
+                term = symbol(f"({term})/({factor})") if quotient is None else quotient
         total = total + term
     return total
 
@@ -121,29 +135,31 @@ def to_sympy(dim: Dim) -> Any:
         return sympy.Integer(dim)
     total = sympy.Integer(0)
     for monomial, coefficient in dim.terms:
-        term = sympy.Integer(coefficient)
+        term = sympy.Rational(coefficient.numerator, coefficient.denominator)
         for name, power in monomial:
             term *= sympy.Symbol(name, integer=True, positive=True) ** power
         total += term
     return total
 
 
-def _terms(dim: Dim) -> dict[Monomial, int]:
+def _terms(dim: Dim) -> dict[Monomial, Coefficient]:
     return {(): dim} if isinstance(dim, int) else dict(dim.terms)
 
 
-def _sum(left: dict[Monomial, int], right: dict[Monomial, int]) -> dict[Monomial, int]:
+def _sum(left: dict[Monomial, Coefficient], right: dict[Monomial, Coefficient]) -> dict[Monomial, Coefficient]:
     for monomial, coefficient in right.items():
         left[monomial] = left.get(monomial, 0) + coefficient
     return left
 
 
-def _normal(terms: dict[Monomial, int]) -> Dim:
-    kept = {m: c for m, c in terms.items() if c}
+def _normal(terms: dict[Monomial, Coefficient]) -> Dim:
+    kept = {m: int(c) if Fraction(c).denominator == 1 else c for m, c in terms.items() if c}
     if not kept:
         return 0
     if set(kept) == {()}:
-        return kept[()]
+        constant = kept[()]
+        if isinstance(constant, int):
+            return constant
     return Poly(tuple(sorted(kept.items(), key=lambda item: (-sum(p for _, p in item[0]), item[0]))))
 
 
@@ -151,7 +167,7 @@ def _monomial_product(left: Monomial, right: Monomial) -> Monomial:
     powers = dict(left)
     for name, power in right:
         powers[name] = powers.get(name, 0) + power
-    return tuple(sorted(powers.items()))
+    return tuple(sorted((name, power) for name, power in powers.items() if power))
 
 
 def _exact(left: Dim, right: Dim) -> Dim | None:
@@ -159,12 +175,11 @@ def _exact(left: Dim, right: Dim) -> Dim | None:
     divisor = list(_terms(right).items())
     if len(divisor) != 1:
         return None
-    (monomial, coefficient), result = divisor[0], {}
+    monomial, coefficient = divisor[0]
+    result: dict[Monomial, Coefficient] = {}
     for m, c in _terms(left).items():
         powers = dict(m)
         for name, power in monomial:
             powers[name] = powers.get(name, 0) - power
-        if c % coefficient or any(p < 0 for p in powers.values()):
-            return None
-        result[tuple(sorted((n, p) for n, p in powers.items() if p))] = c // coefficient
+        result[tuple(sorted((n, p) for n, p in powers.items() if p))] = Fraction(c) / Fraction(coefficient)
     return _normal(result)

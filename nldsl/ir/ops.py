@@ -72,7 +72,7 @@ def _einsum(types: list[Type], attrs: dict[str, Any]) -> Type:
     sizes: dict[str, Dim] = {}
     for letters, t in zip(inputs, types):
         if len(letters) != len(t.shape):
-            raise ShapeError(f'"{letters}" has {len(letters)} dimensions, the operand {t} has {len(t.shape)}')
+            raise ShapeError(f'"{letters}" has {len(letters)} dimensions, the operand {t.shown} has {len(t.shape)}')
         for letter, size in zip(letters, t.shape):
             if sizes.setdefault(letter, size) != size:
                 raise ShapeError(f"{sizes[letter]} is not {size}")
@@ -86,21 +86,21 @@ def _reduce(types: list[Type], attrs: dict[str, Any]) -> Type:
     (t,) = types
     dims = attrs["dims"]
     if any(not 0 <= d < len(t.shape) for d in dims):
-        raise ShapeError(f"axis {dims[0]} of a tensor of shape {t}")
+        raise ShapeError(f"axis {dims[0]} of a tensor of shape {t.shown}")
     return Type(tuple(s for i, s in enumerate(t.shape) if i not in dims), (), t.kind)
 
 
 def _reshape(types: list[Type], attrs: dict[str, Any]) -> Type:
     (t,) = types
     if product(t.shape) != product(attrs["shape"]):
-        raise ShapeError(f"{t} has {product(t.shape)} entries, the new shape has {product(attrs['shape'])}")
+        raise ShapeError(f"{t.shown} has {product(t.shape)} entries, the new shape has {product(attrs['shape'])}")
     return Type(tuple(attrs["shape"]), (), t.kind)
 
 
 def _broadcast(types: list[Type], attrs: dict[str, Any]) -> Type:
     shape = tuple(attrs["shape"])
     if broadcast_shapes([types[0].shape, shape]) != shape:
-        raise ShapeError(f"{types[0]} does not stretch to [{', '.join(map(str, shape))}]")
+        raise ShapeError(f"{types[0].shown} does not stretch to [{', '.join(map(str, shape))}]")
     return Type(shape, (), types[0].kind)
 
 
@@ -108,10 +108,10 @@ def _concat(types: list[Type], attrs: dict[str, Any]) -> Type:
     dim = attrs["dim"]
     first = types[0].shape
     if any(len(t.shape) != len(first) or not 0 <= dim < len(first) for t in types):
-        raise ShapeError("concat: " + " and ".join(map(str, types)) + f" on axis {dim}")
+        raise ShapeError("concat: " + " and ".join(t.shown for t in types) + f" on axis {dim}")
     for t in types[1:]:
         if any(a != b for i, (a, b) in enumerate(zip(first, t.shape)) if i != dim):
-            raise ShapeError(f"concat: {types[0]} and {t} differ outside axis {dim}")
+            raise ShapeError(f"concat: {types[0].shown} and {t.shown} differ outside axis {dim}")
     total: Dim = 0
     for t in types:
         total = total + t.shape[dim]
@@ -123,9 +123,9 @@ def _slice(types: list[Type], attrs: dict[str, Any]) -> Type:
     dim, start, stop = attrs["dim"], attrs["start"], attrs["stop"]
     size = t.shape[dim]
     if isinstance(start, int) and isinstance(stop, int) and not 0 <= start <= stop:
-        raise ShapeError(f"slice {start}:{stop} of axis {dim} of {t}")
+        raise ShapeError(f"slice {start}:{stop} of axis {dim} of {t.shown}")
     if isinstance(stop, int) and isinstance(size, int) and stop > size:
-        raise ShapeError(f"slice {start}:{stop} goes beyond axis {dim} of {t}")
+        raise ShapeError(f"slice {start}:{stop} goes beyond axis {dim} of {t.shown}")
     return Type(t.shape[:dim] + (stop - start,) + t.shape[dim + 1 :], (), t.kind)
 
 
@@ -149,9 +149,9 @@ def _scatter_add(types: list[Type], attrs: dict[str, Any]) -> Type:
 def _solve(types: list[Type], attrs: dict[str, Any]) -> Type:
     matrix, right = types
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ShapeError(f"solve needs a square matrix, got {matrix}")
+        raise ShapeError(f"solve needs a square matrix, got {matrix.shown}")
     if len(right.shape) not in (1, 2) or right.shape[0] != matrix.shape[0]:
-        raise ShapeError(f"solve: {matrix} and {right} do not fit")
+        raise ShapeError(f"solve: {matrix.shown} and {right.shown} do not fit")
     return Type(right.shape)
 
 
@@ -161,7 +161,7 @@ def _same(types: list[Type], attrs: dict[str, Any]) -> Type:
 
 def _when(types: list[Type], attrs: dict[str, Any]) -> Type:
     if types[0].shape != types[1].shape:
-        raise ShapeError(f"{types[0]} and {types[1]} differ")
+        raise ShapeError(f"{types[0].shown} and {types[1]} differ")
     return types[0]
 
 

@@ -27,6 +27,11 @@ class Type:
     axes: tuple[str, ...] = ()
     kind: str = "real"
 
+    @property
+    def shown(self) -> str:
+        """The shape as a user writes it, without mapped axes."""
+        return ("int" if self.kind == "int" else "") + "[" + ", ".join(str(d) for d in self.shape) + "]"
+
     def __str__(self) -> str:
         shape = "[" + ", ".join(str(d) for d in self.shape) + "]"
         prefix = "int" if self.kind == "int" else ""
