@@ -1,0 +1,221 @@
+"""A sequential loop as a loop over segments.
+
+    Scan(states, values, exports)  -->  ChunkLoop(body over the axis time, carry, outputs)
+
+Needs: a scheduled program. Guarantees: the same streams and states up to rounding, whatever the chunk size, the tails
+and the splits into calls. A loop whose recurrence is not affine, or has no factored form, is left as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nldsl.ir.chunk import TICKS, ChunkLoop
+from nldsl.ir.program import Instr, Program
+from nldsl.ir.schedule import Scan
+from nldsl.ir.types import TIME, Clock
+from nldsl.passes.affine import Affine
+from nldsl.passes.affine_rules import Abstract, Free, Other
+from nldsl.passes.chunk_decay import Decay, groups
+from nldsl.passes.chunk_read import Reads
+from nldsl.passes.chunk_solve import NotTriangular, Solver
+from nldsl.passes.chunk_values import Values, is_leaf
+from nldsl.passes.recurrence import Recurrence, Refusal, analyse, interior
+
+
+def chunk_scan(program: Program, scan: Scan, size: int) -> ChunkLoop | Refusal:
+    """The loop over segments of at most ``size`` ticks, or why there is none."""
+    if any(program.state(s).shared for s in scan.states):
+        return Refusal(scan.values[0], "a state that the whole batch shares")
+    recurrence = analyse(program, scan)
+    if isinstance(recurrence, Refusal):
+        return recurrence
+    body = _Body(recurrence)
+    try:
+        carry = tuple((name, body.carry(name)) for name in scan.states)
+        outputs = tuple((v, body.output(v)) for v in scan.exports)
+    except NotTriangular as problem:
+        return Refusal(problem.value, problem.why, "read the state from one side only")
+    lanes = tuple(body.values.builder.axes[len(program.axes) :])
+    return ChunkLoop(
+        scan,
+        tuple(body.values.builder.instrs),
+        carry,
+        outputs,
+        recurrence.clocks,
+        recurrence.anchored(),
+        size,
+        lanes,
+    )
+
+
+class _Body:
+    """Makes the values of a segment that leave it."""
+
+    def __init__(self, recurrence: Recurrence) -> None:
+        self.recurrence = recurrence
+        self.program = recurrence.program
+        self.values = Values(recurrence)
+        self.builder = self.values.builder
+        decays = {s: d for g in groups(recurrence) for d in [Decay(self.values, g)] for s in g}
+        self.reads = Reads(self.values, decays)
+        self.solver = Solver(self.values, self.reads)
+        self.made: dict[int, int] = {}
+        self.last: dict[tuple[int, Clock | None], int] = {}
+        self.ends: dict[tuple[str, bool], int] = {}
+        self.guarded: dict[int, tuple[Clock, ...]] = {}
+
+    # ---- streams
+
+    def output(self, value: int) -> int:
+        """A value of the per-token body at the ticks of the segment."""
+        found = self.stream(value)
+        for clock in self.clocks(value):
+            found = self._last_replaced(found, value, clock)
+        return found
+
+    def _last_replaced(self, stream: int, value: int, clock: Clock) -> int:
+        """The stream with what the clock changes at the last tick."""
+        builder, v = self.builder, self.values
+        if TIME not in builder.type(stream).axes:
+            whole = builder.emit("broadcast", stream, shape=(TICKS, *builder.type(stream).shape))
+        else:
+            whole = v.collected(stream)
+        fired = self.at_end(value, clock)
+        last = builder.emit("when", fired, v.row(whole, TICKS - 1), clock=clock)
+        last = builder.emit("reshape", last, shape=(1, *builder.type(last).shape))
+        return v.spread(builder.emit("concat", v.rows(whole, 0, TICKS - 1), last, dim=0))
+
+    def stream(self, value: int) -> int:
+        """The same, guarded updates left out."""
+        if value not in self.made:
+            self.made[value] = self._stream(value, self.abstract(value))
+        return self.made[value]
+
+    def abstract(self, value: int) -> Abstract:
+        return self.recurrence.abstract.get(value, Free(value))
+
+    def _stream(self, value: int, known: Abstract) -> int:
+        if isinstance(known, Free):
+            return self.values.per_tick(known.value)
+        instr = self.program.body[value]
+        inner = interior(instr)
+        if inner is not None:
+            return self.stream(inner)
+        if isinstance(known, Other) or (instr.args and not self._heavy(instr.args) and instr.op != "when"):
+            args = [self.stream(a) for a in instr.args]
+            if instr.op == "when":
+                return self.values.choose(instr, args)
+            return self.builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
+        self.solver.need(known)
+        return self.values.spread(self.reads.value(known, self.solver.nodes))
+
+    def _heavy(self, args: tuple[int, ...]) -> bool:
+        """Whether an operand is a state with several dims, or a product that adds dims to a read."""
+        for arg in args:
+            known = self.abstract(arg)
+            if not isinstance(known, Affine):
+                continue
+            for term in known.terms:
+                size = sum(x is not None for x in term.letters)
+                state = term.source is not None and term.source.kind != "node"
+                if term.expanded() or (state and size > 1 and not term.contracted()):
+                    return True
+        return False
+
+    # ---- the end of the segment
+
+    def carry(self, name: str) -> int:
+        update = self.recurrence.updates().get(name)
+        found = self.end(name)
+        if update is None:
+            return found
+        for clock in self.clocks(update):
+            found = self.builder.emit("when", self.at_end(update, clock), found, clock=clock)
+        return found
+
+    def end(self, name: str, after: bool = True) -> int:
+        """A state after the last tick (or before it), guarded updates left out."""
+        if (name, after) not in self.ends:
+            self.ends[name, after] = self._end(name, after)
+        return self.ends[name, after]
+
+    def _end(self, name: str, after: bool) -> int:
+        if name in self.recurrence.constant:
+            return self.reads.state_value(name)
+        for j in self.reads.decays[name].members:
+            for write in self.recurrence.writes[j]:
+                self.solver.need(Affine((), (write,)))
+        return self.reads.end(name, self.solver.nodes, after)
+
+    def clocks(self, value: int) -> tuple[Clock, ...]:
+        """The clocks whose guarded updates a value of the same tick sees."""
+        if value not in self.guarded:
+            instr = self.program.body[value]
+            found: dict[Clock, None] = {}
+            if value in self.values.inside:
+                for arg in instr.args:
+                    found.update(dict.fromkeys(self.clocks(arg)))
+                if interior(instr) is not None and self._touched(value):
+                    found[instr.attr("clock")] = None
+            self.guarded[value] = tuple(found)
+        return self.guarded[value]
+
+    def _touched(self, value: int) -> bool:
+        """Whether a ``when`` is more than a choice between free values."""
+        new, old = self.program.body[value].args
+        return not all(isinstance(self.abstract(a), Free) and self._plain(a) for a in (new, old))
+
+    def _plain(self, value: int) -> bool:
+        """Whether a value can be computed at every tick without the states of the loop."""
+        stack, seen = [value], set()
+        while stack:
+            at = stack.pop()
+            if at in seen or at not in self.values.inside:
+                continue
+            seen.add(at)
+            if self.program.body[at].op in ("state", "anchor"):
+                return False
+            stack.extend(self.program.body[at].args)
+        return True
+
+    def at_end(self, value: int, clock: Clock | None) -> int:
+        """A value of the per-token body at the last tick, where it is needed only if ``clock`` fires there."""
+        key = value, clock
+        if key not in self.last:
+            outer, self.builder.guard = self.builder.guard, clock
+            self.last[key] = self._at_end(value, clock, self.program.body[value])
+            self.builder.guard = outer
+        return self.last[key]
+
+    def _at_end(self, value: int, clock: Clock | None, instr: Instr) -> int:
+        for name, update in self.recurrence.updates().items():
+            if value == self._interior_value(update) and name not in self.recurrence.constant:
+                if self.program.body[value].op != "state":
+                    self.builder.guard = None
+                    return self.end(name)
+        if instr.op == "state" and value in self.values.inside:
+            self.builder.guard = None
+            return self.end(instr.attr("state"), after=False)
+        if value not in self.values.inside or is_leaf(instr) or (instr.op == "when" and not self._touched(value)):
+            self.builder.guard = None
+            return self._row(self.values.per_tick(value))
+        if instr.op == "when" and instr.attr("clock") == clock:
+            return self.at_end(instr.args[0], clock)
+        args = [self.at_end(a, clock) for a in instr.args]
+        self.builder.guard = clock
+        return self.builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
+
+    def _interior_value(self, value: int) -> int:
+        while (inner := interior(self.program.body[value])) is not None:
+            value = inner
+        return value
+
+    def _row(self, value: int) -> int:
+        if TIME not in self.builder.type(value).axes:
+            return value
+        return self.values.row(self.values.collected(value), TICKS - 1)
+
+
+def with_size(loop: ChunkLoop, size: int) -> ChunkLoop:
+    return replace(loop, size=size)

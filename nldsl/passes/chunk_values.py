@@ -1,0 +1,148 @@
+"""The free values of a segment: the per-token body with the mapped axis ``time``, and the same with time as a dim."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nldsl.dims import Dim
+from nldsl.ir import ops
+from nldsl.ir.build import Builder
+from nldsl.ir.chunk import TICKS
+from nldsl.ir.program import Instr
+from nldsl.ir.types import TIME, Type
+from nldsl.passes.affine import Factor, Letters
+from nldsl.passes.contract import Letter, Operand, contract, placed
+from nldsl.passes.recurrence import Recurrence
+
+AT, FROM = "t", "s"  # the tick of a read, the tick of a write
+
+
+class Values:
+    """Copies values of the per-token body into the body of a segment, each once."""
+
+    def __init__(self, recurrence: Recurrence) -> None:
+        self.recurrence = recurrence
+        self.program = recurrence.program
+        self.source = recurrence.rules.body
+        self.builder = Builder([a.name for a in self.program.axes])
+        self.inside = set(recurrence.scan.values)
+        self.made: dict[int, int] = {}
+        self.varies: dict[int, bool] = {}
+        self.carried: dict[int, bool] = {}
+
+    # ---- of each tick
+
+    def per_tick(self, value: int) -> int:
+        """A free value, with the axis ``time`` if it varies inside the segment."""
+        if value not in self.made:
+            self.made[value] = self._copy(value, self.source.instrs[value])
+        return self.made[value]
+
+    def _copy(self, value: int, instr: Instr) -> int:
+        builder = self.builder
+        if instr.op in ("param", "const", "iota"):
+            return builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
+        if instr.op in ("state", "anchor") and (value in self.inside or self.held(instr.attr("state"))):
+            return builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
+        if value < len(self.program.body) and value not in self.inside:
+            axes = builder.order((*instr.type.axes, TIME)) if self.varying(value) else instr.type.axes
+            return builder.leaf("given", replace(instr.type, axes=axes), instr.name, instr.span, value=value)
+        if instr.op == "clock":
+            return builder.leaf("clock", Type((), (TIME,), "int"), **dict(instr.attrs))
+        args = [self.per_tick(a) for a in instr.args]
+        if instr.op == "when":
+            return self.choose(instr, args)
+        return builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
+
+    def choose(self, instr: Instr, args: list[int]) -> int:
+        """``when`` as a choice tick by tick."""
+        clock = instr.attr("clock")
+        position = self.builder.leaf("clock", Type((), (TIME,), "int"), scale=1, period=clock.period)
+        fires = self.builder.emit("eq", position, self.builder.const(1 if clock.start else clock.period))
+        return self.builder.emit("where", fires, *args, name=instr.name, span=instr.span)
+
+    def held(self, name: str) -> bool:
+        """Whether no tick changes that state."""
+        update = dict(self.program.updates).get(name)
+        if self.program.state(name).reset.kind == "clock":
+            return False
+        if update is None:
+            return True
+        instr = self.program.body[update]
+        return instr.op == "state" and instr.attr("state") == name
+
+    def varying(self, value: int) -> bool:
+        """Whether a value of the per-token body differs from tick to tick."""
+        if value not in self.varies:
+            instr = self.program.body[value]
+            if instr.op in ("input", "clock", "when"):
+                known = True
+            elif instr.op in ("state", "anchor"):
+                known = not self.held(instr.attr("state"))
+            else:
+                known = any(self.varying(a) for a in instr.args)
+            self.varies[value] = known
+        return self.varies[value]
+
+    # ---- of the whole segment
+
+    def segment(self, value: int) -> Operand:
+        """A value of the segment's body with its tick as the first dim (letter ``AT``), if it varies."""
+        letters: tuple[Letter | None, ...] = tuple(range(-1, -1 - len(self.builder.type(value).shape), -1))
+        if TIME not in self.builder.type(value).axes:
+            return Operand(value, letters)
+        return Operand(self.collected(value), (AT, *letters))
+
+    def collected(self, value: int) -> int:
+        """With time as the first dim: ``value`` has the axis."""
+        instr = self.builder.instrs[value]
+        if instr.op == "spread" and instr.attr("axis") == TIME:
+            return instr.args[0]
+        return self.builder.emit("collect", value, axis=TIME, size=TICKS)
+
+    def factor(self, factor: Factor, tick: str = AT) -> Operand:
+        value = self.per_tick(factor.value)
+        if TIME not in self.builder.type(value).axes:
+            return Operand(value, factor.letters)
+        return Operand(self.collected(value), (tick, *factor.letters))
+
+    def spread(self, collected: int) -> int:
+        return self.builder.emit("spread", collected, axis=TIME)
+
+    def over_time(self, operand: Operand, letters: Letters, shape: tuple[Dim, ...]) -> int:
+        """The operand as [T, shape]."""
+        value = placed(self.builder, operand, (AT, *letters))
+        return self.stretched(value, (TICKS, *shape))
+
+    def stretched(self, value: int, shape: tuple[Dim, ...]) -> int:
+        if self.builder.type(value).shape == shape:
+            return value
+        return self.builder.emit("broadcast", value, shape=shape)
+
+    def rows(self, value: int, start: Dim, stop: Dim) -> int:
+        return self.builder.emit("slice", value, dim=0, start=start, stop=stop)
+
+    def row(self, value: int, tick: Dim) -> int:
+        """One tick of [T, ..]."""
+        kept = self.rows(value, tick, tick + 1)
+        return self.builder.emit("reshape", kept, shape=self.builder.type(value).shape[1:])
+
+    def delayed(self, value: int) -> int:
+        """[T, ..] moved by one tick: the first is zero."""
+        return self.builder.emit("pad", self.rows(value, 0, TICKS - 1), dim=0, before=1, after=0)
+
+    def product(self, operands: list[Operand], out: tuple[Letter, ...], scale: float = 1.0) -> Operand:
+        return contract(self.builder, operands, out, scale)
+
+    def depends_on_carry(self, value: int) -> bool:
+        """Whether a value of the segment's body needs states or anchors."""
+        if value not in self.carried:
+            instr = self.builder.instrs[value]
+            self.carried[value] = instr.op in ("state", "anchor") or any(
+                self.depends_on_carry(a) for a in instr.args
+            )
+        return self.carried[value]
+
+
+def is_leaf(instr: Instr) -> bool:
+    return instr.op in ops.LEAVES or instr.op == "given"

@@ -1,0 +1,198 @@
+"""How the states of one loop depend on their past, from the algebra of the body alone.
+
+Needs: a ``Scan`` of a schedule. Gives: a ``Recurrence``: for each state that changes inside a segment the elementwise
+coefficients of all states and the writes (``passes/affine.py``), or the instruction that prevents that.
+
+A *segment* is a run of ticks in which every clock of the loop fires at most at the last one. So an anchor is
+constant, a guarded update counts only at the end, and a state that only guarded updates change is constant too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nldsl.ir.build import Builder
+from nldsl.ir.program import Instr, Program
+from nldsl.ir.schedule import Scan
+from nldsl.ir.types import Clock
+from nldsl.passes.affine import Affine, Source, Term
+from nldsl.passes.affine_rules import Abstract, Free, Other, Rules, identity
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a loop stays sequential: the instruction that forced it, in words, and what would lift it."""
+
+    value: int
+    why: str
+    lift: str = ""
+
+
+@dataclass
+class Recurrence:
+    """``live``: states that change inside a segment; ``constant``: the others of the loop.
+
+    ``coefficients[i, j]``: the terms (source i) of state j; ``writes[j]``: the other terms. ``abstract`` holds what every
+    value of the loop is, a state's update read as ``after``; ``interior`` is the value of ``when`` inside a segment.
+    """
+
+    program: Program
+    scan: Scan
+    rules: Rules
+    live: tuple[str, ...]
+    constant: tuple[str, ...]
+    clocks: tuple[Clock, ...]
+    abstract: dict[int, Abstract]
+    coefficients: dict[tuple[str, str], tuple[Term, ...]] = field(default_factory=dict)
+    writes: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+
+    def instr(self, value: int) -> Instr:
+        return self.rules.body.instrs[value]
+
+    def updates(self) -> dict[str, int]:
+        return {name: value for name, value in self.program.updates if name in self.scan.states}
+
+    def anchored(self) -> tuple[tuple[str, int], ...]:
+        """The anchors of the states of the loop."""
+        found = dict.fromkeys(
+            (i.attr("state"), i.attr("period"))
+            for v in self.scan.values
+            if (i := self.program.body[v]).op == "anchor" and i.attr("state") in self.scan.states
+        )
+        return tuple(found)
+
+
+def analyse(program: Program, scan: Scan) -> Recurrence | Refusal:
+    """The recurrence of a loop in affine form, or why there is none."""
+    body = Builder(list(program.axis_names()), list(program.body))
+    rules = Rules(body)
+    constant = _constant(program, scan)
+    live = tuple(s for s in scan.states if s not in constant)
+    updates = {name: value for name, value in program.updates if name in live}
+    clocks = _clocks(program, scan)
+    inner = _interpret(rules, program, scan, live, {})
+    found = Recurrence(program, scan, rules, live, constant, clocks, {})
+    for name in live:
+        refusal = _transition(found, name, updates.get(name), inner)
+        if refusal is not None:
+            return refusal
+    needed = _reachable(program, [updates[n] for n in live if n in updates])
+    fixed = {v: a for v, a in inner.items() if v in needed}
+    fixed.update({v: rules.source("after", n, program.state(n).type.shape) for n, v in updates.items()})
+    fixed.update({v: inner[v] for n, v in updates.items() if program.body[v].op == "state"})
+    found.abstract = _interpret(rules, program, scan, live, fixed)
+    return found
+
+
+def interior(instr: Instr) -> int | None:
+    """The operand that a ``when`` of an end clock is inside a segment."""
+    if instr.op == "when" and not instr.attr("clock").start:
+        return instr.args[1]
+    return None
+
+
+def _constant(program: Program, scan: Scan) -> tuple[str, ...]:
+    """States that only clocks at the end of a segment change."""
+    updates = dict(program.updates)
+    found = []
+    for name in scan.states:
+        value = updates.get(name)
+        while value is not None and (inner := interior(program.body[value])) is not None:
+            value = inner
+        if value is None or (program.body[value].op == "state" and program.body[value].attr("state") == name):
+            found.append(name)
+    return tuple(found)
+
+
+def _clocks(program: Program, scan: Scan) -> tuple[Clock, ...]:
+    """The clocks that end a segment."""
+    found: dict[Clock, None] = {}
+    for value in scan.values:
+        instr = program.body[value]
+        if interior(instr) is not None:
+            found[instr.attr("clock")] = None
+        elif instr.op == "anchor" and instr.attr("state") in scan.states:
+            found[Clock(instr.attr("period"))] = None
+    for name in scan.states:
+        reset = program.state(name).reset
+        if reset.kind == "clock" and reset.clock is not None:
+            found[reset.clock] = None
+    return tuple(found)
+
+
+def _interpret(
+    rules: Rules, program: Program, scan: Scan, live: tuple[str, ...], fixed: dict[int, Abstract]
+) -> dict[int, Abstract]:
+    found: dict[int, Abstract] = {}
+    for value in scan.values:
+        if value in fixed:
+            found[value] = fixed[value]
+            continue
+        instr = program.body[value]
+        if instr.op == "state" and instr.attr("state") in live:
+            found[value] = rules.source("before", instr.attr("state"), instr.type.shape)
+            continue
+        args = [found.get(a, Free(a)) for a in instr.args]
+        if all(isinstance(a, Free) for a in args):
+            found[value] = Free(value)
+            continue
+        inner = interior(instr)
+        if inner is not None:
+            found[value] = found.get(inner, Free(inner))
+            continue
+        if instr.op == "when":
+            found[value] = _start(rules, value, args)
+            continue
+        found[value] = rules.apply(value, args)
+    return found
+
+
+def _start(rules: Rules, value: int, args: list[Abstract]) -> Abstract:
+    """``when`` of a clock that fires at the first tick of its period: a choice by the tick's number."""
+    for arg in args:
+        if isinstance(arg, Other):
+            return arg
+    body, instr = rules.body, rules.body.instrs[value]
+    position = body.emit("clock", scale=1, period=instr.attr("clock").period)
+    chosen = body.emit("eq", position, body.const(1))
+    return rules.where(value, [Free(chosen), *args], choose=(chosen, *instr.args))
+
+
+def _transition(found: Recurrence, name: str, update: int | None, inner: dict[int, Abstract]) -> Refusal | None:
+    """Split the update of a state into coefficients and writes."""
+    assert update is not None
+    value = inner.get(update, Free(update))
+    if isinstance(value, Other):
+        return Refusal(value.value, value.why, "take that value at the start of a chunk (`at start of C`)")
+    affine = found.rules.affine(value)
+    rank = len(affine.shape)
+    writes = []
+    for term in affine.terms:
+        if term.source is None or term.source.kind == "node":
+            writes.append(term)
+            continue
+        source = str(term.source.key)
+        if not identity(term, rank) or found.program.state(source).type.shape != affine.shape:
+            return Refusal(
+                update, f"{name} is updated with a full linear map of {source}", "use a decay, or a low-rank product"
+            )
+        found.coefficients[source, name] = (*found.coefficients.get((source, name), ()), term)
+    found.writes[name] = tuple(writes)
+    return None
+
+
+def _reachable(program: Program, roots: list[int]) -> set[int]:
+    found: set[int] = set()
+    stack = list(roots)
+    while stack:
+        value = stack.pop()
+        if value in found:
+            continue
+        found.add(value)
+        inner = interior(program.body[value])
+        stack.extend(program.body[value].args if inner is None else (inner,))
+    return found
+
+
+def node_sources(affine: Affine) -> set[Source]:
+    return affine.sources()
