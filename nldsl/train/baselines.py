@@ -1,7 +1,7 @@
 """What a model has to beat: an order-2 byte model fitted to the same training text, and `zlib -9`.
 
-The byte model predicts each byte from the two before it. The counts of contexts of two bytes, one byte and none are
-interpolated, `P(c | ab) = seen(c | ab) + escape(ab) * P(c | b)`, down to the uniform distribution. Witten-Bell with a factor
+The byte model predicts each byte from the two before it. The counts of contexts of two, one and no bytes are
+interpolated, `P(c|ab) = seen(c|ab) + escape(ab) * P(c|b)`, down to the uniform distribution. Witten-Bell with a factor
 and absolute discounting are tried at several strengths; the one that predicts the last part of the *training* text
 best is fitted again to all of it.
 """
