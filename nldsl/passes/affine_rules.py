@@ -62,8 +62,9 @@ Abstract = Free | Affine | Other
 class Rules:
     """The transfer functions. ``body`` is the per-token body; free values that terms need are appended to it."""
 
-    def __init__(self, body: Builder) -> None:
+    def __init__(self, body: Builder, names: frozenset[int] = frozenset()) -> None:
         self.body = body
+        self.names = names
         self.sizes = Sizes()
         self.nodes: list[Node] = []
         self.table: dict[str, Callable[[int, list[Abstract]], Abstract | None]] = {
@@ -111,10 +112,20 @@ class Rules:
             if term.source is not None and term.source.kind == "node" and not term.contracted():
                 return value
         for number, node in enumerate(self.nodes):
-            if node.value == origin:
+            if origin >= 0 and node.value == origin:
                 return self.source("node", number, value.shape)
         self.nodes.append(Node(value, origin))
         return self.source("node", len(self.nodes) - 1, value.shape)
+
+    def reads(self) -> frozenset[int]:
+        """The values with a node that are reads of a state, not just states."""
+        return frozenset(
+            n.value for n in self.nodes if n.value >= 0 and any(t.contracted() for t in n.affine.terms)
+        )
+
+    def renamed(self, value: int, known: Abstract) -> Abstract:
+        """A value in ``names`` as its node."""
+        return self.named(known, value) if value in self.names and isinstance(known, Affine) else known
 
     def affine(self, value: Abstract) -> Affine:
         """Any operand as a sum of terms; a free one is taken apart into outer products."""

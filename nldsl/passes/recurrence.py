@@ -15,7 +15,7 @@ from nldsl.ir.build import Builder
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
 from nldsl.ir.types import Clock
-from nldsl.passes.affine import Affine, Source, Term
+from nldsl.passes.affine import Affine, Term
 from nldsl.passes.affine_rules import Abstract, Free, Other, Rules, identity
 
 
@@ -64,12 +64,14 @@ class Recurrence:
 
 def analyse(program: Program, scan: Scan) -> Recurrence | Refusal:
     """The recurrence of a loop in affine form, or why there is none."""
-    body = Builder(list(program.axis_names()), list(program.body))
-    rules = Rules(body)
     constant = _constant(program, scan)
     live = tuple(s for s in scan.states if s not in constant)
     updates = {name: value for name, value in program.updates if name in live}
     clocks = _clocks(program, scan)
+    axes, body = list(program.axis_names()), list(program.body)
+    first = Rules(Builder(axes, body))
+    _interpret(first, program, scan, live, {})
+    rules = Rules(Builder(axes, body), first.reads())  # a read that one write names is that node everywhere
     inner = _interpret(rules, program, scan, live, {})
     found = Recurrence(program, scan, rules, live, constant, clocks, {})
     for name in live:
@@ -143,7 +145,7 @@ def _interpret(
         if instr.op == "when":
             found[value] = _start(rules, value, args)
             continue
-        found[value] = rules.apply(value, args)
+        found[value] = rules.renamed(value, rules.apply(value, args))
     return found
 
 
@@ -166,17 +168,22 @@ def _transition(found: Recurrence, name: str, update: int | None, inner: dict[in
         return Refusal(value.value, value.why, "take that value at the start of a chunk (`at start of C`)")
     affine = found.rules.affine(value)
     rank = len(affine.shape)
-    writes = []
+    writes, reads = [], []
     for term in affine.terms:
         if term.source is None or term.source.kind == "node":
             writes.append(term)
             continue
         source = str(term.source.key)
-        if not identity(term, rank) or found.program.state(source).type.shape != affine.shape:
+        if identity(term, rank) and found.program.state(source).type.shape == affine.shape:
+            found.coefficients[source, name] = (*found.coefficients.get((source, name), ()), term)
+        elif term.expanded():
             return Refusal(
                 update, f"{name} is updated with a full linear map of {source}", "use a decay, or a low-rank product"
             )
-        found.coefficients[source, name] = (*found.coefficients.get((source, name), ()), term)
+        else:
+            reads.append(term)
+    if reads:
+        writes += found.rules.named(Affine(affine.shape, tuple(reads)), -1).terms
     found.writes[name] = tuple(writes)
     return None
 
@@ -192,7 +199,3 @@ def _reachable(program: Program, roots: list[int]) -> set[int]:
         inner = interior(program.body[value])
         stack.extend(program.body[value].args if inner is None else (inner,))
     return found
-
-
-def node_sources(affine: Affine) -> set[Source]:
-    return affine.sources()
