@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag
-from nldsl.driver import Options, check as check_stage, front, middle, names_of
+from nldsl.driver import Options, front, middle, names_of
+from nldsl.driver import check as check_stage
 
 if TYPE_CHECKING:
     from nldsl.ir.program import Program

@@ -1,12 +1,12 @@
 """The compiler's table of contents: the stages in order, each a function of the one before.
 
-    text      -> syntax      frontend.parse, frontend.imports    ast.File per file
-    syntax    -> names       semantics.files                     one scope per file
-    names     -> program     semantics.assemble                  the per-token IR, ``grad`` still an operation
-    program   -> derived     passes.derive                       derivatives expanded
-    derived   -> simplified  passes.simplify                     the same, as a person would write it
-    simplified -> schedule   passes.schedule                     loops, and what is computed for all tokens at once
-    schedule  -> source      backends.<name>                     code for a target
+text      -> syntax      frontend.parse, frontend.imports    ast.File per file
+syntax    -> names       semantics.files                     one scope per file
+names     -> program     semantics.assemble                  the per-token IR, ``grad`` still an operation
+program   -> derived     passes.derive                       derivatives expanded
+derived   -> simplified  passes.simplify                     the same, as a person would write it
+simplified -> schedule   passes.schedule                     loops, and what is computed for all tokens at once
+schedule  -> source      backends.<name>                     code for a target
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from nldsl.diagnostics.diagnostic import DiagnosticBag
 from nldsl.diagnostics.internal import InternalError
-from nldsl.semantics.spelling import closest
 from nldsl.frontend import ast
 from nldsl.limits import Limits
+from nldsl.semantics.spelling import closest
 from nldsl.source import NO_SPAN
 
 if TYPE_CHECKING:
@@ -83,7 +83,12 @@ def entry_of(names: Names, entry: str | None, bag: DiagnosticBag) -> ast.Unit | 
         found = next((u for u in units if u.name == entry), None)
         if found is None:
             close = closest(entry, [u.name for u in units])
-            bag.error("NL0201", names.file.span, f"the program has no `{entry}`", hints=(f"did you mean `{close}`?",) if close else ())
+            bag.error(
+                "NL0201",
+                names.file.span,
+                f"the program has no `{entry}`",
+                hints=(f"did you mean `{close}`?",) if close else (),
+            )
         return found
     for keyword in ("model", "block", "memory"):
         chosen = [u for u in units if u.keyword == keyword]
@@ -109,7 +114,11 @@ def program_of(names: Names, options: Options, bag: DiagnosticBag) -> Program | 
                 "NL0203",
                 unit.name_span,
                 f"`{unit.name}` has no parameter `{name}`",
-                hints=(f"did you mean `{close}`?",) if close else (f"it has {', '.join(sorted(known))}",) if known else (),
+                hints=(f"did you mean `{close}`?",)
+                if close
+                else (f"it has {', '.join(sorted(known))}",)
+                if known
+                else (),
             )
             return None
     return unit_program(unit, names.scopes[names.root], given, bag, options.limits)

@@ -172,7 +172,15 @@ def pointwise(ctx: Context, op: str, span: Span, *values: Value) -> Value:
         tensors.append(tensor)
     if any(t.type.kind == "real" for t in tensors) or op in ("div", "neg"):
         tensors = [as_real(ctx, t, span) for t in tensors]
-    return ctx.emit(op, *tensors, span=span)
+    return ctx.emit(op, *tensors, span=span, hints=_sides(tensors))
+
+
+def _sides(tensors: list[Tensor]) -> tuple[str, ...]:
+    """A vector that fits the rows of a matrix, but was given where the columns are scaled."""
+    shapes = sorted((t.type.shape for t in tensors), key=len)
+    if len(shapes) == 2 and len(shapes[0]) == 1 and len(shapes[1]) == 2 and shapes[0][0] == shapes[1][0]:
+        return ("a vector scales the columns (the last axis); `column(a)` scales the rows",)
+    return ()
 
 
 def power(ctx: Context, base: Value, exponent: Value, span: Span) -> Value:
@@ -251,7 +259,9 @@ def if_expression(ctx: Context, scope: Scope, expr: ast.IfExpr) -> Value:
         other = evaluate(ctx, scope, expr.otherwise)
         return POISON if isinstance(other, Poison) else evaluate(ctx, scope, expr.then)
     if not isinstance(condition, Tensor):
-        return ctx.error("NL0207", expr.condition.span, f"a condition is a bool or a tensor, found {describe(condition)}")
+        return ctx.error(
+            "NL0207", expr.condition.span, f"a condition is a bool or a tensor, found {describe(condition)}"
+        )
     then, other = evaluate(ctx, scope, expr.then), evaluate(ctx, scope, expr.otherwise)
     return map_groups(ctx, expr.span, lambda a, b: where(ctx, condition, a, b, expr.span), then, other)
 

@@ -172,7 +172,12 @@ def _call_on_inputs(ctx: Context, root: Instance, method: ast.Method, prefix: st
                 continue
             shape: tuple[Dim, ...] = (3, 2) if generic else ()
             if not generic:
-                return ctx.error("NL0302", param.span, f"the shape of `{param.name}` is not known here", hints=("write it: `k: [dk]`",))
+                return ctx.error(
+                    "NL0302",
+                    param.span,
+                    f"the shape of `{param.name}` is not known here",
+                    hints=("write it: `k: [dk]`",),
+                )
             kind = "real"
             if isinstance(param.type, ast.NamedType):
                 arguments.append((param.name, symbolic(param), param.span))
@@ -222,7 +227,8 @@ def collect(ctx: Context, name: str, result: Value) -> Program:
     """The program of what a context has collected."""
     outputs = list(ctx.outputs) + _outputs(ctx, result)
     states = tuple(
-        StateDecl(c.name, c.type, c.init, c.reset, c.owner, c.shared, c.hidden, c.clock, c.span) for c in ctx.cells.values()
+        StateDecl(c.name, c.type, c.init, c.reset, c.owner, c.shared, c.hidden, c.clock, c.span)
+        for c in ctx.cells.values()
     )
     updates = tuple((c.name, c.current) for c in ctx.cells.values() if c.current != c.start)
     default = ctx.minimized[0].level if ctx.minimized else ""

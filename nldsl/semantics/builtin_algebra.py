@@ -109,7 +109,9 @@ def _inner(ctx: Context, left: Value, right: Value, span: Span) -> Value:
         if x.type.shape != y.type.shape:
             return ctx.error("NL0301", span, f"shapes {show_type(x.type)} and {show_type(y.type)} do not fit")
         letters = "ijklmnop"[: len(x.type.shape)]
-        parts.append(ctx.emit("einsum", as_real(ctx, x, span), as_real(ctx, y, span), span=span, spec=f"{letters},{letters}->"))
+        parts.append(
+            ctx.emit("einsum", as_real(ctx, x, span), as_real(ctx, y, span), span=span, spec=f"{letters},{letters}->")
+        )
     return _combine(ctx, parts, "add", span)
 
 
@@ -148,7 +150,12 @@ def einsum(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value
         return NotImplemented
     spec = spec.replace(" ", "")
     left, arrow, right = spec.partition("->")
-    if not arrow or not (left.replace(",", "") + right).isalpha() or len(set(right)) != len(right) or not spec.isascii():
+    if (
+        not arrow
+        or not (left.replace(",", "") + right).isalpha()
+        or len(set(right)) != len(right)
+        or not spec.isascii()
+    ):
         return ctx.error("NL0310", span, '`einsum` needs a text such as "ij,j->i"')
     tensors = [tensor_of(ctx, a, span) for a in args[1:]]
     if any(isinstance(t, Poison) for t in tensors):
@@ -231,13 +238,17 @@ def iota(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value],
 @builtin("column", 1, 1)
 def column(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
     tensor = to_tensor(ctx, args[0], span)
-    return POISON if isinstance(tensor, Poison) else ctx.emit("reshape", tensor, span=span, shape=(*tensor.type.shape, 1))
+    return (
+        POISON if isinstance(tensor, Poison) else ctx.emit("reshape", tensor, span=span, shape=(*tensor.type.shape, 1))
+    )
 
 
 @builtin("row", 1, 1)
 def row(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
     tensor = to_tensor(ctx, args[0], span)
-    return POISON if isinstance(tensor, Poison) else ctx.emit("reshape", tensor, span=span, shape=(1, *tensor.type.shape))
+    return (
+        POISON if isinstance(tensor, Poison) else ctx.emit("reshape", tensor, span=span, shape=(1, *tensor.type.shape))
+    )
 
 
 @builtin("diag", 1, 1)
@@ -285,7 +296,9 @@ def split(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value]
     part = dims.divide(tensor.type.shape[0], count)
     if part is None:
         return ctx.error("NL0302", span, f"{show_type(tensor.type)} does not split into {count} equal parts")
-    pieces = tuple(ctx.emit("slice", tensor, span=span, dim=0, start=part * n, stop=part * (n + 1)) for n in range(count))
+    pieces = tuple(
+        ctx.emit("slice", tensor, span=span, dim=0, start=part * n, stop=part * (n + 1)) for n in range(count)
+    )
     return POISON if any(isinstance(p, Poison) for p in pieces) else ListValue(pieces)
 
 
@@ -364,7 +377,9 @@ def unit(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value],
     if isinstance(tensor, Poison):
         return POISON
     epsilon: Any = args[1] if len(args) == 2 else 1e-6
-    squares = ctx.emit("sum", pointwise(ctx, "mul", span, tensor, tensor), span=span, dims=(len(tensor.type.shape) - 1,))
+    squares = ctx.emit(
+        "sum", pointwise(ctx, "mul", span, tensor, tensor), span=span, dims=(len(tensor.type.shape) - 1,)
+    )
     length = pointwise(ctx, "rsqrt", span, pointwise(ctx, "add", span, squares, epsilon))
     return pointwise(ctx, "mul", span, tensor, _keepdim(ctx, length, span))
 

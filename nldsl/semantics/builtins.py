@@ -87,13 +87,21 @@ def _silu(ctx: Context, x: Value, span: Span) -> Value:
 
 def _gelu(ctx: Context, x: Value, span: Span) -> Value:
     cube = pointwise(ctx, "mul", span, x, pointwise(ctx, "mul", span, x, x))
-    inner = pointwise(ctx, "mul", span, 0.7978845608028654, pointwise(ctx, "add", span, x, pointwise(ctx, "mul", span, 0.044715, cube)))
+    inner = pointwise(
+        ctx,
+        "mul",
+        span,
+        0.7978845608028654,
+        pointwise(ctx, "add", span, x, pointwise(ctx, "mul", span, 0.044715, cube)),
+    )
     one = pointwise(ctx, "add", span, 1.0, pointwise(ctx, "tanh", span, inner))
     return pointwise(ctx, "mul", span, pointwise(ctx, "mul", span, 0.5, x), one)
 
 
 def _gelu_erf(ctx: Context, x: Value, span: Span) -> Value:
-    one = pointwise(ctx, "add", span, 1.0, pointwise(ctx, "erf", span, pointwise(ctx, "mul", span, x, 0.7071067811865476)))
+    one = pointwise(
+        ctx, "add", span, 1.0, pointwise(ctx, "erf", span, pointwise(ctx, "mul", span, x, 0.7071067811865476))
+    )
     return pointwise(ctx, "mul", span, pointwise(ctx, "mul", span, 0.5, x), one)
 
 
@@ -238,7 +246,13 @@ def make_builtins() -> dict[str, Builtin]:
     table |= {"min": _extreme("minimum"), "max": _extreme("maximum"), "clamp": _clamp, "where": _where}
     table |= {"grad": _grad, "stop_grad": _stop, "straight_through": _through}
     table |= {"prev": _prev, "window": _window, "window_mask": _window_mask, "clock": _clock, "next": _next}
-    table |= {"normal": _init("normal", 1), "uniform": _init("uniform", 2), "range": _range, "length": _length, "size": _size}
+    table |= {
+        "normal": _init("normal", 1),
+        "uniform": _init("uniform", 2),
+        "range": _range,
+        "length": _length,
+        "size": _size,
+    }
     table |= {name: apply for name, apply in ALGEBRA.items() if name not in table}
     return {name: Builtin(name, apply) for name, apply in table.items()}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nldsl.semantics.spelling import closest
 from nldsl.dims import Dim, symbol
 from nldsl.frontend import ast
 from nldsl.semantics.clocks import clock_period, run_every
@@ -12,6 +11,7 @@ from nldsl.semantics.context import Context, path_key
 from nldsl.semantics.dispatch import evaluate, evaluates, execute
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import bind_argument, check_result
+from nldsl.semantics.spelling import closest
 from nldsl.semantics.streams import reduce_comprehension
 from nldsl.semantics.tensors import map_groups, rvalue, to_tensor
 from nldsl.semantics.units import allocate_like, apply_block, block_inputs, instantiate, template_name
@@ -73,12 +73,23 @@ def _builtin(ctx: Context, scope: Scope, function: Builtin, given: Given, span: 
     named = {n: v for n, v, _ in given if n is not None}
     result = function.apply(ctx, scope, positional, named, span)
     if result is NotImplemented:
-        return ctx.error("NL0203", span, f"`{function.name}` does not take these arguments", hints=(f"it is described in the language reference, section 9",))
+        return ctx.error(
+            "NL0203",
+            span,
+            f"`{function.name}` does not take these arguments",
+            hints=("it is described in the language reference, section 9",),
+        )
     return result
 
 
 def match_arguments(
-    ctx: Context, params: tuple[ast.Param, ...], given: Given, what: str, span: Span, decl_span: Span, partial: bool = False
+    ctx: Context,
+    params: tuple[ast.Param, ...],
+    given: Given,
+    what: str,
+    span: Span,
+    decl_span: Span,
+    partial: bool = False,
 ) -> dict[str, tuple[Value, Span]] | None:
     """Positional, then named; None after a diagnostic. With ``partial`` missing ones are simply absent."""
     found: dict[str, tuple[Value, Span]] = {}
@@ -146,7 +157,13 @@ def bind_parameters(
 def call_function(ctx: Context, function: FunctionValue, given: Given, span: Span) -> Value:
     decl = function.decl
     if decl in ctx.active:
-        return ctx.error("NL0206", span, f"`{decl.name}` calls itself", related=((decl.name_span, "declared here"),), hints=("`iterate n { ... }` repeats a step a fixed number of times",))
+        return ctx.error(
+            "NL0206",
+            span,
+            f"`{decl.name}` calls itself",
+            related=((decl.name_span, "declared here"),),
+            hints=("`iterate n { ... }` repeats a step a fixed number of times",),
+        )
     what = f"`{decl.name}`"
     found = match_arguments(ctx, decl.params, given, what, span, decl.name_span)
     if found is None:
@@ -158,17 +175,27 @@ def call_function(ctx: Context, function: FunctionValue, given: Given, span: Spa
         result = run_body(ctx, inner, decl.body, what, decl.name_span)
     result = check_result(ctx, inner, decl.result, result, what, span)
     if decl.keyword == "objective" and isinstance(result, Tensor) and result.type.shape:
-        return ctx.error("NL0601", decl.name_span, f"the objective {what} returns {describe(result)}, not a scalar", hints=("`sum(...)` adds the entries",))
+        return ctx.error(
+            "NL0601",
+            decl.name_span,
+            f"the objective {what} does not return a scalar",
+            notes=(f"it returns {describe(result)}",),
+            hints=("`sum(...)` adds the entries",),
+        )
     if decl.keyword == "retention" and decl.params and not isinstance(result, Poison):
         first = inner.find(decl.params[0].name)
         from nldsl.semantics.shapes import same_structure
 
         if first is not None and not same_structure(ctx, rvalue(ctx, first.value, span), result):
-            return ctx.error("NL0602", decl.name_span, f"the retention {what} changes the shape of `{decl.params[0].name}`")
+            return ctx.error(
+                "NL0602", decl.name_span, f"the retention {what} changes the shape of `{decl.params[0].name}`"
+            )
     return result
 
 
-def run_body(ctx: Context, scope: Scope, body: tuple[ast.Statement, ...], what: str, span: Span, needs: bool = True) -> Value:
+def run_body(
+    ctx: Context, scope: Scope, body: tuple[ast.Statement, ...], what: str, span: Span, needs: bool = True
+) -> Value:
     """Statements up to the ``return``; its value."""
     for n, statement in enumerate(body):
         if isinstance(statement, ast.Return):
@@ -229,7 +256,7 @@ def _run_method(ctx: Context, inner: Scope, instance: Instance, method: ast.Meth
     if period is None:
         return POISON
     here = ctx.guard.period if ctx.guard else 1
-    if period % here and here % period or (here > period):
+    if (period % here and here % period) or (here > period):
         return ctx.error(
             "NL0409",
             span,
@@ -239,7 +266,12 @@ def _run_method(ctx: Context, inner: Scope, instance: Instance, method: ast.Meth
     if period == here:
         return run_body(ctx, inner, method.body, what, method.name_span, needs)
     if needs:
-        return ctx.error("NL0409", method.name_span, f"{what} runs on a slower clock than its caller, so it cannot return a value", hints=("keep the result in a state",))
+        return ctx.error(
+            "NL0409",
+            method.name_span,
+            f"{what} runs on a slower clock than its caller, so it cannot return a value",
+            hints=("keep the result in a state",),
+        )
     run_every(ctx, inner, period, method.body, method.span)
     return None
 
@@ -278,7 +310,12 @@ def _spread(ctx: Context, instance: Instance, value: Value, rank: int | None, sp
 
 def collected(ctx: Context, instance: Instance, value: Value, span: Span) -> Value:
     """Results of copies get their leading dimension back."""
-    if instance.own_axis is None or instance.own_axis in ctx.lanes or value is None or isinstance(value, (Poison, Unknown)):
+    if (
+        instance.own_axis is None
+        or instance.own_axis in ctx.lanes
+        or value is None
+        or isinstance(value, (Poison, Unknown))
+    ):
         return value
 
     def one(part: Value) -> Value:
@@ -298,7 +335,12 @@ def _probe(ctx: Context, instance: Instance, method: ast.Method, inner: Scope) -
         return
     for param in method.params:
         binding = inner.bindings.get(param.name)
-        if isinstance(param.type, ast.TensorType) and not param.type.dims and binding and isinstance(binding.value, Tensor):
+        if (
+            isinstance(param.type, ast.TensorType)
+            and not param.type.dims
+            and binding
+            and isinstance(binding.value, Tensor)
+        ):
             ctx.probes.setdefault(f"{instance.path}.{param.name}", binding.value.id)
 
 
@@ -309,7 +351,9 @@ def _template(ctx: Context, scope: Scope, template: Template, given: Given, span
     decl = template.decl
     what = f"`{decl.name}`"
     if decl.keyword == "model":
-        return ctx.error("NL0204", span, f"the model {what} is a whole program, not a part of one", hints=("make it a `block`",))
+        return ctx.error(
+            "NL0204", span, f"the model {what} is a whole program, not a part of one", hints=("make it a `block`",)
+        )
     bound: dict[str, tuple[Value, Span]] = {n: (v, span) for n, v in template.bound}
     params = tuple(p for p in decl.params if p.name not in bound)
     found = match_arguments(ctx, params, given, what, span, decl.name_span, partial=True)
@@ -322,7 +366,9 @@ def _template(ctx: Context, scope: Scope, template: Template, given: Given, span
     missing = [p.name for p in decl.params if p.name not in bound and p.default is None and p.name not in inputs]
     if missing:
         if not any(n in bound for n in inputs):
-            return Template(decl, template.scope, tuple((n, v) for n, (v, _) in bound.items()), ctx.level or template.level)
+            return Template(
+                decl, template.scope, tuple((n, v) for n, (v, _) in bound.items()), ctx.level or template.level
+            )
         shown = ", ".join(f"`{m}`" for m in missing)
         return ctx.error("NL0203", span, f"{what} misses {shown}", related=((decl.name_span, "declared here"),))
     owner = scope.instance
@@ -344,7 +390,12 @@ def _template(ctx: Context, scope: Scope, template: Template, given: Given, span
         return instance
     absent = [p.name for p in decl.params if p.name in inputs and p.name not in tensors and p.default is None]
     if absent:
-        return ctx.error("NL0203", span, f"{what} misses {', '.join(f'`{a}`' for a in absent)}", related=((decl.name_span, "declared here"),))
+        return ctx.error(
+            "NL0203",
+            span,
+            f"{what} misses {', '.join(f'`{a}`' for a in absent)}",
+            related=((decl.name_span, "declared here"),),
+        )
     return apply_block(ctx, instance, tensors, span)
 
 

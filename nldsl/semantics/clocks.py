@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from nldsl.semantics.spelling import closest
 from nldsl.dims import Poly
 from nldsl.frontend import ast
 from nldsl.ir.types import Clock
 from nldsl.semantics.context import Context
 from nldsl.semantics.dispatch import evaluate, evaluates, execute, executes
 from nldsl.semantics.scope import Scope
+from nldsl.semantics.spelling import closest
 from nldsl.semantics.tensors import as_real, map_groups, rvalue, to_tensor
 from nldsl.semantics.values import (
     POISON,
@@ -58,7 +58,9 @@ def clock_period(ctx: Context, scope: Scope, clock: ast.Clock) -> int | None:
         return 2
     if isinstance(value, LevelValue):
         if value.base == "step":
-            ctx.error("NL0407", clock.span, f"`{value.name}` is a level of training steps, which tick outside the sequence")
+            ctx.error(
+                "NL0407", clock.span, f"`{value.name}` is a level of training steps, which tick outside the sequence"
+            )
             return None
         return count * value.period
     if not isinstance(value, Poison):
@@ -67,7 +69,9 @@ def clock_period(ctx: Context, scope: Scope, clock: ast.Clock) -> int | None:
             "NL0403",
             clock.span,
             f"`{clock.base}` is not a clock or level",
-            hints=(f"did you mean `{close}`?",) if close else ("the clocks are `token`, `tick` and the program's levels",),
+            hints=(f"did you mean `{close}`?",)
+            if close
+            else ("the clocks are `token`, `tick` and the program's levels",),
         )
     return None
 
@@ -75,7 +79,8 @@ def clock_period(ctx: Context, scope: Scope, clock: ast.Clock) -> int | None:
 @executes(ast.Every)
 def every(ctx: Context, scope: Scope, statement: ast.Every) -> None:
     period = clock_period(ctx, scope, statement.clock)
-    run_every(ctx, scope, 1 if period is None else period, statement.body, statement.span)
+    with ctx.place(every_text=statement.clock.span.text):
+        run_every(ctx, scope, 1 if period is None else period, statement.body, statement.span)
 
 
 def run_every(ctx: Context, scope: Scope, period: int, body: tuple[ast.Statement, ...], span: Span) -> None:
@@ -96,7 +101,9 @@ def run_every(ctx: Context, scope: Scope, period: int, body: tuple[ast.Statement
     for cell in list(ctx.cells.values()):
         old = before.get(cell.name, cell.start)
         if cell.current != old and cell not in accumulators:
-            cell.current = ctx.body.emit("when", cell.current, old, clock=guard, span=span, name=cell.name.rpartition(".")[2])
+            cell.current = ctx.body.emit(
+                "when", cell.current, old, clock=guard, span=span, name=cell.name.rpartition(".")[2]
+            )
             cell.clock = cell.clock or guard
     for cell in accumulators:
         reset = ctx.body.emit("broadcast", ctx.body.const(_neutral(cell)), shape=cell.type.shape)
@@ -135,7 +142,9 @@ def _accumulate(ctx: Context, value: Value, expr: ast.Reduce, scope: Scope, tick
     tensor = as_real(ctx, tensor, expr.span)
     label = expr.value.id if isinstance(expr.value, ast.Name) else "value"
     kind = "max" if expr.kind == "max" else "sum"
-    cell = hidden_cell(ctx, scope, f"{kind}_{label}", tensor, expr.span, initial=float("-inf") if kind == "max" else 0.0)
+    cell = hidden_cell(
+        ctx, scope, f"{kind}_{label}", tensor, expr.span, initial=float("-inf") if kind == "max" else 0.0
+    )
     start = Tensor(cell.start, ctx.body)
     total = ctx.emit("maximum" if kind == "max" else "add", start, tensor, span=expr.span, name=f"{kind}_{label}")
     cell.current = total.id

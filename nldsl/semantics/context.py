@@ -75,6 +75,7 @@ class Context:
     accumulators: list[Cell] = field(default_factory=list)  # of the enclosing ``every`` block
     outer_guard: Clock | None = None  # the clock around that block
     outer_scope: Any = None  # and the scope around it
+    every_text: str = ""  # and its clock, as written
     pure: str = ""  # set to "fn"/"objective"/... inside a function
     active: tuple[Any, ...] = ()  # functions and methods being inlined, to refuse recursion
     guard_free: bool = False
@@ -118,7 +119,16 @@ class Context:
 
     # ------------------------------------------------------------ values
 
-    def emit(self, op: str, *args: Tensor, span: Span = NO_SPAN, name: str = "", code: str = "NL0301", **attrs: Any) -> Any:
+    def emit(
+        self,
+        op: str,
+        *args: Tensor,
+        span: Span = NO_SPAN,
+        name: str = "",
+        code: str = "NL0301",
+        hints: tuple[str, ...] = (),
+        **attrs: Any,
+    ) -> Any:
         """One instruction on tensors of the current body; a shape error becomes a diagnostic."""
         for arg in args:
             if arg.builder is not self.builder:
@@ -131,7 +141,7 @@ class Context:
         try:
             value = self.builder.emit(op, *(a.id for a in args), span=span, name=name, **attrs)
         except ShapeError as problem:
-            return self.error(code, span, str(problem))
+            return self.error(code, span, str(problem), hints=hints)
         except OverflowError:
             self.error("NL0010", span, f"the program has more than {self.limits.ir_nodes} operations")
             raise TooMuch from None
@@ -164,7 +174,9 @@ class Context:
             name, n = f"{cell.name}_{n}", n + 1
         cell.name = name
         self.cells[name] = cell
-        entries = product((*cell.type.shape, *(a.size for a in self.axes if a.name in cell.type.axes and a.size is not None)))
+        entries = product(
+            (*cell.type.shape, *(a.size for a in self.axes if a.name in cell.type.axes and a.size is not None))
+        )
         self.state_bytes += 8 * entries if isinstance(entries, int) else 0
         if self.state_bytes > self.limits.state_bytes:
             self.error(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nldsl.diagnostics.diagnostic import DiagnosticBag
-from nldsl.semantics.spelling import closest
 from nldsl.frontend import ast
 from nldsl.limits import Limits
 from nldsl.semantics.builtins import make_builtins
 from nldsl.semantics.context import Context, TooMuch
 from nldsl.semantics.dispatch import evaluate
 from nldsl.semantics.scope import Scope
+from nldsl.semantics.spelling import closest
 from nldsl.semantics.values import POISON, FunctionValue, Namespace, Template
 
 if TYPE_CHECKING:
@@ -69,7 +69,11 @@ def _bind_once(scope: Scope, name: str, value: object, node: ast.Import | ast.De
     before = scope.bindings.get(name)
     if before is not None:
         bag.error(
-            "NL0202", span, f"`{name}` is declared twice", related=((before.span, "declared here first"),), hints=("use another name, or `as` in an import",)
+            "NL0202",
+            span,
+            f"`{name}` is declared twice",
+            related=((before.span, "declared here first"),),
+            hints=("use another name, or `as` in an import",),
         )
         return
     scope.bind(name, value, span)

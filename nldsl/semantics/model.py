@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.frontend import ast
 from nldsl.ir.program import InputDecl
-from nldsl.ir.types import BATCH, Type
+from nldsl.ir.types import BATCH, Clock, Type
 from nldsl.semantics.clocks import BASES, hidden_cell
 from nldsl.semantics.context import Context, MinimizeInfo
 from nldsl.semantics.dispatch import evaluate, executes
@@ -13,7 +13,6 @@ from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import tensor_shape
 from nldsl.semantics.tensors import as_real, to_tensor
 from nldsl.semantics.values import LevelValue, Poison, Tensor, Unknown, describe
-from nldsl.ir.types import Clock
 
 
 @executes(ast.Input)
@@ -85,7 +84,12 @@ def minimize(ctx: Context, scope: Scope, member: ast.Minimize) -> None:
         if member.level == "step" and binding is None:
             level = "step"
         elif binding is None or not isinstance(binding.value, LevelValue) or binding.value.base != "step":
-            ctx.error("NL0403", member.span, f"`minimize ... at {member.level}` needs a level of steps", hints=("declare `level step`",))
+            ctx.error(
+                "NL0403",
+                member.span,
+                f"`minimize ... at {member.level}` needs a level of steps",
+                hints=("declare `level step`",),
+            )
             return
         else:
             level = binding.value.name
@@ -95,7 +99,12 @@ def minimize(ctx: Context, scope: Scope, member: ast.Minimize) -> None:
     if isinstance(value, Poison):
         return
     if value.type.shape:
-        ctx.error("NL0501", member.value.span, f"`minimize` takes a scalar, found {describe(value)}", hints=("`sum(...)` makes it one",))
+        ctx.error(
+            "NL0501",
+            member.value.span,
+            f"`minimize` takes a scalar, found {describe(value)}",
+            hints=("`sum(...)` makes it one",),
+        )
         return
     ctx.minimized.append(MinimizeInfo(level, as_real(ctx, value, member.span).id, template, member.span))
     if template is not None:
@@ -107,14 +116,23 @@ def tick_fast_weights(ctx: Context, scope: Scope) -> None:
     if not ctx.fast_weights:
         return
     if not ctx.minimized:
-        ctx.error("NL0604", ctx.levels[ctx.fast_weights[0].level].span, "parameters on a level of tokens learn from `minimize`, which is missing")
+        ctx.error(
+            "NL0604",
+            ctx.levels[ctx.fast_weights[0].level].span,
+            "parameters on a level of tokens learn from `minimize`, which is missing",
+        )
         return
     loss = Tensor(ctx.minimized[0].value, ctx.body)
     for weight in ctx.fast_weights:
         level = ctx.levels[weight.level]
         template = ctx.level_optimizers.get(weight.level) or ctx.minimized[0].optimizer
         if template is None:
-            ctx.error("NL0603", level.span, f"the level `{weight.level}` has no optimizer", hints=("write `level x = every n token with SGD(rate = 0.1)`",))
+            ctx.error(
+                "NL0603",
+                level.span,
+                f"the level `{weight.level}` has no optimizer",
+                hints=("write `level x = every n token with SGD(rate = 0.1)`",),
+            )
             return
         cell = weight.cell
         value = Tensor(cell.start, ctx.body)
@@ -144,7 +162,9 @@ def tick_fast_weights(ctx: Context, scope: Scope) -> None:
             if other.current != old:
                 other.current = ctx.body.emit("when", other.current, old, clock=clock, span=level.span)
                 other.clock = clock
-        cell.current = ctx.body.emit("when", new.id, cell.start, clock=clock, span=level.span, name=short.rpartition(".")[2])
+        cell.current = ctx.body.emit(
+            "when", new.id, cell.start, clock=clock, span=level.span, name=short.rpartition(".")[2]
+        )
         cell.clock = clock
         zero = ctx.body.emit("broadcast", ctx.body.const(0.0), shape=sums.type.shape)
         sums.current = ctx.body.emit("when", zero, total.id, clock=clock, span=level.span)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from nldsl.dims import Poly
-from nldsl.semantics.spelling import closest
 from nldsl.frontend import ast
 from nldsl.ir.types import Clock
 from nldsl.semantics.clocks import varies_faster
 from nldsl.semantics.context import Context
 from nldsl.semantics.dispatch import evaluate, evaluates
 from nldsl.semantics.scope import Scope
+from nldsl.semantics.spelling import closest
 from nldsl.semantics.streams import window_value
 from nldsl.semantics.tensors import as_real, leaves, map_groups, rvalue, to_tensor
 from nldsl.semantics.values import (
@@ -91,7 +91,9 @@ def _crossing(ctx: Context, expr: ast.Name, value: Value, bound: object) -> Valu
     return ctx.error(
         "NL0401",
         expr.span,
-        f"`{expr.id}` changes at every tick, but this runs {clock}",
+        f"`{expr.id}` changes at every tick, but this runs `every {ctx.every_text}`"
+        if ctx.every_text
+        else f"`{expr.id}` changes at every tick, but this runs {clock}",
         label="used on the slower clock",
         related=((where, f"`{expr.id}` gets a new value at every tick here"),) if where is not NO_SPAN else (),
         hints=(f"say how it is reduced: `sum of {expr.id}`, `mean of {expr.id}` or `last of {expr.id}`",),
@@ -151,7 +153,11 @@ def _no_member(ctx: Context, expr: ast.Member, value: Value, known: list[str]) -
         "NL0205",
         expr.span,
         f"{describe(value)} has no `{expr.name}`",
-        hints=(f"did you mean `{close}`?",) if close else (f"it has {', '.join(f'`{k}`' for k in known[:8])}",) if known else (),
+        hints=(f"did you mean `{close}`?",)
+        if close
+        else (f"it has {', '.join(f'`{k}`' for k in known[:8])}",)
+        if known
+        else (),
     )
 
 
@@ -195,7 +201,12 @@ def _pick(ctx: Context, value: Value, key: Value, expr: ast.Index) -> Value:
     if isinstance(at, Poison):
         return POISON
     if at.type.kind != "int":
-        return ctx.error("NL0305", expr.index.span, "an index is an integer", hints=("`clock()`, `iota(n)` and int inputs are integers",))
+        return ctx.error(
+            "NL0305",
+            expr.index.span,
+            "an index is an integer",
+            hints=("`clock()`, `iota(n)` and int inputs are integers",),
+        )
     return ctx.emit("take", tensor, at, span=expr.span)
 
 
@@ -211,7 +222,11 @@ def slice_expression(ctx: Context, scope: Scope, expr: ast.Slice) -> Value:
         if given is not None and (isinstance(given, bool) or not isinstance(given, (int, Poly))) and node is not None:
             return ctx.error("NL0305", node.span, f"a slice bound is an integer, found {describe(given)}")
     start, stop = bounds
-    if isinstance(value, (ListValue, Group)) and isinstance(start, (int, type(None))) and isinstance(stop, (int, type(None))):
+    if (
+        isinstance(value, (ListValue, Group))
+        and isinstance(start, (int, type(None)))
+        and isinstance(stop, (int, type(None)))
+    ):
         return type(value)(value.items[start:stop]) if isinstance(value, ListValue) else Group(value.items[start:stop])
     return map_groups(ctx, expr.span, lambda v: _cut(ctx, v, start, stop, expr), value)
 
@@ -235,14 +250,18 @@ def anchor(ctx: Context, scope: Scope, expr: ast.Anchor) -> Value:
         return POISON
     if isinstance(period, LevelValue):
         if period.base != "token":
-            return ctx.error("NL0406", expr.period.span, f"`{period.name}` is a level of {period.base}s, an anchor counts tokens")
+            return ctx.error(
+                "NL0406", expr.period.span, f"`{period.name}` is a level of {period.base}s, an anchor counts tokens"
+            )
         ticks: Value = period.period
     else:
         ticks = period
     if isinstance(ticks, (Poly, Unknown)):
         ticks = 2  # a generic check: any period
     if isinstance(ticks, bool) or not isinstance(ticks, int) or ticks < 1:
-        return ctx.error("NL0406", expr.period.span, f"an anchor period is a positive integer, found {describe(period)}")
+        return ctx.error(
+            "NL0406", expr.period.span, f"an anchor period is a positive integer, found {describe(period)}"
+        )
     with ctx.place(anchor=ticks * (1 if isinstance(period, LevelValue) else ctx.scale)):
         return rvalue(ctx, evaluate(ctx, scope, expr.value), expr.span)
 

@@ -25,11 +25,21 @@ def optimizer_template(ctx: Context, scope: Scope, expr: ast.Expr) -> Template |
     if isinstance(value, (Poison, Unknown)):
         return None
     if not isinstance(value, Template) or value.decl.keyword != "memory":
-        ctx.error("NL0603", expr.span, f"an optimizer is a memory, found {describe(value)}", hints=("for example `with AdamW(rate = 3e-4)`",))
+        ctx.error(
+            "NL0603",
+            expr.span,
+            f"an optimizer is a memory, found {describe(value)}",
+            hints=("for example `with AdamW(rate = 3e-4)`",),
+        )
         return None
     learn = learn_method(value.decl)
     if learn is None or not learn.params:
-        ctx.error("NL0603", expr.span, f"`{value.decl.name}` has no method `learn(g, ...)`, so it is not an optimizer", related=((value.decl.name_span, "declared here"),))
+        ctx.error(
+            "NL0603",
+            expr.span,
+            f"`{value.decl.name}` has no method `learn(g, ...)`, so it is not an optimizer",
+            related=((value.decl.name_span, "declared here"),),
+        )
         return None
     return value
 
@@ -58,10 +68,18 @@ def update_of(
     if isinstance(change, Poison):
         return POISON
     if change is None:
-        return ctx.error("NL0605", learn.name_span, f"`{template.decl.name}.learn` returns nothing; an optimizer returns the change to add")
+        return ctx.error(
+            "NL0605",
+            learn.name_span,
+            f"`{template.decl.name}.learn` returns nothing; an optimizer returns the change to add",
+        )
     tensor = to_tensor(ctx, change, span)
     if isinstance(tensor, Tensor) and tensor.type.shape != gradient.type.shape:
-        return ctx.error("NL0605", learn.name_span, f"`{template.decl.name}.learn` returns {describe(tensor)} for a gradient {describe(gradient)}")
+        return ctx.error(
+            "NL0605",
+            learn.name_span,
+            f"`{template.decl.name}.learn` returns {describe(tensor)} for a gradient {describe(gradient)}",
+        )
     return tensor
 
 

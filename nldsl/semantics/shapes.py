@@ -24,6 +24,7 @@ from nldsl.semantics.values import (
     Tensor,
     Unknown,
     Value,
+    article,
     describe,
     show_type,
 )
@@ -102,8 +103,9 @@ def _static_argument(ctx: Context, param: ast.Param, kind: str, value: Value, sp
         )
     if isinstance(value, Unknown):
         return value
+    hints = ("the sizes do not divide exactly",) if kind in ("dim", "int") and isinstance(value, float) else ()
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
-        return ctx.error("NL0308", span, f"`{param.name}` is a {kind}, found {describe(value)}")
+        return ctx.error("NL0308", span, f"`{param.name}` is {article(kind)}, found {describe(value)}", hints=hints)
     if kind == "dim" and isinstance(value, int) and value < 1:
         return ctx.error("NL0302", span, f"`{param.name}` is a dimension, a positive integer, found {value}")
     return value
@@ -178,7 +180,10 @@ def _like_argument(ctx: Context, scope: Scope, param: ast.Param, type: ast.LikeT
         if isinstance(value, Poison):
             return POISON
         return ctx.error(
-            "NL0303", span, f"`{param.name}` is like `{type.name}`, which has another shape", related=((param.span, "declared here"),)
+            "NL0303",
+            span,
+            f"`{param.name}` is like `{type.name}`, which has another shape",
+            related=((param.span, "declared here"),),
         )
     return value
 
@@ -195,9 +200,7 @@ def same_structure(ctx: Context, left: Value, right: Value) -> bool:
     return not isinstance(left, (Group, Tensor)) or not isinstance(right, (Group, Tensor))
 
 
-def check_result(
-    ctx: Context, scope: Scope, type: ast.TypeExpr | None, value: Value, what: str, span: Span
-) -> Value:
+def check_result(ctx: Context, scope: Scope, type: ast.TypeExpr | None, value: Value, what: str, span: Span) -> Value:
     """A function's or method's result against its declared type; result-only sizes are bound."""
     if type is None or isinstance(value, Poison):
         return value
@@ -211,7 +214,12 @@ def check_result(
             value = to_tensor(ctx, value, span)
         if not same_structure(ctx, expected, value) or isinstance(expected, Group) != isinstance(value, Group):
             shown = f", found {describe(value)}"
-            return ctx.error("NL0307", span, f"the result of {what} is like `{type.name}`{shown}", related=((type.span, "declared here"),))
+            return ctx.error(
+                "NL0307",
+                span,
+                f"the result of {what} is like `{type.name}`{shown}",
+                related=((type.span, "declared here"),),
+            )
         return value
     if isinstance(type, ast.TensorType):
         tensor = to_tensor(ctx, value, span, f"the result of {what}")

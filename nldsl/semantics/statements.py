@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from nldsl.semantics.spelling import closest
 from nldsl.dims import Poly
 from nldsl.frontend import ast
 from nldsl.ir.types import BATCH
@@ -10,6 +9,7 @@ from nldsl.semantics.context import Context
 from nldsl.semantics.dispatch import evaluate, execute, executes
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import dimension, show_declared, tensor_shape
+from nldsl.semantics.spelling import closest
 from nldsl.semantics.tensors import as_real, instance_state, rvalue, to_tensor
 from nldsl.semantics.values import (
     POISON,
@@ -22,6 +22,7 @@ from nldsl.semantics.values import (
     Tensor,
     Unknown,
     Value,
+    article,
     describe,
     show_type,
 )
@@ -110,10 +111,15 @@ def _destructure(ctx: Context, scope: Scope, target: ast.Target, value: Value) -
 @executes(ast.Assign)
 def assign(ctx: Context, scope: Scope, statement: ast.Assign) -> None:
     if ctx.pure:
-        ctx.error("NL0217", statement.span, f"a {ctx.pure} is pure: it cannot change a state")
+        ctx.error("NL0217", statement.span, f"{article(ctx.pure)} is pure: it cannot change a state")
         return
     if ctx.anchor is not None:
-        ctx.error("NL0405", statement.span, "a state cannot be changed inside `at start of`", hints=("anchor the gradient, not the write",))
+        ctx.error(
+            "NL0405",
+            statement.span,
+            "a state cannot be changed inside `at start of`",
+            hints=("anchor the gradient, not the write",),
+        )
         return
     refs = _targets(ctx, scope, statement.target)
     value = rvalue(ctx, evaluate(ctx, scope, statement.value), statement.value.span)
@@ -149,13 +155,18 @@ def _targets(ctx: Context, scope: Scope, target: ast.Target) -> list[StateRef] |
     if binding is None or not isinstance(binding.value, StateRef):
         close = closest(target.names[1], list(first.scope.bindings))
         ctx.error(
-            "NL0208", target.span, f"{describe(first)} has no state `{target.names[1]}`", hints=(f"did you mean `{close}`?",) if close else ()
+            "NL0208",
+            target.span,
+            f"{describe(first)} has no state `{target.names[1]}`",
+            hints=(f"did you mean `{close}`?",) if close else (),
         )
         return None
     return [binding.value]
 
 
-def _state(ctx: Context, scope: Scope, name: str, span: Span, allow_instance: bool = False) -> StateRef | Instance | None:
+def _state(
+    ctx: Context, scope: Scope, name: str, span: Span, allow_instance: bool = False
+) -> StateRef | Instance | None:
     binding = scope.find(name)
     value = binding.value if binding else None
     if isinstance(value, StateRef):
@@ -165,11 +176,20 @@ def _state(ctx: Context, scope: Scope, name: str, span: Span, allow_instance: bo
     if isinstance(value, Poison):
         return None
     if binding is None and scope.instance is not None and name in scope.instance.deferred:
-        ctx.error("NL0215", span, f"the shape of `{name}` is not known yet", hints=("it is set by the first call of the method whose parameter it is like",))
+        ctx.error(
+            "NL0215",
+            span,
+            f"the shape of `{name}` is not known yet",
+            hints=("it is set by the first call of the method whose parameter it is like",),
+        )
         return None
     close = closest(name, [n for n in scope.names() if isinstance(getattr(scope.find(n), "value", None), StateRef)])
     what = f"`{name}` is {describe(value)}, not a state" if binding else f"there is no state `{name}`"
-    hints = (f"did you mean `{close}`?",) if close else (f"`{name} = ...` names a value; `state {name} ...` declares a state",)
+    hints = (
+        (f"did you mean `{close}`?",)
+        if close
+        else (f"`{name} = ...` names a value; `state {name} ...` declares a state",)
+    )
     ctx.error("NL0208", span, what, hints=hints)
     return None
 
@@ -179,7 +199,9 @@ def _store(ctx: Context, ref: StateRef | Instance, value: Value, statement: ast.
         ref = instance_state(ref)
     if not isinstance(ref.cells, Cell):
         if isinstance(value, Group) and len(value.items) != len(ref.cells):
-            ctx.error("NL0304", statement.span, f"`{ref.name}` has {len(ref.cells)} parts, the value {len(value.items)}")
+            ctx.error(
+                "NL0304", statement.span, f"`{ref.name}` has {len(ref.cells)} parts, the value {len(value.items)}"
+            )
             return
         for n, part in enumerate(ref.cells):
             _store(ctx, part, value.items[n] if isinstance(value, Group) else value, statement)
@@ -208,7 +230,12 @@ def _store_cell(ctx: Context, cell: Cell, value: Value, statement: ast.Assign) -
     if cell.shared:
         extra -= {BATCH}
     if extra:
-        ctx.error("NL0219", span, f"`{cell.name}` exists once, but every copy assigns its own value", hints=("reduce over the copies first",))
+        ctx.error(
+            "NL0219",
+            span,
+            f"`{cell.name}` exists once, but every copy assigns its own value",
+            hints=("reduce over the copies first",),
+        )
         return
     if cell.shared and BATCH in tensor.type.axes:
         old = Tensor(cell.current, ctx.body)
@@ -232,7 +259,12 @@ def return_statement(ctx: Context, scope: Scope, statement: ast.Return) -> None:
 def expression_statement(ctx: Context, scope: Scope, statement: ast.ExprStatement) -> None:
     value = evaluate(ctx, scope, statement.value)
     if value is not None and not isinstance(value, Poison) and not isinstance(statement.value, (ast.Call, ast.AtLevel)):
-        ctx.error("NL0220", statement.span, "this value is not used", hints=("name it with `=`, assign it with `<-`, or `return` it",))
+        ctx.error(
+            "NL0220",
+            statement.span,
+            "this value is not used",
+            hints=("name it with `=`, assign it with `<-`, or `return` it",),
+        )
 
 
 def _rounds(ctx: Context, scope: Scope, count: ast.Expr, keyword: str) -> int:
@@ -302,7 +334,10 @@ def if_statement(ctx: Context, scope: Scope, statement: ast.If) -> None:
             "NL0222",
             statement.condition.span,
             "`if` selects statements when the program is compiled; this depends on the data",
-            hints=("`if c then a else b` selects entry by entry", "`every n token { ... }` runs statements at some ticks"),
+            hints=(
+                "`if c then a else b` selects entry by entry",
+                "`every n token { ... }` runs statements at some ticks",
+            ),
         )
         return
     if isinstance(condition, (Unknown, Poly)):

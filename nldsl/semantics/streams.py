@@ -37,7 +37,9 @@ def delayed(ctx: Context, scope: Scope, value: Value, ticks: int, label: str, sp
         key = ("prev", tensor.id, ctx.guard)
         cell = ctx.delays.get(key)
         if cell is None:
-            cell = hidden_cell(ctx, scope, f"prev_{label}", tensor, span, initial=0 if tensor.type.kind == "int" else 0.0)
+            cell = hidden_cell(
+                ctx, scope, f"prev_{label}", tensor, span, initial=0 if tensor.type.kind == "int" else 0.0
+            )
             cell.current = _hold(ctx, tensor.id, cell.start, span)
             cell.clock = ctx.guard
             ctx.delays[key] = cell
@@ -125,7 +127,9 @@ def unrolled_items(ctx: Context, scope: Scope, expr: ast.Comprehension, over: Va
     elif isinstance(over, ListValue):
         items = over.items
     else:
-        ctx.error("NL0207", expr.over.span, f"`for` goes over a list, `range(n)` or `window(n)`, found {describe(over)}")
+        ctx.error(
+            "NL0207", expr.over.span, f"`for` goes over a list, `range(n)` or `window(n)`, found {describe(over)}"
+        )
         return [POISON]
     ctx.count_expansion(len(items), expr.span)
     found = []
@@ -201,7 +205,10 @@ def next_value(ctx: Context, value: Value, span: Span) -> Value:
         return POISON
     if not ctx.in_minimize:
         return ctx.error(
-            "NL0408", span, "`next` looks at the following token, which only `minimize` may do", hints=("`prev(x)` is the past",)
+            "NL0408",
+            span,
+            "`next` looks at the following token, which only `minimize` may do",
+            hints=("`prev(x)` is the past",),
         )
     instr = ctx.body.instrs[value.id] if isinstance(value, Tensor) and value.builder is ctx.body else None
     if instr is None or instr.op != "input":

@@ -120,9 +120,7 @@ def as_real(ctx: Context, value: Tensor, span: Span) -> Tensor:
     return value
 
 
-def map_groups(
-    ctx: Context, span: Span, apply: Callable[..., Value], *values: Value
-) -> Value:
+def map_groups(ctx: Context, span: Span, apply: Callable[..., Value], *values: Value) -> Value:
     """``apply`` field by field where any operand is a group (scalars and tensors combine with each field)."""
     values = tuple(rvalue(ctx, v, span) for v in values)
     if any(isinstance(v, Poison) for v in values):

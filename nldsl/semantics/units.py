@@ -30,6 +30,7 @@ from nldsl.semantics.values import (
     Tensor,
     Unknown,
     Value,
+    article,
     describe,
     is_static_number,
     show_type,
@@ -77,7 +78,12 @@ def instantiate(
     if decl in ctx.active:
         return ctx.error("NL0206", span, f"`{decl.name}` contains itself", related=((decl.name_span, "declared here"),))
     if ctx.pure:
-        return ctx.error("NL0217", span, f"a {ctx.pure} is pure: it cannot contain `{decl.name}`", hints=("make it a `block`",))
+        return ctx.error(
+            "NL0217",
+            span,
+            f"{article(ctx.pure)} is pure: it cannot contain `{decl.name}`",
+            hints=("make it a `block`",),
+        )
     scope = template.scope.child()
     path = _unique_path(ctx, owner, name)
     axes = owner.axes if owner else ()
@@ -160,13 +166,17 @@ def instance_member(ctx: Context, scope: Scope, member: ast.Instance) -> None:
             given = {n: (v, member.span) for n, v in value.bound}
             with ctx.place(level=value.level or ctx.level):
                 made[name] = instantiate(ctx, value, given, name, owner, member.span, copies)
-        elif isinstance(value, Instance) and value.decl.keyword == "block" and len(member.names) == 1 and copies is None:
+        elif (
+            isinstance(value, Instance) and value.decl.keyword == "block" and len(member.names) == 1 and copies is None
+        ):
             made[name] = value
         elif isinstance(value, (Poison, Unknown)):
             made[name] = POISON
         else:
             made[name] = ctx.error(
-                "NL0207", member.template.span, f"`{member.keyword}` makes an instance of a memory, found {describe(value)}"
+                "NL0207",
+                member.template.span,
+                f"`{member.keyword}` makes an instance of a memory, found {describe(value)}",
             )
     target = owner.scope if owner is not None and owner.decl.keyword == "memory" else scope
     for name, one in made.items():
@@ -184,7 +194,7 @@ def parameter(ctx: Context, scope: Scope, member: ast.Parameter) -> None:
             scope.bind(name, value, member.span)
         return
     if ctx.pure:
-        ctx.error("NL0217", member.span, f"a {ctx.pure} is pure: it cannot own a parameter")
+        ctx.error("NL0217", member.span, f"{article(ctx.pure)} is pure: it cannot own a parameter")
     made: dict[str, Value] = {}
     for name in member.names:
         made[name] = _one_parameter(ctx, scope, member, name)
@@ -216,7 +226,13 @@ def _one_parameter(ctx: Context, scope: Scope, member: ast.Parameter, name: str)
 
 
 def make_parameter(
-    ctx: Context, scope: Scope, name: str, shape: tuple[Dim, ...], initializer: Initializer, level: str | None, span: Span
+    ctx: Context,
+    scope: Scope,
+    name: str,
+    shape: tuple[Dim, ...],
+    initializer: Initializer,
+    level: str | None,
+    span: Span,
 ) -> Value:
     """Register a learned tensor; on a level of tokens it becomes a fast weight."""
     owner = scope.instance
@@ -225,7 +241,9 @@ def make_parameter(
     known = ctx.levels.get(level or "")
     fast = known is not None and known.base == "token"
     type = Type(shape, ctx.body.order(axes))
-    ctx.params[path] = ParamDecl(path, type, initializer, "" if fast else level or "", owner.path if owner else "", span)
+    ctx.params[path] = ParamDecl(
+        path, type, initializer, "" if fast else level or "", owner.path if owner else "", span
+    )
     if owner is not None:
         owner.params.append(path)
     if not fast:
@@ -286,7 +304,9 @@ def to_initializer(ctx: Context, value: Value, shape: tuple[Dim, ...], span: Spa
         if values is not None:
             actual = _nested_shape(values)
             if actual != shape and not ctx.generic:
-                ctx.error("NL0303", span, f"the initial values have the shape {list(actual)}, the declaration {list(shape)}")
+                ctx.error(
+                    "NL0303", span, f"the initial values have the shape {list(actual)}, the declaration {list(shape)}"
+                )
                 return None
             return Initializer("values", values)
     if not isinstance(value, Poison):
@@ -331,7 +351,7 @@ def state(ctx: Context, scope: Scope, member: ast.State) -> None:
             scope.bind(name, value, member.span)
         return
     if ctx.pure:
-        ctx.error("NL0217", member.span, f"a {ctx.pure} is pure: it cannot own a state")
+        ctx.error("NL0217", member.span, f"{article(ctx.pure)} is pure: it cannot own a state")
         return
     if isinstance(member.type, ast.LikeType) and scope.find(member.type.name) is None and owner is not None:
         for name in member.names:
@@ -375,7 +395,9 @@ def _cell_for(ctx: Context, scope: Scope, member: ast.State, name: str, like: Va
             initial = rvalue(ctx, initial, member.span)
         if isinstance(initial, Poison):
             return POISON
-    shape = like.type.shape if isinstance(like, Tensor) else _declared_shape(ctx, scope, member.type, initial, member.span)
+    shape = (
+        like.type.shape if isinstance(like, Tensor) else _declared_shape(ctx, scope, member.type, initial, member.span)
+    )
     if shape is None:
         return POISON
     type = ctx.state_type(shape, axes, member.shared)
@@ -400,7 +422,9 @@ def _initial_value(
         owner = scope.instance
         path = full_name(ctx, owner, f"{name}_0")
         type = Type(shape, ctx.body.order(owner.axes if owner else ()))
-        ctx.params[path] = ParamDecl(path, type, initializer, ctx.level_name(ctx.level), owner.path if owner else "", span)
+        ctx.params[path] = ParamDecl(
+            path, type, initializer, ctx.level_name(ctx.level), owner.path if owner else "", span
+        )
         if owner is not None:
             owner.params.append(path)
         return ctx.init.leaf("param", type, name=f"{name}_0", span=span, param=path)
@@ -430,7 +454,10 @@ def _fixed_initial(ctx: Context, initializer: Initializer, shape: tuple[Dim, ...
         equal = ctx.emit("eq", rows, ctx.emit("iota", n=shape[1]), span=span)
         return ctx.emit("mul", equal, ctx.const(float(initializer.values[0])), span=span)  # type: ignore[no-any-return]
     return ctx.error(
-        "NL0218", span, "a random initial state must be `learned`", hints=("write `= learned normal(...)`: an outer level trains it",)
+        "NL0218",
+        span,
+        "a random initial state must be `learned`",
+        hints=("write `= learned normal(...)`: an outer level trains it",),
     )
 
 
@@ -441,7 +468,12 @@ def _reset(ctx: Context, scope: Scope, member: ast.State) -> Reset | None:
     if reset.kind == "never":
         return Reset("never")
     if reset.kind == "per":
-        ctx.error("NL0410", reset.span, f"a state is reset `per sequence`, not per `{reset.base}`", hints=("or `every n token`, `at LEVEL`, `never`",))
+        ctx.error(
+            "NL0410",
+            reset.span,
+            f"a state is reset `per sequence`, not per `{reset.base}`",
+            hints=("or `every n token`, `at LEVEL`, `never`",),
+        )
         return None
     period = clock_period(ctx, scope, ast.Clock(reset.count, reset.base, reset.span))
     return None if period is None else Reset("clock", Clock(period))

@@ -176,19 +176,21 @@ Value = Any
 
 
 def is_static_number(value: Value) -> bool:
-    return isinstance(value, (int, float, Poly)) or (isinstance(value, Unknown) and value.kind in ("real", "int", "bool"))
+    return isinstance(value, (int, float, Poly)) or (
+        isinstance(value, Unknown) and value.kind in ("real", "int", "bool")
+    )
 
 
 def describe(value: Value) -> str:
     """What a value is, in the user's words."""
     if isinstance(value, bool):
         return "a bool"
-    if isinstance(value, (int, Poly)):
-        return "an integer"
-    if isinstance(value, float):
-        return "a number"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, Poly):
+        return f"the size {value}"
     if isinstance(value, str):
-        return "a text"
+        return f'the text "{value[:40]}"'
     if isinstance(value, Unknown):
         return f"a {value.kind}"
     if isinstance(value, Tensor):
@@ -214,6 +216,11 @@ def describe(value: Value) -> str:
         Namespace: "an imported file",
     }
     return names.get(type(value), "nothing")
+
+
+def article(noun: str) -> str:
+    """The noun with its article."""
+    return ("an " if noun[:1] in "aeiou" else "a ") + noun
 
 
 def show_type(type: Type) -> str:
