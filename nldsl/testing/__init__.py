@@ -1,0 +1,1 @@
+"""What the tests of programs use: running the examples in a file."""
