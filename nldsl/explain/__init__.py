@@ -1,0 +1,1 @@
+"""What a program does once its derivatives are worked out, for people: equations, loops, costs."""
