@@ -96,7 +96,7 @@ def _orders(program: Program, states: list[StateDecl], roots: dict[str, int]) ->
     stream of the layers, and depth would be taken for frequency.
     """
     bit = {state.name: 1 << n for n, state in enumerate(states)}
-    at = defaultdict(int)
+    at: dict[int, int] = defaultdict(int)
     for name, b in bit.items():
         at[roots[name]] |= b
     needs = [0] * len(program.body)  # the states whose new value is in the cone of each value, itself included

@@ -1,6 +1,6 @@
 """The level graph of a program: levels, nodes and edges, and their stable form as JSON.
 
-A *level* holds everything that is updated equally often. `LevelGraph.to_json` is described in docs/reference/level-graph.md.
+A *level* holds everything that is updated equally often. docs/reference/level-graph.md describes `LevelGraph.to_json`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Edge:
     """`flow`: context, gradient, initialization or reset. `transfer`: which of the five kinds it is, or nothing.
 
     `role` says what a memory does with the value: "read" (it passes through) or "learn" (it only changes the states).
-    `names` are the program's names of the values. `detached`: no derivative goes back along it. `next`: it goes from one
-    of the equal nodes to the one that follows.
+    `names` are the program's names of the values. `detached`: no derivative goes back along it. `next`: it goes from
+    one of the equal nodes to the one that follows.
     """
 
     source: str

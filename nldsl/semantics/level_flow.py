@@ -253,7 +253,7 @@ class _Tracer:
         return frozenset({_Tag(host, True, False, instr.name)})
 
     def _merge(self, sets: Iterable[_Tags]) -> _Tags:
-        """The union, without what already went through another member: the residual stream carries only its last stop."""
+        """The union, without what already went through another member: a residual stream carries its last stop only."""
         total = _NONE
         for one in sets:
             if one is total or not one:

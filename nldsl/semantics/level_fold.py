@@ -15,8 +15,8 @@ __all__ = ["fold", "fold_repeats", "merge_blocks", "merge_weights"]
 _MERGED = ("weights", "initial")
 
 
-def fold(graph: LevelGraph, limit: int = 28) -> LevelGraph:
-    """What one wants to look at: equal layers once, blocks of weights in one box, fewer boxes still if above `limit`."""
+def fold(graph: LevelGraph, limit: int = 20) -> LevelGraph:
+    """What one wants to look at: equal layers once, a block of weights in one box, fewer boxes if above `limit`."""
     graph = merge_blocks(fold_repeats(graph))
     return graph if len(graph.nodes) <= limit else merge_weights(graph, _outer_block)
 
@@ -135,8 +135,10 @@ def merge_blocks(graph: LevelGraph) -> LevelGraph:
 
 
 def _outer_block(node: Node) -> str:
-    """The outermost round or block around a node."""
-    return next((p for p in reversed(_ancestors(node.path)) if _is_round(p)), "") or node.path.split(".")[0]
+    """The outermost round around a node, or everything outside of all rounds."""
+    if node.kind == "initial":
+        return node.path
+    return next((p for p in reversed(_ancestors(node.path)) if _is_round(p)), "") or "."
 
 
 def _ancestors(path: str) -> list[str]:
@@ -169,7 +171,7 @@ def merge_weights(graph: LevelGraph, block: Callable[[Node], str]) -> LevelGraph
                 break
         else:
             boxes[key].append(node.id)
-    return _merged(graph, into, block)
+    return _merged(graph, into)
 
 
 def _comes_back(after: dict[str, set[str]], into: dict[str, str], first: str, second: str) -> bool:
@@ -195,11 +197,11 @@ def _comes_back(after: dict[str, set[str]], into: dict[str, str], first: str, se
     return reach(first, second) or reach(second, first)
 
 
-def _merged(graph: LevelGraph, into: dict[str, str], block: Callable[[Node], str]) -> LevelGraph:
+def _merged(graph: LevelGraph, into: dict[str, str]) -> LevelGraph:
     groups: dict[str, list[Node]] = defaultdict(list)
     for node in graph.nodes:
         groups[into[node.id]].append(node)
-    nodes = [group[0] if len(group) == 1 else _one(group, block(group[0])) for group in groups.values()]
+    nodes = [group[0] if len(group) == 1 else _one(group, graph) for group in groups.values()]
     edges = [
         replace(e, source=into.get(e.source, e.source), target=into.get(e.target, e.target))
         for e in graph.edges
@@ -208,21 +210,22 @@ def _merged(graph: LevelGraph, into: dict[str, str], block: Callable[[Node], str
     return replace(graph, nodes=tuple(nodes), edges=_distinct(edges))
 
 
-def _one(group: list[Node], path: str) -> Node:
+def _one(group: list[Node], graph: LevelGraph) -> Node:
+    """A box named after the block it is all of, or after what is in it."""
     first = group[0]
-    inside = list(dict.fromkeys(_below(n, path) for n in group))
-    label = path.rpartition(".")[2] if path and not _is_round(path) and first.kind != "initial" else ", ".join(inside)
-    same = {n.path for n in group} == {path}
+    chains = [_ancestors(n.path) for n in group]
+    path = next((p for p in chains[0] if all(p in chain for chain in chains)), "")
+    ids = {n.id for n in group}
+    whole = all(
+        n.id in ids for n in graph.nodes if n.kind == first.kind and (n.path == path or n.path.startswith(f"{path}."))
+    )
+    inside = ", ".join(dict.fromkeys(n.path.rpartition(".")[2] if n.path != path else n.label for n in group))
+    label = path.rpartition(".")[2] if whole and path and not _is_round(path) and first.kind != "initial" else inside
     params = tuple(
         replace(p, label=p.label if n.path == path else f"{n.path.removeprefix(path + '.')}.{p.label}")
         for n in group
         for p in n.params
     )
     parts = tuple(dict.fromkeys(p for n in group for p in n.parts))
-    template = first.template if same else ""
+    template = first.template if {n.path for n in group} == {path} else ""
     return replace(first, path=path, label=label or first.label, template=template, params=params, parts=parts)
-
-
-def _below(node: Node, path: str) -> str:
-    inner = node.path.removeprefix(path).lstrip(".")
-    return inner.split(".")[0] if inner else node.label

@@ -28,7 +28,7 @@ def build_level_graph(program: Program) -> LevelGraph:
     flow = trace(program, parts, part_of, rates.carriers)
     levels, level_of = _levels(program, parts)
     reached = reached_params(program)
-    nodes = [_node(program, part, level_of, flow, reached) for part in parts]
+    nodes = [_node(part, level_of, flow, reached) for part in parts]
     nodes = _ends(program) + nodes
     optimizers = _optimizers(program, levels, nodes, flow)
     known = {n.id: n for n in (*nodes, *optimizers)}
@@ -58,16 +58,25 @@ def _levels(program: Program, parts: list[Part]) -> tuple[tuple[Level, ...], dic
     return tuple(made), ids
 
 
-def _node(program: Program, part: Part, level_of: dict[Rate, str], flow: Flow, reached: set[str]) -> Node:
+def _node(part: Part, level_of: dict[Rate, str], flow: Flow, reached: set[str]) -> Node:
     params = tuple(replace(p, reached=p.name in reached) for p in part.params)
     anchors = flow.anchors
     states = tuple(replace(s, anchors=tuple(sorted(anchors.get(s.name, ())))) for s in part.states)
     learns = "task" if part.id in flow.task else "own" if part.id in flow.own else ""
-    level = level_of[part.rate]
     return Node(
-        part.id, part.kind, part.label, level, part.path, part.template, states, params, part.copies, 1, (part.path,), learns,
-        part.source,
-    )  # fmt: skip
+        part.id,
+        part.kind,
+        part.label,
+        level_of[part.rate],
+        part.path,
+        part.template,
+        states,
+        params,
+        part.copies,
+        parts=(part.path,),
+        learns=learns,
+        source=part.source,
+    )
 
 
 def _ends(program: Program) -> list[Node]:
@@ -114,7 +123,7 @@ def _flow_edges(flow: Flow, known: dict[str, Node]) -> list[Edge]:
 
 
 def _transfer(edge: Edge, source: Node, target: Node, answers: bool) -> str:
-    """Which of the five transfers an edge is (equations.md 2.2). `answers`: it returns what came of a gradient stream."""
+    """Which of the five transfers an edge is. `answers`: it returns what came of a gradient stream."""
     if edge.flow == "initialization":
         return "initialization"
     if not source.level or not target.level or target.kind == "buffer":

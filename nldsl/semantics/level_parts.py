@@ -17,12 +17,13 @@ __all__ = ["ParamBox", "Part", "StateBox", "parts_of"]
 
 @dataclass(frozen=True)
 class StateBox:
-    """A state. `period` counts tokens, 0 for a state that never changes; `reset`: sequence, clock or never."""
+    """A state. `axes` are the copies it exists in: names and sizes. `period` counts tokens, 0 for a state that never
+    changes; `reset`: sequence, clock or never."""
 
     name: str
     label: str
     shape: tuple[str, ...] = ()
-    axes: tuple[str, ...] = ()
+    axes: tuple[tuple[str, str], ...] = ()
     period: int = 1
     reset: str = "sequence"
     reset_period: int = 0
@@ -38,7 +39,7 @@ class ParamBox:
     name: str
     label: str
     shape: tuple[str, ...] = ()
-    axes: tuple[str, ...] = ()
+    axes: tuple[tuple[str, str], ...] = ()
     level: str = ""
     initializer: str = ""
     size: int = 0
@@ -60,7 +61,7 @@ class Part:
 
 
 def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]]:
-    """The parts, in the order of the declarations, and the part of every state (`state:S`) and parameter (`param:w`)."""
+    """The parts in the order of the declarations, and the part of every state (`state:S`) and parameter (`param:w`)."""
     infos = {m.path: m for m in program.memories}
     root = next((m.path for m in program.memories if m.kind == "model"), "")
     owners = _owners(program)
@@ -78,7 +79,7 @@ def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]
         info = infos.get(owner)
         shown = _below(owner, root)
         label = _tail(shown) if kind == "memory" and shown else ", ".join(_past(s) for s in members[:3])
-        states = tuple(_state(s, rate) for s in members)
+        states = tuple(_state(s, rate, program) for s in members)
         place = info.span if info else members[0].span
         parts.append(Part(id, kind, shown, label, rate, *_about(info), _place(place), states))
     in_body, in_init = ({i.attr("param") for i in body if i.op == "param"} for body in (program.body, program.init))
@@ -92,7 +93,8 @@ def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]
         rate = rates.params[param.name]
         box = _param(param, program)
         kind = "initial" if initial else "weights"
-        parts.append(Part(id, kind, path, box.label, rate, *about, _place(param.span), (), (box,)))
+        label = box.label if initial or not path else _tail(path)
+        parts.append(Part(id, kind, path, label, rate, *about, _place(param.span), (), (box,)))
     return parts, part_of
 
 
@@ -139,9 +141,13 @@ def _shape(dims: tuple[Dim, ...]) -> tuple[str, ...]:
     return tuple(str(d) for d in dims)
 
 
-def _state(state: StateDecl, rate: Rate) -> StateBox:
+def _axes(names: tuple[str, ...], program: Program) -> tuple[tuple[str, str], ...]:
+    return tuple((a, str(program.axis_size(a) or a)) for a in names if a != BATCH)
+
+
+def _state(state: StateDecl, rate: Rate, program: Program) -> StateBox:
     label = state.name.removeprefix(state.owner + ".") if state.owner else state.name
-    axes = tuple(a for a in state.type.axes if a != BATCH)
+    axes = _axes(state.type.axes, program)
     every = state.reset.clock.period if state.reset.clock else 0
     period = 0 if rate.kind == "frozen" else state.clock.period if state.clock else 1
     return StateBox(
@@ -169,7 +175,7 @@ def _param(param: ParamDecl, program: Program) -> ParamBox:
         param.name,
         label,
         _shape(param.type.shape),
-        param.type.axes,
+        _axes(param.type.axes, program),
         param.level,
         how,
         size if isinstance(size, int) else 0,

@@ -1,0 +1,1 @@
+"""Pictures of the level graph: text, DOT, SVG, PNG, Mermaid and one offline page."""

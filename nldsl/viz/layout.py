@@ -1,0 +1,310 @@
+"""Where everything goes: one lane per level, columns in the order in which values flow.
+
+A layered layout in which the lane of every box is given. Columns come from the longest way of forward links; long links
+take a place of their own in the columns they cross; boxes move up and down within their lanes until links are straight.
+No step depends on chance or on the order of a set, and each ends after a fixed number of rounds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from nldsl.viz.route import Rect, Route, route
+from nldsl.viz.scene import DATA, Box, Link, Scene
+
+__all__ = ["HEADER", "Layout", "Rect", "Route", "arrange"]
+
+HEADER = 122.0  # width of the column with the names of the levels
+_PAD, _ROW, _TRACK, _LANE_GAP = 13.0, 13.0, 7.0, 8.0
+_GAP, _GAP_PER_LINK, _GAP_MOST = 27.0, 3.0, 62.0
+_FRAME_ROOM = 18.0
+_SWEEPS = 24
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Coordinates in points, from the upper left corner."""
+
+    width: float
+    height: float
+    lanes: dict[str, Rect]
+    boxes: dict[str, Rect]
+    routes: tuple[tuple[Link, Route], ...]
+    frames: tuple[tuple[str, Rect], ...]
+
+
+@dataclass(eq=False)
+class _Item:
+    """A box, or the place of a long link in a column."""
+
+    lane: str
+    column: int
+    height: float
+    width: float
+    box: Box | None = None
+    y: float = 0.0
+    near: list[_Item] = field(default_factory=list)
+
+    @property
+    def gap(self) -> float:
+        return _ROW if self.box else _TRACK
+
+
+def arrange(scene: Scene) -> Layout:
+    """Place a scene."""
+    columns = _columns(scene)
+    items = {b.id: _Item(b.lane, columns[b.id], b.size[1], b.size[0], b) for b in scene.boxes}
+    chains = _chains(scene, items)
+    everything = [*items.values(), *(i for chain in chains for i in chain[1:-1])]
+    last = max((i.column for i in everything), default=0)
+    cells: dict[tuple[str, int], list[_Item]] = defaultdict(list)
+    for item in everything:
+        cells[item.lane, item.column].append(item)
+    lanes = _lane_rows(scene, cells)
+    _settle(cells, lanes, [lane.id for lane in scene.lanes], last)
+    _straighten(chains, cells, lanes)
+    x = _column_places(everything, chains, last)
+    width = x[last][1] + _PAD
+    boxes = {}
+    for id, item in items.items():
+        left, right = x[item.column]
+        middle = (left + right) / 2
+        boxes[id] = Rect(middle - item.width / 2, item.y - item.height / 2, item.width, item.height)
+    routes = route(scene.links, chains_to_points(chains, x), boxes)
+    frames = _frames(scene, boxes, lanes)
+    rects = {id: Rect(0.0, top, width, bottom - top) for id, (top, bottom) in lanes.items()}
+    return Layout(width, max(bottom for _, bottom in lanes.values()), rects, boxes, routes, frames)
+
+
+# ---------------------------------------------------------------- columns
+
+
+def _columns(scene: Scene) -> dict[str, int]:
+    after: dict[str, list[str]] = {b.id: [] for b in scene.boxes}
+    rank = {"context": 0, "direct": 0, "nonparametric": 0, "backprop": 0, "generation": 1, "initialization": 2}
+    forward = [x for x in scene.links if x.forward and x.source in after and x.target in after]
+    for link in sorted(forward, key=lambda x: rank.get(x.style, 3)):
+        if link.target not in after[link.source] and not _reaches(after, link.target, link.source):
+            after[link.source].append(link.target)
+    order = _topological(after)
+    column = dict.fromkeys(order, 0)
+    for id in order:
+        for target in after[id]:
+            column[target] = max(column[target], column[id] + 1)
+    fed = {t for targets in after.values() for t in targets}
+    lane = {b.id: b.lane for b in scene.boxes}
+    for id in reversed(order):  # what nothing feeds stands next to what it feeds, an input above it
+        if id not in fed and after[id]:
+            above = lane[id] == DATA and all(lane[t] != DATA for t in after[id])
+            column[id] = min(column[t] for t in after[id]) - (not above)
+    ends = [b.id for b in scene.boxes if b.kind == "loss"]
+    if ends:
+        last = max(column[b.id] for b in scene.boxes if b.kind != "optimizer")
+        for id in ends:
+            column[id] = last
+        for b in scene.boxes:
+            if b.kind == "optimizer":
+                column[b.id] = last + 1
+    first = min(column.values(), default=0)
+    return {id: c - first for id, c in column.items()}
+
+
+def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
+    seen, work = {start}, [start]
+    while work:
+        id = work.pop()
+        if id == goal:
+            return True
+        work += [t for t in after[id] if t not in seen]
+        seen.update(after[id])
+    return False
+
+
+def _topological(after: dict[str, list[str]]) -> list[str]:
+    waiting = dict.fromkeys(after, 0)
+    for targets in after.values():
+        for target in targets:
+            waiting[target] += 1
+    ready = [id for id, count in waiting.items() if not count]
+    order = []
+    while ready:
+        id = ready.pop(0)
+        order.append(id)
+        for target in after[id]:
+            waiting[target] -= 1
+            if not waiting[target]:
+                ready.append(target)
+    return order
+
+
+def _chains(scene: Scene, items: dict[str, _Item]) -> list[list[_Item]]:
+    """For each link its way: the two boxes, and a place in every column between them."""
+    crowd: dict[tuple[str, int], int] = defaultdict(int)
+    for item in items.values():
+        crowd[item.lane, item.column] += 1
+    order = [lane.id for lane in scene.lanes]
+    chains: list[list[_Item]] = []
+    for link in scene.links:
+        if link.source not in items or link.target not in items:
+            chains.append([])
+            continue
+        first, last = items[link.source], items[link.target]
+        between = range(first.column + 1, last.column)
+        low, high = sorted((order.index(first.lane), order.index(last.lane)))
+        best = min(order[low : high + 1], key=lambda lane: (sum(crowd[lane, c] for c in between), lane != last.lane))
+        chain = [first, *(_Item(best, c, 2.0, 0.0) for c in between), last]
+        for a, b in pairwise(chain):
+            a.near.append(b)
+            b.near.append(a)
+        for item in chain[1:-1]:
+            crowd[item.lane, item.column] += 1
+        chains.append(chain)
+    return chains
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _lane_rows(scene: Scene, cells: dict[tuple[str, int], list[_Item]]) -> dict[str, tuple[float, float]]:
+    """Top and bottom of each lane."""
+    rows: dict[str, tuple[float, float]] = {}
+    top = 0.0
+    for lane in scene.lanes:
+        heights = [_stack(items) for (id, _), items in cells.items() if id == lane.id]
+        least = 30.0 if lane.id == DATA else 24.0 + 11.5 * (1 + len(lane.lines))
+        room = _FRAME_ROOM if lane.id == DATA and scene.frames else 0.0
+        height = max([least, *(h + 2 * _PAD for h in heights)]) + room
+        rows[lane.id] = (top, top + height)
+        top += height + _LANE_GAP
+    return rows
+
+
+def _stack(items: list[_Item]) -> float:
+    return sum(i.height for i in items) + sum(max(a.gap, b.gap) for a, b in pairwise(items))
+
+
+def _settle(
+    cells: dict[tuple[str, int], list[_Item]], lanes: dict[str, tuple[float, float]], order: list[str], last: int
+) -> None:
+    """Order the items of each cell, then move them towards what they are linked to."""
+    for (lane, _), items in cells.items():
+        top, bottom = lanes[lane]
+        at = (top + bottom - _stack(items)) / 2
+        for item in items:
+            item.y = at + item.height / 2
+            at += item.height + item.gap
+    for sweep in range(_SWEEPS):
+        columns = range(last + 1) if sweep % 2 == 0 else range(last, -1, -1)
+        for column in columns:
+            for lane in order:
+                items = cells.get((lane, column), [])
+                if not items:
+                    continue
+                wanted = {id(i): _wanted(i, sweep) for i in items}
+                if sweep < _SWEEPS // 2:
+                    items.sort(key=lambda i: wanted[id(i)])
+                _place(items, [wanted[id(i)] for i in items], *lanes[lane])
+
+
+def _straighten(
+    chains: list[list[_Item]], cells: dict[tuple[str, int], list[_Item]], lanes: dict[str, tuple[float, float]]
+) -> None:
+    """Long links run level wherever there is room at one height all the way."""
+    for chain in chains:
+        way = chain[1:-1]
+        if len(way) < 2:
+            continue
+        top, bottom = lanes[way[0].lane]
+        heights = sorted(i.y for i in way)
+        for y in (chain[-1].y, chain[0].y, heights[len(heights) // 2], *heights):
+            if top + _TRACK <= y <= bottom - _TRACK and all(_free(i, y, cells[i.lane, i.column]) for i in way):
+                for item in way:
+                    item.y = y
+                break
+
+
+def _free(item: _Item, y: float, items: list[_Item]) -> bool:
+    return all(i is item or abs(i.y - y) >= (i.height + item.height) / 2 + _TRACK / 2 for i in items)
+
+
+def _wanted(item: _Item, sweep: int) -> float:
+    """Where an item wants to be: at its neighbours to the side the sweep comes from, in the end between all of them."""
+    near = item.near
+    if sweep < _SWEEPS - 6:
+        side = [i for i in near if (i.column < item.column) == (sweep % 2 == 0) and i.column != item.column]
+        near = side or near
+    if not near:
+        return item.y
+    # the places of one long link hold together more strongly, so that it runs straight
+    weights = [4.0 if not item.box and not i.box else 1.0 for i in near]
+    return sum(w * i.y for w, i in zip(weights, near, strict=True)) / sum(weights)
+
+
+def _place(items: list[_Item], wanted: list[float], top: float, bottom: float) -> None:
+    """The closest places to the wanted ones in this order without overlap, within the lane (pooled neighbours)."""
+    offset, offsets = 0.0, []
+    for n, item in enumerate(items):
+        offset += 0.0 if n == 0 else max(items[n - 1].gap, item.gap) + (items[n - 1].height + item.height) / 2
+        offsets.append(offset)
+    pools: list[tuple[float, int]] = []  # mean of (wanted - offset), members
+    for want, off in zip(wanted, offsets, strict=True):
+        value, count = want - off, 1
+        while pools and pools[-1][0] > value:
+            other, members = pools.pop()
+            value, count = (value * count + other * members) / (count + members), count + members
+        pools.append((value, count))
+    base = [value for value, count in pools for _ in range(count)]
+    low = top + _PAD + items[0].height / 2
+    high = bottom - _PAD - items[-1].height / 2 - offsets[-1]
+    for item, value, off in zip(items, base, offsets, strict=True):
+        item.y = min(max(value, low), max(high, low)) + off
+
+
+# ---------------------------------------------------------------- coordinates
+
+
+def _column_places(items: list[_Item], chains: list[list[_Item]], last: int) -> list[tuple[float, float]]:
+    """Left and right end of each column; the room between two grows with the links that change height there."""
+    widths = [max((i.width for i in items if i.column == c), default=0.0) for c in range(last + 1)]
+    busy = [0] * (last + 1)
+    for chain in chains:
+        for a, b in pairwise(chain):
+            if abs(a.y - b.y) > 30:
+                busy[max(a.column, b.column)] += 1
+    places = []
+    x = HEADER + _PAD
+    for c in range(last + 1):
+        if c:
+            x += min(_GAP + _GAP_PER_LINK * busy[c], _GAP_MOST)
+        places.append((x, x + widths[c]))
+        x += widths[c]
+    return places
+
+
+def chains_to_points(chains: list[list[_Item]], x: list[tuple[float, float]]) -> list[list[tuple[float, float, float]]]:
+    """For each link the stretches (left, right, y) it takes through the columns between its ends."""
+    return [[(*x[i.column], i.y) for i in chain[1:-1]] for chain in chains]
+
+
+def _frames(
+    scene: Scene, boxes: dict[str, Rect], lanes: dict[str, tuple[float, float]]
+) -> tuple[tuple[str, Rect], ...]:
+    """Around equal layers, where nothing else stands between their boxes."""
+    frames = []
+    data = lanes[DATA][1]
+    bottom = max(b for _, b in lanes.values())
+    hubs = {b.id for b in scene.boxes if b.kind == "hub"}
+    for frame in scene.frames:
+        inside = [boxes[id] for id in frame.boxes if id in boxes]
+        left = min(r.x for r in inside) - 12
+        right = max(r.x + r.width for r in inside) + 12
+        strangers = [
+            r for id, r in boxes.items() if id not in frame.boxes | hubs and r.x < right and r.x + r.width > left
+        ]
+        if not strangers:
+            frames.append(
+                (frame.label, Rect(left, data - _FRAME_ROOM + 2, right - left, bottom - data + _FRAME_ROOM + 4))
+            )
+    return tuple(frames)
