@@ -239,6 +239,13 @@ def _size(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value]
     return size
 
 
+def _rank(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
+    if len(args) != 1 or named:
+        return NotImplemented
+    tensor = to_tensor(ctx, args[0], span)
+    return POISON if isinstance(tensor, Poison) else len(tensor.type.shape)
+
+
 def make_builtins() -> dict[str, Builtin]:
     """All built-in names."""
     table: dict[str, Apply] = {op: _unary(op) for op in UNARY}
@@ -252,6 +259,7 @@ def make_builtins() -> dict[str, Builtin]:
         "range": _range,
         "length": _length,
         "size": _size,
+        "rank": _rank,
     }
     table |= {name: apply for name, apply in ALGEBRA.items() if name not in table}
     return {name: Builtin(name, apply) for name, apply in table.items()}

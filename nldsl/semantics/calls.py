@@ -23,6 +23,7 @@ from nldsl.semantics.values import (
     Group,
     Instance,
     Poison,
+    StateRef,
     Template,
     Tensor,
     Unknown,
@@ -168,6 +169,9 @@ def call_function(ctx: Context, function: FunctionValue, given: Given, span: Spa
     found = match_arguments(ctx, decl.params, given, what, span, decl.name_span)
     if found is None:
         return POISON
+    group = _grouped(ctx, decl, found, span)
+    if group is not None:
+        return _call_each(ctx, function, found, group, span)
     inner = function.scope.child()
     with ctx.place(active=(*ctx.active, decl), pure=decl.keyword):
         if not bind_parameters(ctx, inner, decl.params, found, span):
@@ -191,6 +195,37 @@ def call_function(ctx: Context, function: FunctionValue, given: Given, span: Spa
                 "NL0602", decl.name_span, f"the retention {what} changes the shape of `{decl.params[0].name}`"
             )
     return result
+
+
+def _grouped(ctx: Context, decl: ast.Function, found: dict[str, tuple[Value, Span]], span: Span) -> Group | None:
+    """The group among the arguments for tensors, if there is one: the function then works field by field."""
+    if decl.keyword == "objective":
+        return None
+    for param in decl.params:
+        if isinstance(param.type, ast.TensorType) and param.name in found:
+            value = rvalue(ctx, found[param.name][0], span)
+            if isinstance(value, Group):
+                return value
+    return None
+
+
+def _call_each(
+    ctx: Context, function: FunctionValue, found: dict[str, tuple[Value, Span]], group: Group, span: Span
+) -> Value:
+    """A function of tensors applied to a group, field by field; other arguments are the same for every field."""
+    fields = []
+    for n in range(len(group.items)):
+        given: Given = []
+        for name, (value, place) in found.items():
+            read = rvalue(ctx, value, place) if isinstance(value, (Group, StateRef, Instance)) else value
+            if isinstance(read, Group):
+                if len(read.items) != len(group.items):
+                    sizes = f"{len(group.items)} and {len(read.items)}"
+                    return ctx.error("NL0304", place, f"groups of {sizes} fields do not combine")
+                read = read.items[n]
+            given.append((name, read, place))
+        fields.append(call_function(ctx, function, given, span))
+    return POISON if any(isinstance(f, Poison) for f in fields) else Group(tuple(fields), group.names)
 
 
 def run_body(

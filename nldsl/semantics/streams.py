@@ -13,6 +13,7 @@ from nldsl.semantics.tensors import as_real, map_groups, rvalue, to_tensor
 from nldsl.semantics.values import (
     POISON,
     Builtin,
+    Group,
     ListValue,
     Poison,
     Tensor,
@@ -118,13 +119,17 @@ def comprehension(ctx: Context, scope: Scope, expr: ast.Comprehension) -> Value:
             return POISON
         value, _, axis = lanes
         return ctx.emit("collect", value, span=expr.span, axis=axis, size=over.size)
-    return ListValue(tuple(unrolled_items(ctx, scope, expr, over)))
+    over = rvalue(ctx, over, expr.over.span)
+    items = tuple(unrolled_items(ctx, scope, expr, over))
+    if isinstance(over, Group):
+        return POISON if any(isinstance(i, Poison) for i in items) else Group(items, over.names)
+    return ListValue(items)
 
 
 def unrolled_items(ctx: Context, scope: Scope, expr: ast.Comprehension, over: Value) -> list[Value]:
     if isinstance(over, (Unknown, Poly)):
         items: tuple[Value, ...] = (0,)
-    elif isinstance(over, ListValue):
+    elif isinstance(over, (ListValue, Group)):
         items = over.items
     else:
         ctx.error(
