@@ -26,6 +26,8 @@ from nldsl.semantics.values import (
 )
 from nldsl.source import Span
 
+SHORT_WINDOW = 8
+
 
 def delayed(ctx: Context, scope: Scope, value: Value, ticks: int, label: str, span: Span) -> Value:
     """``prev(x, n)``: the value n ticks before, zero before the beginning."""
@@ -60,6 +62,8 @@ def window_buffer(ctx: Context, scope: Scope, value: Value, size: Dim, label: st
         return POISON
     if size == 1:
         return newest
+    if isinstance(size, int) and size <= SHORT_WINDOW:
+        return _short_window(ctx, scope, tensor, newest, size, label, span)
     key = ("window", tensor.id, size, ctx.guard)
     cell = ctx.delays.get(key)
     if cell is None:
@@ -73,6 +77,20 @@ def window_buffer(ctx: Context, scope: Scope, value: Value, size: Dim, label: st
     cell.current = _hold(ctx, tail.id, cell.start, span)
     cell.clock = ctx.guard
     return buffer
+
+
+def _short_window(
+    ctx: Context, scope: Scope, tensor: Tensor, newest: Tensor, size: int, label: str, span: Span
+) -> Value:
+    """A few single delays: a delay needs no loop over the tokens, and several windows share theirs."""
+    places = [newest]
+    for _ in range(size - 1):
+        before = delayed(ctx, scope, tensor, 1, label, span)
+        if isinstance(before, Poison):
+            return POISON
+        tensor = before
+        places.insert(0, ctx.emit("reshape", tensor, span=span, shape=newest.type.shape))
+    return ctx.emit("concat", *places, span=span, name=f"window_{label}", dim=0)
 
 
 def _hold(ctx: Context, new: int, old: int, span: Span) -> int:
