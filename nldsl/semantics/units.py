@@ -353,7 +353,8 @@ def state(ctx: Context, scope: Scope, member: ast.State) -> None:
     if ctx.pure:
         ctx.error("NL0217", member.span, f"{article(ctx.pure)} is pure: it cannot own a state")
         return
-    if isinstance(member.type, ast.LikeType) and scope.find(member.type.name) is None and owner is not None:
+    methods = [m for m in owner.decl.members if isinstance(m, ast.Method)] if owner is not None else []
+    if owner is not None and any(_tells_shape(m, scope, member) for m in methods):
         for name in member.names:
             owner.deferred[name] = member
         return
@@ -363,6 +364,32 @@ def state(ctx: Context, scope: Scope, member: ast.State) -> None:
         scope.bind(name, made[name], member.span)
     if owner is not None:
         owner.declared[key] = made
+
+
+def _tells_shape(method: ast.Method, scope: Scope, member: ast.State) -> bool:
+    """Whether a method's parameters tell the shape: ``like g`` its parameter g, ``[m, m]`` its parameter ``g: [m, n]``."""
+    if isinstance(member.type, ast.LikeType):
+        known = {p.name for p in method.params}
+        wanted = {member.type.name}
+    elif isinstance(member.type, ast.TensorType):
+        types = [p.type for p in method.params if isinstance(p.type, ast.TensorType)]
+        known = {d.id for t in types for d in t.dims if isinstance(d, ast.Name)}
+        wanted = _names_in(member.type.dims)
+    else:
+        return False
+    unknown = {name for name in wanted if scope.find(name) is None}
+    return bool(unknown) and unknown <= known
+
+
+def _names_in(node: Any) -> set[str]:
+    """The names in an expression, or in several."""
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, tuple):
+        return {name for part in node for name in _names_in(part)}
+    if isinstance(node, ast.Node):
+        return {name for part in vars(node).values() for name in _names_in(part)}
+    return set()
 
 
 def declare_state(ctx: Context, scope: Scope, member: ast.State, name: str, like: Value = None) -> Value:
@@ -480,22 +507,21 @@ def _reset(ctx: Context, scope: Scope, member: ast.State) -> Reset | None:
 
 
 def allocate_like(ctx: Context, instance: Instance, method: ast.Method, inner: Scope, span: Span) -> bool:
-    """``state m: like g``: made when a method with the parameter ``g`` is first called; False after a diagnostic."""
-    params = {p.name for p in method.params}
+    """States whose shape a method's parameters tell are made when it is first called; False after a diagnostic."""
     for name, member in list(instance.deferred.items()):
-        assert isinstance(member.type, ast.LikeType)
-        source = member.type.name
-        if source not in params:
+        if not _tells_shape(method, instance.scope, member):
             continue
-        binding = inner.find(source)
-        value = rvalue(ctx, binding.value, span) if binding else None
-        if not isinstance(value, (Tensor, Group)):
-            value = to_tensor(ctx, value, span, f"`{source}`")
-            if isinstance(value, Poison):
-                return False
+        value: Value = None
+        if isinstance(member.type, ast.LikeType):
+            binding = inner.find(member.type.name)
+            value = rvalue(ctx, binding.value, span) if binding else None
+            if not isinstance(value, (Tensor, Group)):
+                value = to_tensor(ctx, value, span, f"`{member.type.name}`")
+                if isinstance(value, Poison):
+                    return False
         del instance.deferred[name]
         with ctx.guarded(None):
-            made = declare_state(ctx, instance.scope, member, name, value)
+            made = declare_state(ctx, inner, member, name, value)
         instance.scope.bind(name, made, member.span)
         if isinstance(made, Poison):
             return False
