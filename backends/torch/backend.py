@@ -1,0 +1,21 @@
+"""The torch backend: a readable standalone Python module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.backends.torch.emit import emit, needs_next
+from nldsl.backends.torch.loader import Emitted, load
+from nldsl.backends.torch.names import identifier
+from nldsl.ir.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class TorchBackend:
+    name: str = "torch"
+
+    def emit(self, schedule: Schedule) -> str:
+        return emit(schedule)
+
+    def load(self, source: str, schedule: Schedule) -> Emitted:
+        return load(source, identifier(schedule.program.name), schedule.loss_inputs, needs_next(schedule))

@@ -1,0 +1,178 @@
+"""Instructions as lines: for all ticks at once (``write_values``), or for one tick (``write_tick``).
+
+Both take the values to write and find their operands in the scope, so that they serve any body. A value that is used
+once, has no name and is short is written where it is used; all others get a variable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from nldsl.backends.torch import ops
+from nldsl.backends.torch.groups import Group, by_clock
+from nldsl.backends.torch.layout import view
+from nldsl.backends.torch.scope import Scope
+from nldsl.backends.torch.target_ast import Code, Expr, call
+from nldsl.ir.ops import COMPARISONS, POINTWISE, infer
+from nldsl.ir.program import Instr
+from nldsl.ir.types import TIME, Clock, Type
+
+SHORT = 52
+IN_PLACE = POINTWISE | {
+    "einsum",
+    "sum",
+    "max",
+    "reshape",
+    "broadcast",
+    "slice",
+    "spread",
+    "collect",
+    "stop_grad",
+    "batch_mean",
+}
+HINTS = {"einsum": "product", "sum": "total", "max": "largest", "concat": "joined", "clock": "clock", "when": "held"}
+
+
+@dataclass
+class Writer:
+    """Writes values of one body into one scope."""
+
+    scope: Scope
+    body: Sequence[Instr]
+    uses: Counter[int]
+    at_once: bool
+
+    def value(self, value: int) -> None:
+        """Write one value, unless it is known."""
+        scope, instr = self.scope, self.body[value]
+        if value in scope.env:
+            return
+        expr = self.expression(instr)
+        if instr.op != "const" and not expr.text.isidentifier() and not self._in_place(value, instr, expr):
+            scope.place(instr.span)
+            expr = scope.bind(expr, self.hint(instr))
+        scope.env[value] = expr
+
+    def expression(self, instr: Instr) -> Expr:
+        if instr.op == "const":
+            return literal(instr.attr("value"))
+        if instr.op == "clock":
+            return self._clock(instr)
+        args = [self.scope.env[a] for a in instr.args]
+        if instr.op == "when":
+            return self._when(instr, args)
+        out = infer(instr.op, [a.type for a in args], dict(instr.attrs), self.scope.layout.order)
+        return ops.write(self.scope, instr, args, out)
+
+    def hint(self, instr: Instr) -> str:
+        return instr.name or HINTS.get(instr.op) or ("mask" if instr.op in COMPARISONS else "x")
+
+    def _in_place(self, value: int, instr: Instr, expr: Expr) -> bool:
+        return self.uses[value] == 1 and instr.op in IN_PLACE and not instr.name and len(expr.text) <= SHORT
+
+    def _clock(self, instr: Instr) -> Expr:
+        scope, scale, period = self.scope, instr.attr("scale"), instr.attr("period")
+        text = scope.need("ticks") if self.at_once else "t"
+        if scale != 1:
+            text += f" // {scale}"
+        if period:
+            text = f"(({text}) - 1) % {period} + 1" if scale != 1 else f"({text} - 1) % {period} + 1"
+        if self.at_once:
+            return Expr(text, Type((), (TIME,), "int"), 0)
+        return Expr(
+            call("torch.full", "()", text, "dtype=torch.int64", f"device={scope.need('device')}"), Type((), (), "int")
+        )
+
+    def _when(self, instr: Instr, args: list[Expr]) -> Expr:
+        """Only for all ticks at once, or where the clock fires at each tick that matters."""
+        clock: Clock = instr.attr("clock")
+        if not self.at_once or clock.period == 1:
+            return args[0]
+        fires = self.scope.vectors.get(clock)
+        if fires is None:
+            ticks = self.scope.need("ticks")
+            text = f"({ticks} - 1) % {clock.period} == 0" if clock.start else f"{ticks} % {clock.period} == 0"
+            name = f"at_start_of_{clock.period}" if clock.start else f"every_{clock.period}"
+            fires = self.scope.bind(Expr(text, Type((), (TIME,)), 0, "bool"), name)
+            self.scope.vectors[clock] = fires
+        axes = self.scope.layout.order((TIME, *args[0].type.axes, *args[1].type.axes))
+        out = Type(instr.type.shape, axes, instr.type.kind)
+        new, old = (self.scope.real(a) if out.kind == "real" else a for a in args)
+        if new.is_literal and old.is_literal:
+            new = self.scope.tensor(new)
+        return Expr(call("torch.where", *(view(e, out) for e in (fires, new, old))), out)
+
+
+def literal(value: float) -> Expr:
+    """A number as it is written in Python."""
+    kind = "int" if isinstance(value, int) else "real"
+    text = repr(float(value)) if kind == "real" else repr(int(value))
+    if text.lstrip("-") in ("inf", "nan"):
+        return Expr(f'float("{text}")', Type(), form="literal")
+    return Expr(text, Type((), (), kind), 5 if text.startswith("-") else 7, "literal")
+
+
+def count_uses(body: Sequence[Instr], values: Iterable[int], kept: Iterable[int]) -> Counter[int]:
+    """How often each value is used by ``values``; what is kept has at least two uses, so that it gets a variable."""
+    uses = Counter(arg for value in values for arg in body[value].args)
+    uses.update([*kept] * 2)
+    return uses
+
+
+def write_values(scope: Scope, body: Sequence[Instr], values: Sequence[int], kept: Iterable[int]) -> None:
+    """Write values for all ticks at once. Those ``kept`` are used elsewhere."""
+    writer = Writer(scope, body, count_uses(body, values, kept), at_once=True)
+    for value in values:
+        writer.value(value)
+
+
+def write_tick(scope: Scope, body: Sequence[Instr], values: Sequence[int], kept: Sequence[int]) -> None:
+    """Write values for the tick ``t``: what is needed on a slower clock only stands in an ``if``."""
+    writer = Writer(scope, body, count_uses(body, values, kept), at_once=False)
+    for group in by_clock(body, values, kept):
+        if group.clock is None:
+            for value in group.members:
+                writer.value(value)
+        else:
+            _write_block(writer, group.clock, group)
+
+
+def _write_block(writer: Writer, clock: Clock, group: Group) -> None:
+    """``name = old`` for each ``when``, then ``if`` the clock fires the rest, with ``name = new``."""
+    scope, body = writer.scope, writer.body
+    outside, inside = scope.code, Code(depth=0)
+    place = scope.last_place
+    for value in group.members:
+        instr = body[value]
+        scope.code = inside
+        if value not in group.selects:
+            writer.value(value)
+            continue
+        new, old = (scope.env[a] for a in instr.args)
+        axes = scope.layout.order((*new.type.axes, *old.type.axes))
+        out = Type(instr.type.shape, axes, instr.type.kind)
+        name = scope.names.new(writer.hint(instr))
+        scope.code = outside
+        scope.last_place = place
+        held = scope.stretched(old, out)
+        outside.add(f"{name} = {held.text}")
+        scope.code = inside
+        inside.add(f"{name} = {scope.stretched(new, out).text}")
+        scope.env[value] = Expr(name, out, low=held.low or new.low)
+    scope.code = outside
+    outside.add(f"if {fires(clock)}:")
+    outside.extend(inside)
+    scope.last_place = ""
+
+
+def fires(clock: Clock) -> str:
+    """Whether a clock fires at the tick ``t``."""
+    return f"(t - 1) % {clock.period} == 0" if clock.start else f"t % {clock.period} == 0"
+
+
+def at_tick(expr: Expr) -> Expr:
+    """The type of a stream's value at one tick."""
+    axes = tuple(a for a in expr.type.axes if a != TIME)
+    return replace(expr, type=replace(expr.type, axes=axes))

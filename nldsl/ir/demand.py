@@ -1,0 +1,52 @@
+"""Which values are needed, and when: what only feeds ``when(it, ...; clock)`` is needed on that clock alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nldsl.ir.clocks import implies
+from nldsl.ir.program import Instr
+from nldsl.ir.types import Clock
+
+
+def demand(body: Sequence[Instr], values: Sequence[int], roots: Iterable[int]) -> dict[int, Clock | None]:
+    """For each of ``values`` (in order) that ``roots`` need: the clock on which, or None for every tick.
+
+    The declared guards are not used: what they promise follows from the uses, and a value that is also used at every
+    tick is right to be computed at every tick.
+    """
+    inside = set(values)
+    found: dict[int, Clock | None] = {root: None for root in roots if root in inside}
+    for value in sorted(inside, reverse=True):
+        if value not in found:
+            continue
+        own, instr = found[value], body[value]
+        for position, arg in enumerate(instr.args):
+            if arg not in inside:
+                continue
+            wanted = own
+            if instr.op == "when" and position == 0 and not implies(own, instr.attr("clock")):
+                wanted = instr.attr("clock")
+            found[arg] = join(found[arg], wanted) if arg in found else wanted
+    return found
+
+
+def join(left: Clock | None, right: Clock | None) -> Clock | None:
+    """A clock that fires at least where one of the two does."""
+    if implies(left, right):
+        return right
+    if implies(right, left):
+        return left
+    return None
+
+
+def reachable(body: Sequence[Instr], start: Iterable[int]) -> set[int]:
+    """The values that these are computed from, and these."""
+    found: set[int] = set()
+    stack = list(start)
+    while stack:
+        value = stack.pop()
+        if value not in found:
+            found.add(value)
+            stack.extend(body[value].args)
+    return found

@@ -1,0 +1,99 @@
+"""The loop structure of a program over many ticks: what is computed for all ticks at once, and what in a loop.
+
+A ``Schedule`` is a list of phases in the order in which they run. Each phase makes the values it lists available to
+later ones, for all ticks of the call, that is with the mapped axis ``time``. Values are those of ``Program.body``.
+
+Leaves need no phase: a ``param``, a ``const`` and the ``state`` of a state that no tick changes are the same at all
+ticks, an ``input`` is a stream. ``clock`` and ``iota`` are listed like any other value.
+
+``Phase`` is an open set: a pass may replace a phase by one of its own, and a backend dispatches on the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nldsl.ir.program import Program
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some work over all ticks of a call."""
+
+
+@dataclass(frozen=True)
+class Parallel(Phase):
+    """Values that depend on no tick before their own; computed with ``time`` as one more mapped axis.
+
+    Guards do not matter here: a guarded value is computed at every tick, and ``when`` selects.
+    """
+
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Delay(Phase):
+    """A state that is the value of the tick before: its stream is that of ``value``, moved by one tick."""
+
+    state: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Scan(Phase):
+    """A loop over the ticks for states that depend on their own past.
+
+    ``values`` are computed in each round, in this order; ``exports`` (some of them, or of the states as read at the
+    beginning of the tick) are kept for all ticks. Anchors and resets of the states belong to the loop.
+    """
+
+    states: tuple[str, ...]
+    values: tuple[int, ...]
+    exports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``phases`` give the outputs and the new states. ``loss_phases`` follow them where all of ``loss_inputs`` (the
+    inputs that nothing else needs: targets, the next token) are given, and complete the losses and probes. ``late`` are
+    the values that only they need."""
+
+    program: Program
+    phases: tuple[Phase, ...]
+    loss_phases: tuple[Phase, ...] = ()
+    loss_inputs: tuple[str, ...] = ()
+    late: frozenset[int] = frozenset()
+
+    def all_phases(self) -> Iterator[Phase]:
+        yield from self.phases
+        yield from self.loss_phases
+
+
+def anchor_key(state: str, period: int) -> str:
+    """The name under which the anchor of a state is stored next to the states."""
+    return f"{state}@{period}"
+
+
+def anchors(program: Program) -> tuple[tuple[str, int], ...]:
+    """Every (state, period) that the body reads with ``anchor``, in order of first use."""
+    found = dict.fromkeys((i.attr("state"), i.attr("period")) for i in program.body if i.op == "anchor")
+    return tuple(found)
+
+
+def init_values(program: Program, name: str) -> tuple[int, ...]:
+    """The values of ``Program.init`` that the initial value of a state needs, in order."""
+    needed = set()
+    stack = [program.state(name).init]
+    while stack:
+        value = stack.pop()
+        if value not in needed:
+            needed.add(value)
+            stack.extend(program.init[value].args)
+    return tuple(sorted(needed))
+
+
+def init_reads(program: Program, name: str) -> tuple[str, ...]:
+    """The states that the initial value of a state is computed from."""
+    instrs = (program.init[v] for v in init_values(program, name))
+    return tuple(dict.fromkeys(i.attr("state") for i in instrs if i.op == "state"))

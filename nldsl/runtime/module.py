@@ -1,0 +1,277 @@
+"""A compiled program as an ordinary ``torch.nn.Module``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+from nldsl.ir.program import Program
+from nldsl.ir.schedule import anchor_key, anchors
+from nldsl.ir.types import BATCH
+from nldsl.runtime.inputs import InputError, Streams, Tensors, streams_of
+from nldsl.runtime.state import State
+
+TICK = "@tick"
+Results = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]
+
+
+class Emitted(Protocol):
+    """The functions of an emitted module."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def loss_inputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def needs_next(self) -> bool: ...
+
+    def init_state(self, params: Tensors, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]: ...
+
+    def forward(self, params: Tensors, inputs: Tensors, state: dict[str, Any], *ticks: int) -> Results: ...
+
+    def step(self, params: Tensors, inputs: Tensors, state: dict[str, Any]) -> Results: ...
+
+    def peek(self, params: Tensors, inputs: Tensors, state: dict[str, Any]) -> dict[str, torch.Tensor]: ...
+
+
+class Module(nn.Module):
+    """Runs a program on sequences ``[batch, time, ...]``, or one tick at a time.
+
+    ``module(x)`` begins a sequence; ``module(x, state=s)`` goes on where ``s`` was left and also returns the new state.
+    However a sequence is cut into calls, the results are the same. Parameters have their names of the program.
+    """
+
+    def __init__(
+        self, program: Program, emitted: Emitted, values: Mapping[str, ArrayLike], check_finite: bool = False
+    ) -> None:
+        super().__init__()
+        self.program = program
+        self.emitted = emitted
+        self.check_finite = check_finite
+        self.streams: Streams = streams_of(program)
+        self._carried: Tensors = {}
+        self._never = tuple(s.name for s in program.states if s.reset.kind == "never")
+        self._never_keys = self._never + tuple(anchor_key(s, p) for s, p in anchors(program) if s in self._never)
+        self._places: dict[str, tuple[nn.Module, str]] = {}
+        for declared in program.params:
+            value = torch.as_tensor(values[declared.name]).to(torch.get_default_dtype())
+            self._places[declared.name] = _register(self, declared.name, nn.Parameter(value.clone()))
+
+    # ------------------------------------------------------------ sequences
+
+    def forward(
+        self, *args: torch.Tensor, state: Mapping[str, Any] | None = None, ticks: int = 0, **named: torch.Tensor
+    ) -> Any:
+        """The outputs for all ticks of the inputs; with ``state`` also the state after them.
+
+        ``ticks`` is for programs without inputs.
+        """
+        inputs = self._check(args, named, time=True)
+        outputs, after = self._sequence(inputs, self._begin(inputs, state), ticks)
+        if state is None:
+            self._carry(after)
+            return self._result(outputs)
+        return self._result(outputs), after
+
+    def loss(
+        self,
+        *args: torch.Tensor,
+        targets: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
+        state: Mapping[str, Any] | None = None,
+        **named: torch.Tensor,
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """The loss of ``minimize``, averaged over batch and ticks, and what to log.
+
+        Where the program looks at the next value of an input, that input has one value more than there are ticks; or
+        ``targets`` are the next values themselves (a tensor, or by the names of the inputs).
+        """
+        if not self.program.losses:
+            raise InputError(f"`{self.program.name}` has nothing to minimize")
+        given = self.streams.bind(args, named)
+        self._shift(given, targets)
+        inputs = self.streams.check(given, (), True, self._dtype(given))
+        start = self._begin(inputs, state)
+        if start.pending:
+            raise InputError("a state with a pending tick cannot go on in `loss`: give the whole sequence")
+        _, losses, probes, after = self._run(inputs, start)
+        self._carry(after)
+        means = {name: value.mean() for name, value in losses.items()}
+        total = torch.stack(list(means.values())).sum()
+        return total, {"losses": means, "probes": probes, "state": after}
+
+    def _shift(self, given: Tensors, targets: torch.Tensor | Mapping[str, torch.Tensor] | None) -> None:
+        """Add the streams that are one tick ahead."""
+        if isinstance(targets, Mapping):
+            given.update({d.name: targets[d.source] for d in self.streams.ahead if d.source in targets})
+        elif targets is not None:
+            if len(self.streams.ahead) != 1:
+                raise InputError(
+                    f"`{self.program.name}` looks ahead at {len(self.streams.ahead)} inputs: name the targets"
+                )
+            given[self.streams.ahead[0].name] = targets
+        missing = [d for d in self.streams.ahead if d.name not in given]
+        dim = 1 if self.streams.batched else 0
+        for declared in missing:
+            stream = given.get(declared.source)
+            if not isinstance(stream, torch.Tensor) or stream.dim() <= dim:
+                raise InputError(f"the input `{declared.source}` is missing")
+            if stream.shape[dim] < 2:
+                raise InputError(f"`{declared.source}` needs at least two values: the last one is only looked ahead at")
+            given[declared.name] = stream.narrow(dim, 1, stream.shape[dim] - 1)
+        if missing:
+            for declared in self.streams.now:
+                stream = given.get(declared.name)
+                if isinstance(stream, torch.Tensor) and stream.shape[dim] == given[missing[0].name].shape[dim] + 1:
+                    given[declared.name] = stream.narrow(dim, 0, stream.shape[dim] - 1)
+
+    def _run(self, inputs: Tensors, start: State, ticks: int = 0) -> tuple[Tensors, Tensors, Tensors, State]:
+        length = () if self.program.inputs else (ticks,)
+        if length == (0,):
+            raise InputError("a program without inputs needs `ticks`")
+        results = self.emitted.forward(self._params(), inputs, _to_emitted(start), *length)
+        return self._checked(results)
+
+    def _sequence(self, inputs: Tensors, start: State, ticks: int) -> tuple[Tensors, State]:
+        """Outputs and state. Without the input after the last one, a tick that needs it stays pending."""
+        ahead = [d for d in self.streams.ahead if d.name not in inputs]
+        if not (self.emitted.needs_next and ahead):
+            outputs, _, _, after = self._run(inputs, start, ticks)
+            return outputs, after
+        dim = 1 if self.streams.batched else 0
+        stream = {
+            n: torch.cat([start.pending[n].unsqueeze(dim), x], dim) if start.pending else x for n, x in inputs.items()
+        }
+        length = next(iter(stream.values())).shape[dim]
+        state, parts = State(start.tick, start.states), []
+        if length > 1:
+            done = {name: x.narrow(dim, 0, length - 1) for name, x in stream.items()}
+            done |= {d.name: stream[d.source].narrow(dim, 1, length - 1) for d in ahead}
+            outputs, _, _, state = self._run(done, state)
+            skip = 1 if start.pending else 0  # the outputs of the pending tick are known already
+            parts.append({name: y.narrow(dim, skip, length - 1 - skip) for name, y in outputs.items()})
+        last = {name: x.select(dim, length - 1) for name, x in stream.items()}
+        outputs = self.emitted.peek(self._params(), last, _to_emitted(state))
+        parts.append({name: y.unsqueeze(dim) for name, y in outputs.items()})
+        joined = {name: torch.cat([part[name] for part in parts], dim) for name in outputs}
+        return joined, State(state.tick, state.states, last)
+
+    # ------------------------------------------------------------ single ticks
+
+    def init_state(
+        self, batch_size: int = 1, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> State:
+        """The state at the beginning of a sequence."""
+        params = self._params()
+        example = next((p for p in params.values()), torch.empty(0))
+        return _from_emitted(
+            self.emitted.init_state(params, batch_size, dtype or example.dtype, device or example.device)
+        )
+
+    def step(self, *args: Any, **named: torch.Tensor) -> tuple[Any, State]:
+        """One tick: ``step(x, state)`` gives the outputs and the next state. Inputs have no axis of time."""
+        *tensors, state = args if "state" not in named else (*args, named.pop("state"))
+        inputs = self._check(tensors, named, time=False)
+        start = self._begin(inputs, state)
+        ahead = [d for d in self.streams.ahead if d.name not in inputs]
+        if not (self.emitted.needs_next and ahead):
+            results = self.emitted.step(self._params(), inputs, _to_emitted(start))
+            outputs, _, _, after = self._checked(results)
+            return self._result(outputs), after
+        now = State(start.tick, start.states)
+        if start.pending:
+            complete = start.pending | {d.name: inputs[d.source] for d in ahead}
+            now = self._checked(self.emitted.step(self._params(), complete, _to_emitted(now)))[3]
+        outputs = self.emitted.peek(self._params(), inputs, _to_emitted(now))
+        return self._result(outputs), State(now.tick, now.states, inputs)
+
+    # ------------------------------------------------------------ states that are never reset
+
+    def carried_state(self) -> Tensors:
+        """The states that go on from one sequence to the next, as they were left by the last call."""
+        return dict(self._carried)
+
+    def set_carried_state(self, states: Mapping[str, torch.Tensor]) -> None:
+        unknown = set(states) - set(self._never_keys)
+        if unknown:
+            raise InputError(f"no state `{min(unknown)}` is carried between calls")
+        self._carried = dict(states)
+
+    def _carry(self, after: State) -> None:
+        self._carried = {name: after.states[name].detach() for name in self._never_keys}
+
+    def _begin(self, inputs: Tensors, state: Mapping[str, Any] | None) -> State:
+        if state is not None:
+            return State.of(state)
+        declared = next((d for d in self.program.inputs if d.name in inputs and BATCH in d.type.axes), None)
+        batch = inputs[declared.name].shape[0] if declared else 1
+        example = next((x for x in inputs.values()), None)
+        dtype, device = self._dtype(inputs), next((p.device for p in self._params().values()), None)
+        start = self.init_state(batch, dtype, device or (example.device if example is not None else None))
+        for name, tensor in self._carried.items():
+            if tensor.shape != start.states[name].shape:
+                raise InputError(
+                    f"the state `{name}` is never reset and was left with shape {list(tensor.shape)}; "
+                    f"this call needs {list(start.states[name].shape)}: keep the batch size, or pass a state"
+                )
+            start.states[name] = tensor.to(start.states[name])
+        return start
+
+    # ------------------------------------------------------------ arguments and results
+
+    def _params(self) -> Tensors:
+        return {name: owner._parameters[key] for name, (owner, key) in self._places.items()}  # type: ignore[misc]
+
+    def _dtype(self, inputs: Mapping[str, Any]) -> torch.dtype:
+        tensors = [*self._params().values(), *(x for x in inputs.values() if isinstance(x, torch.Tensor))]
+        return next((x.dtype for x in tensors if x.is_floating_point()), torch.get_default_dtype())
+
+    def _check(self, args: Any, named: Mapping[str, Any], time: bool) -> Tensors:
+        given = self.streams.bind(args, named)
+        return self.streams.check(given, self.emitted.loss_inputs, time, self._dtype(given))
+
+    def _checked(self, results: Results) -> tuple[Tensors, Tensors, Tensors, State]:
+        outputs, losses, probes, state = results
+        if self.check_finite:
+            for title, tensors in (("output", outputs), ("loss", losses)):
+                for name, tensor in tensors.items():
+                    if not torch.isfinite(tensor).all():
+                        raise FloatingPointError(f"the {title} `{name}` of `{self.program.name}` is not finite")
+        return outputs, losses, probes, _from_emitted(state)
+
+    @staticmethod
+    def _result(outputs: Tensors) -> Any:
+        """The only output, or all of them by name."""
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def extra_repr(self) -> str:
+        return f"{self.program.name}: {len(self.program.params)} parameters, {len(self.program.states)} states"
+
+
+def _to_emitted(state: State) -> dict[str, Any]:
+    return {TICK: state.tick, **state.states}
+
+
+def _from_emitted(state: dict[str, Any]) -> State:
+    return State(state[TICK], {name: tensor for name, tensor in state.items() if name != TICK})
+
+
+def _register(root: nn.Module, name: str, parameter: nn.Parameter) -> tuple[nn.Module, str]:
+    """Put a parameter where ``state_dict`` finds it under its dotted name.
+
+    Entered into the tables of ``nn.Module`` directly: a part of the name may be that of a method.
+    """
+    *path, key = name.split(".")
+    owner = root
+    for part in path:
+        child = owner._modules.get(part)
+        if child is None:
+            child = owner._modules[part] = nn.Module()
+        owner = child
+    owner._parameters[key] = parameter
+    return owner, key
