@@ -16,7 +16,7 @@ from ..source import SourceFile
 from . import lexical_errors
 from .tables import END, load
 
-__all__ = ["ERROR", "Scan", "Token", "arrange", "scan"]
+__all__ = ["ERROR", "Arranged", "Scan", "Token", "arrange", "scan"]
 
 ERROR = "ERROR"
 
@@ -73,6 +73,9 @@ def scan(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> Scan | None:
         kind = match.lastgroup
         if kind == "BLANK":
             continue
+        if len(tokens) > limits.tokens:
+            lexical_errors.too_many_tokens(source, bag, match.start(), limits.tokens)
+            return None
         text = match.group()
         start, end = match.span()
         if kind == "NAME":
@@ -99,7 +102,9 @@ def scan(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> Scan | None:
             tokens.append(Token(kind, text, start, end))
         else:
             assert kind is not None
-            end = lexical_errors.report(source, bag, kind, text, start, end)
+            lexical_errors.report(source, bag, kind, text, start, end)
+            if bag.is_full:
+                return None
             tokens.append(Token(ERROR, text, start, end))
     end = len(source.text)
     tokens.append(Token(END, "", end, end))
@@ -123,8 +128,12 @@ _GOES_ON = frozenset(["THEN", "ELSE"])
 
 # After these an expression, a type or a head is complete, so a brace opens a block and not a group.
 COMPLETE = frozenset(
-    "NAME NUMBER STRING TRUE FALSE RPAR RSQB PRIME RBRACE _RGROUP LEVEL FN MEMORY BLOCK METHOD OWNER".split()
+    "NAME NUMBER STRING TRUE FALSE RPAR RSQB PRIME RBRACE _RGROUP LEVEL FN MEMORY BLOCK METHOD OWNER "
+    "EVERY REPEAT ITERATE".split()  # these lack something, but a group would not help
 )
+
+# What these begin has a body.
+_HEADS = frozenset("FN OBJECTIVE RETENTION MEMORY BLOCK MODEL EXAMPLE METHOD REPEAT ITERATE FOR IF EVERY ELSE".split())
 
 # These words begin a statement or declaration and nothing else: a bracket that is open there was never closed.
 BEGINS = frozenset(
@@ -136,7 +145,7 @@ BEGINS = frozenset(
 _TOP = frozenset("IMPORT FROM OBJECTIVE RETENTION MODEL EXAMPLE FN BLOCK".split())
 
 _METHOD_GOES_ON = frozenset("ARROW EVERY EQUAL LBRACE".split())
-_PAIRS = {"RPAR": "LPAR", "RSQB": "LSQB"}
+_PAIRS = {"RPAR": ("LPAR",), "RSQB": ("LSQB",), "RBRACE": ("LBRACE", "_LGROUP", "_LTARGET")}
 
 
 class _Open(NamedTuple):
@@ -144,9 +153,17 @@ class _Open(NamedTuple):
     token: Token
 
 
-def arrange(source: SourceFile, tokens: list[Token], bag: DiagnosticBag) -> list[Token]:
+class Arranged(NamedTuple):
+    """Tokens for the parser, and ranges of the text in which all that is wrong has been told."""
+
+    tokens: list[Token]
+    damaged: list[tuple[int, int]]
+
+
+def arrange(source: SourceFile, tokens: list[Token], bag: DiagnosticBag) -> Arranged:
     """Drop the line ends that end no statement, and tell apart what only the neighbours of a token can tell."""
-    return _Arrange(source, tokens, bag).run()
+    arranging = _Arrange(source, tokens, bag)
+    return Arranged(arranging.run(), arranging.damaged)
 
 
 class _Arrange:
@@ -156,7 +173,10 @@ class _Arrange:
         self.bag = bag
         self.out: list[Token] = []
         self.open: list[_Open] = []
-        self.head = ""  # token that began the statement
+        self.damaged: list[tuple[int, int]] = []  # what is wrong here is told already
+        self.head = ""  # type of the token that began the statement
+        self.headless = ""  # the same of the statement before, if it may lack its body
+        self.bound = False  # whether an `=` or `<-` stands outside of all brackets of the statement
         self.last = "_SEP"  # type of the last token that was passed on
         self.before = "_SEP"  # the one before it
 
@@ -188,7 +208,9 @@ class _Arrange:
             if begins:
                 if kind in _TOP and self.open:
                     self.unclosed_blocks(token, i)
+                self.headless = "" if self.bound or self.before == "RBRACE" else self.head
                 self.head = kind
+                self.bound = False
             handler = _HANDLERS.get(kind)
             if handler is None:
                 self.put(token)
@@ -206,7 +228,12 @@ class _Arrange:
         self.put(token)
 
     def brace(self, token: Token, i: int, begins: bool) -> None:
-        if begins:
+        if begins and self.last == "_SEP" and self.headless in _HEADS:
+            separator = self.out.pop()
+            self.last = self.before
+            lexical_errors.brace_below(self.source, self.bag, token.start, separator.start)
+            kind = "LBRACE"
+        elif begins:
             kind = "_LTARGET"
         elif self.last in COMPLETE or (self.last == "ELSE" and self.before == "RBRACE"):
             kind = "LBRACE"
@@ -224,34 +251,33 @@ class _Arrange:
                 self.put(token._replace(type=ERROR))
             return
         opened = self.open[-1]
-        if token.type == "RBRACE":
-            fits = opened.type in ("LBRACE", "_LGROUP", "_LTARGET")
-        else:
-            fits = _PAIRS[token.type] == opened.type
-        if fits:
+        if self.fits(token):
             self.open.pop()
             self.put(token._replace(type="_RGROUP") if opened.type in ("_LGROUP", "_LTARGET") else token)
             return
-        if token.type == "RBRACE" or opened.type != "LBRACE":
-            # A round or square bracket is open: it is over, and the token may close what is around it.
-            lexical_errors.wrong_bracket(self.source, self.bag, token.text, token.start, opened.token.start)
-            self.put(token._replace(type=ERROR))
+        if token.type == "RBRACE" and any(o.type == "LBRACE" for o in self.open):
+            self.unclosed(token)
             self.open.pop()
-            if self.open and self.fits(token):
-                self.open.pop()
-                if token.type == "RBRACE":
-                    self.put(token)
+            self.put(token)
             return
-        lexical_errors.extra_bracket(self.source, self.bag, token.text, token.start)
+        if opened.type == "LBRACE":
+            lexical_errors.extra_bracket(self.source, self.bag, token.text, token.start)
+            self.put(token._replace(type=ERROR))
+            return
+        lexical_errors.wrong_bracket(self.source, self.bag, token.text, token.start, opened.token.start)
+        self.damaged.append((opened.token.start, token.start))
         self.put(token._replace(type=ERROR))
+        self.open.pop()
+        if self.open and self.fits(token):
+            self.open.pop()
 
     def fits(self, token: Token) -> bool:
-        opened = self.open[-1].type
-        return opened == "LBRACE" if token.type == "RBRACE" else opened == _PAIRS[token.type]
+        return self.open[-1].type in _PAIRS[token.type]
 
     def unclosed(self, token: Token) -> None:
         """Close all round, square and group brackets: `token` cannot stand inside one."""
         opened = self.open[-1].token
+        self.damaged.append((opened.start, token.start))
         lexical_errors.unclosed(self.source, self.bag, opened.text, opened.start, token.start, token.end)
         while self.open and self.open[-1].type != "LBRACE":
             self.open.pop()
@@ -285,8 +311,9 @@ class _Arrange:
     def name(self, token: Token, i: int, begins: bool) -> None:
         if begins:
             following = self.tokens[i + 1].type
-            if following == "LPAR" and self.after_parenthesis(i + 1) in _METHOD_GOES_ON and self.open:
+            if following == "LPAR" and self.open and self.is_method(i + 1):
                 token = token._replace(type="METHOD")
+                self.head = "METHOD"
             elif (
                 following == "DOT"
                 and self.tokens[i + 2].type == "NAME"
@@ -295,8 +322,8 @@ class _Arrange:
                 token = token._replace(type="OWNER")
         self.put(token)
 
-    def after_parenthesis(self, i: int) -> str:
-        """Type of the token after the parenthesis that opens at `i`."""
+    def is_method(self, i: int) -> bool:
+        """Whether the parenthesis that opens at `i` is that of a method: by what follows it, or a type in it."""
         depth = 0
         for j in range(i, len(self.tokens)):
             kind = self.tokens[j].type
@@ -305,10 +332,16 @@ class _Arrange:
             elif kind in ("RPAR", "RSQB", "RBRACE"):
                 depth -= 1
                 if depth == 0:
-                    return self.tokens[j + 1].type
+                    return self.tokens[j + 1].type in _METHOD_GOES_ON
+            elif kind == "COLON" and depth == 1:
+                return True
             elif kind in BEGINS or kind == END:
-                return kind
-        return END
+                return False
+        return False
+
+    def binds(self, token: Token, i: int, begins: bool) -> None:
+        self.bound = self.bound or self.is_outside()
+        self.put(token)
 
     def at(self, token: Token, i: int, begins: bool) -> None:
         j = i + 1
@@ -338,6 +371,8 @@ _HANDLERS: dict[str, Callable[[_Arrange, Token, int, bool], None]] = {
     "RSQB": _Arrange.close,
     "RBRACE": _Arrange.close,
     "NAME": _Arrange.name,
+    "EQUAL": _Arrange.binds,
+    "ASSIGN": _Arrange.binds,
     "AT": _Arrange.at,
     "OF": _Arrange.of,
     END: _Arrange.finish,

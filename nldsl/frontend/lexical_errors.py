@@ -9,11 +9,13 @@ from ..diagnostics import DiagnosticBag
 from ..source import SourceFile
 
 __all__ = [
+    "brace_below",
     "check_number",
     "deep",
     "extra_bracket",
     "long_name",
     "report",
+    "too_many_tokens",
     "unclosed",
     "wrong_bracket",
 ]
@@ -73,8 +75,8 @@ def _named(character: str) -> str:
     return f"U+{ord(character):04X}" + (f" {name}" if name else "")
 
 
-def report(source: SourceFile, bag: DiagnosticBag, kind: str, text: str, start: int, end: int) -> int:
-    """Report a piece of text that is no token; return where it ends."""
+def report(source: SourceFile, bag: DiagnosticBag, kind: str, text: str, start: int, end: int) -> None:
+    """Report a piece of text that is no token."""
     span = source.span(start, end)
     if kind == "POINT":
         bag.error(
@@ -87,9 +89,8 @@ def report(source: SourceFile, bag: DiagnosticBag, kind: str, text: str, start: 
     elif text in FOREIGN:
         message, hint = FOREIGN[text]
         bag.error("NL0102", span, message, hints=(hint,) if hint else ())
-    elif not text.isascii():
+    elif text.isprintable() and not text.isascii():  # `text` told of those that cannot be seen
         _odd_character(source, bag, text, start)
-    return end
 
 
 def _bad_number(bag: DiagnosticBag, source: SourceFile, text: str, start: int, end: int) -> None:
@@ -179,6 +180,16 @@ def deep(source: SourceFile, bag: DiagnosticBag, start: int, end: int, limit: in
     )
 
 
+def too_many_tokens(source: SourceFile, bag: DiagnosticBag, start: int, limit: int) -> None:
+    """Report a text of more tokens than the limit."""
+    bag.error(
+        "NL0005",
+        source.span(start, start + 1),
+        f"the file has more than {limit} words and signs",
+        hints=("divide it into files that import one another",),
+    )
+
+
 def check_number(source: SourceFile, bag: DiagnosticBag, text: str, start: int, end: int, largest: int) -> None:
     """Report a number that a program cannot hold."""
     span = source.span(start, end)
@@ -192,6 +203,16 @@ def check_number(source: SourceFile, bag: DiagnosticBag, text: str, start: int, 
         bag.error("NL0108", span, "the number is too large", notes=("the largest is about 1.8e308",))
     elif value == 0.0 and re.match(r"[0.]*[1-9]", text):
         bag.error("NL0108", span, "the number is too small: it would be 0", notes=("the smallest is about 5e-324",))
+
+
+def brace_below(source: SourceFile, bag: DiagnosticBag, start: int, head: int) -> None:
+    """Report the brace of a block that stands in the line below its head, which ends at `head`."""
+    bag.error(
+        "NL0113",
+        source.span(start, start + 1),
+        "the `{` of a block belongs in the line of its head",
+        related=((source.span(head, head), "put it here"),),
+    )
 
 
 def unclosed(source: SourceFile, bag: DiagnosticBag, text: str, opened: int, start: int, end: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .lexer import ERROR, Token
 from .tables import END, Tables
 
-__all__ = ["Failure", "TooDeepError", "accepted", "parse"]
+__all__ = ["Action", "Failure", "TooDeepError", "accepted", "advance", "parse", "settled"]
 
 Action = Callable[[list[Any], int, int], Any]
 
@@ -23,12 +23,22 @@ class TooDeepError(Exception):
 
 
 class Failure(NamedTuple):
-    """Where the parser got stuck: `tokens[at]` fits none of the continuations of the state on top of `states`."""
+    """Where the parser got stuck: `tokens[at]` does not fit.
 
-    states: list[int]
+    `stack` are the states after the token before; `statement` is the number of the first token of the statement,
+    `blocks` that of the blocks around it.
+    """
+
+    stack: list[int]
     tokens: Sequence[Token]
     at: int
-    statement: int  # number of the first token of the statement
+    statement: int
+    blocks: int
+
+
+# What stands in for the head of a block that could not be read, so that its inside can be.
+_HEAD_OUTSIDE = ("MEMORY", "NAME")
+_HEAD_INSIDE = ("IF", "TRUE")
 
 
 def parse(
@@ -37,8 +47,12 @@ def parse(
     actions: Sequence[Action | None],
     depth: int,
     fail: Callable[[Failure], bool],
+    column: Callable[[int], int] = lambda offset: 0,
 ) -> Any:
-    """Parse; `fail` is told of every error and says whether to go on. Return the value of the start rule, or None."""
+    """Parse; `fail` is told of every error and says whether to go on. Return the value of the start rule, or None.
+
+    `column` tells how far a token is indented: after an error the lines that are indented further are its body.
+    """
     rows, gotos, productions = tables.actions, tables.gotos, tables.productions
     reductions = [
         (len(p.symbols), p.rule, p.recipe, p.action == "", action)
@@ -89,7 +103,7 @@ def parse(
                     deepest += 1
                     if deepest > depth:
                         raise TooDeepError(start, end)
-                    values.append(action(children, start, end))
+                    values.append(None if failed else action(children, start, end))
                 starts.append(start)
                 ends.append(end)
                 depths.append(deepest)
@@ -116,44 +130,88 @@ def parse(
                 raise TooDeepError(token.start, token.end)
             continue
         failed = True
-        if (kind != ERROR and not fail(Failure(states, tokens, i, statement))) or kind == END:
-            return None
-        del states[marks[-1] :], values[marks[-1] :], starts[marks[-1] :], ends[marks[-1] :], depths[marks[-1] :]
-        i = statement = _skip(tokens, i)
-
-
-def _skip(tokens: Sequence[Token], i: int) -> int:
-    """Number of the token with which the next statement begins, or of the brace or end that closes the block."""
-    inside = 0
-    while True:
-        kind = tokens[i].type
+        if kind != ERROR:
+            stack = advance(tables, states[: marks[-1]], (t.type for t in tokens[statement:i]))
+            if not fail(Failure(stack or states, tokens, i, statement, len(marks) - 1)):
+                return None
         if kind == END:
-            return i
-        if kind == "LBRACE":
-            inside += 1
-        elif kind == "RBRACE":
-            if inside == 0:
-                return i
-            inside -= 1
-        elif kind == "_SEP" and inside == 0:
-            return i + 1
+            return None
+        height = marks[-1]
+        i = _resume(tokens, i, statement, column)
+        head: tuple[str, ...] = ()
+        if tokens[i].type == "LBRACE":
+            head = _HEAD_OUTSIDE if len(marks) == 1 else _HEAD_INSIDE
+        else:
+            statement = i
+        stack = advance(tables, states[:height], head)
+        assert stack is not None
+        states = stack
+        added = len(states) - height
+        values[height:] = [[]] * added
+        starts[height:] = [tokens[i].start] * added
+        ends[height:] = [tokens[i].start] * added
+        depths[height:] = [0] * added
+
+
+def _resume(tokens: Sequence[Token], i: int, statement: int, column: Callable[[int], int]) -> int:
+    """Number of the token with which to go on.
+
+    That is the first of the next statement, the brace that opens the block of this one, the brace that closes the block
+    around it, or the end.
+    """
+    indent = column(tokens[statement].start)
+    while tokens[i].type not in (END, "LBRACE", "RBRACE"):
         i += 1
+        if tokens[i - 1].type == "_SEP" and column(tokens[i].start) <= indent:
+            break
+    return i
 
 
-def accepted(tables: Tables, states: Sequence[int]) -> frozenset[str]:
-    """Token types with which the text could go on."""
-    return frozenset(kind for kind in tables.actions[states[-1]] if _accepts(tables, states, kind))
+def advance(tables: Tables, states: list[int], kinds: Iterable[str]) -> list[int] | None:
+    """Return the stack after reading tokens of these types; None if one does not fit."""
+    stack = list(states)
+    for kind in kinds:
+        while True:
+            to = tables.actions[stack[-1]].get(kind)
+            if to is None:
+                return None
+            if to >= 0:
+                stack.append(to)
+                break
+            production = tables.productions[~to]
+            if production.symbols:
+                del stack[-len(production.symbols) :]
+            stack.append(tables.gotos[stack[-1]][production.rule])
+    return stack
 
 
-def _accepts(tables: Tables, states: Sequence[int], kind: str) -> bool:
+# Rules that are completed, whatever follows, to see what they are a part of.
+_PARTS = frozenset(
+    "names params type clock expr choice disjunction conjunction negation comparison sum product matrix sign power "
+    "reduction postfix primary".split()
+)
+_WHOLES = frozenset(["_statement", "_item"])
+
+
+def settled(tables: Tables, states: list[int]) -> int:
+    """State of the parser once the names, types and expressions that may be complete are taken as complete.
+
+    After `state S: [d]` that is the state in the middle of a `state` statement, not the one at the end of some type.
+    """
     stack = list(states)
     while True:
-        to = tables.actions[stack[-1]].get(kind)
-        if to is None:
-            return False
-        if to >= 0:
-            return True
-        production = tables.productions[~to]
+        reductions = {to for to in tables.actions[stack[-1]].values() if to < 0}
+        if len(reductions) != 1:
+            return stack[-1]
+        production = tables.productions[~reductions.pop()]
+        rule = production.rule
+        if not (rule in _PARTS or (rule.startswith("_") and rule not in _WHOLES and "_lines" not in rule)):
+            return stack[-1]
         if production.symbols:
             del stack[-len(production.symbols) :]
-        stack.append(tables.gotos[stack[-1]][production.rule])
+        stack.append(tables.gotos[stack[-1]][rule])
+
+
+def accepted(tables: Tables, states: list[int]) -> frozenset[str]:
+    """Token types with which the text could go on."""
+    return frozenset(kind for kind in tables.actions[states[-1]] if advance(tables, states, [kind]) is not None)

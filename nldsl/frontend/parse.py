@@ -32,15 +32,21 @@ def _parse(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> ast.File |
     if scanned is None:
         return None
     tables = load()
-    tokens = arrange(source, scanned.tokens, bag)
+    tokens, damaged = arrange(source, scanned.tokens, bag)
+    if bag.is_full:
+        return None
     builder = Builder(source, Comments(source, scanned.comments, tokens[0].start), bag)
 
     def fail(failure: Failure) -> bool:
-        syntax_errors.report(tables, source, bag, failure)
+        at = tokens[failure.at].start
+        if not any(start <= at <= end for start, end in damaged):
+            syntax_errors.report(tables, source, bag, failure)
         return not bag.is_full
 
     try:
-        tree = run(tables, tokens, builder.actions(tables), limits.depth, fail)
+        tree = run(
+            tables, tokens, builder.actions(tables), limits.depth, fail, lambda offset: source.position(offset)[1]
+        )
     except TooDeepError as error:
         bag.error(
             "NL0006",

@@ -1,8 +1,7 @@
-"""The parser tables: made from `grammar/nl.lark` by lark, kept in `grammar/tables.json`, run by `lr`.
+"""The parser tables: made from `grammar/nl.lark` by `generate`, kept in `grammar/tables.json`, run by `lr`.
 
-`python -m nldsl.frontend.tables` writes the file anew. Making the tables takes longer than checking a program, and
-reading them from JSON is both fast and harmless (lark's own cache is a pickle). While the grammar is being worked on
-and the file is out of date, the tables are made in memory.
+Making the tables takes longer than checking a program, and reading them from JSON is both fast and harmless (lark's own
+cache is a pickle). While the grammar is being worked on and the file is out of date, the tables are made in memory.
 """
 
 from __future__ import annotations
@@ -12,16 +11,24 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import grammar as _grammar
 
-__all__ = ["Production", "Tables", "generate", "load"]
+__all__ = ["END", "GRAMMAR", "TABLES", "Message", "Production", "Tables", "decode", "digest", "load"]
 
 GRAMMAR = Path(_grammar.__file__).with_name("nl.lark")
 TABLES = GRAMMAR.with_name("tables.json")
 
 END = "$END"
+
+
+class Message(NamedTuple):
+    """What is said when the parser is stuck in a state; `{found}` stands for what it found."""
+
+    code: str
+    text: str
+    hints: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Tables:
     actions: tuple[dict[str, int], ...]
     gotos: tuple[dict[str, int], ...]
     start: int
+    messages: dict[int, Message]
 
     @property
     def keywords(self) -> dict[str, str]:
@@ -81,11 +89,14 @@ def load() -> Tables:
     except (OSError, ValueError):
         stored = {}
     if stored.get("grammar") != digest(grammar):
+        from .generate import generate
+
         stored = generate(grammar)
-    return _decode(stored)
+    return decode(stored)
 
 
-def _decode(stored: dict[str, Any]) -> Tables:
+def decode(stored: dict[str, Any]) -> Tables:
+    """Return the tables that are stored as values of JSON types."""
     symbols: list[str] = stored["symbols"]
     rows = [{symbols[row[i]]: row[i + 1] for i in range(0, len(row), 2)} for row in stored["rows"]]
     return Tables(
@@ -97,104 +108,9 @@ def _decode(stored: dict[str, Any]) -> Tables:
         tuple(rows[i] for i in stored["actions"]),
         tuple(rows[i] for i in stored["gotos"]),
         stored["start"],
+        {
+            state: Message(code, text, tuple(hints))
+            for states, code, text, hints in stored.get("messages", ())
+            for state in states
+        },
     )
-
-
-class _AsIs:
-    """Stands for the filter of `lexer`, whose tokens the grammar declares."""
-
-    always_accept = ("NEWLINE", "SEMICOLON", "LBRACE", "RBRACE")
-
-    def process(self, stream: Any) -> Any:
-        return stream
-
-
-def generate(grammar: bytes, *, strict: bool = False) -> dict[str, Any]:
-    """Make the tables with lark; what comes back is made of JSON types only."""
-    from lark import Lark
-    from lark.parsers.lalr_analysis import Shift
-
-    made = Lark(grammar.decode(), parser="lalr", lexer="contextual", postlex=_AsIs(), strict=strict)
-    table = made.parser.parser._parse_table  # lark has no public name for it
-
-    numbers: dict[str, int] = {}
-    rows: dict[tuple[int, ...], int] = {}
-
-    def number(symbol: str) -> int:
-        return numbers.setdefault(symbol, len(numbers))
-
-    def row(entries: dict[str, int]) -> int:
-        flat = tuple(x for symbol, to in sorted(entries.items()) for x in (number(symbol), to))
-        return rows.setdefault(flat, len(rows))
-
-    productions = {rule: n for n, rule in enumerate(made.rules)}
-    # States are numbered anew in the order of a walk, so that the file depends on the grammar only.
-    order = {table.start_states["start"]: 0}
-    walk = [*order]
-    for state in walk:
-        for _, (kind, to) in sorted(table.states[state].items(), key=lambda entry: entry[0]):
-            if kind is Shift and to not in order:
-                order[to] = len(order)
-                walk.append(to)
-    actions: list[int] = []
-    gotos: list[int] = []
-    end = table.end_states["start"]
-    for state in order:
-        act: dict[str, int] = {END: order[end]} if state == end else {}
-        goto: dict[str, int] = {}
-        for symbol, (kind, to) in table.states[state].items():
-            if kind is not Shift:
-                act[symbol] = ~productions[to]
-            elif symbol[0] == "$" or symbol.isupper():
-                act[symbol] = order[to]
-            else:
-                goto[symbol] = order[to]
-        actions.append(row(act))
-        gotos.append(row(goto))
-    return {
-        "grammar": digest(grammar),
-        "terminals": [[t.name, t.pattern.value, t.pattern.type == "str"] for t in made.terminals],
-        "productions": [
-            [rule.origin.name, [number(s.name) for s in rule.expansion], *_recipe(rule)] for rule in made.rules
-        ],
-        "actions": actions,
-        "gotos": gotos,
-        "rows": [list(r) for r in rows],
-        "symbols": list(numbers),
-        "start": 0,
-    }
-
-
-def _recipe(rule: Any) -> tuple[list[int | None], str]:
-    recipe: list[int | None] = []
-    absent = rule.options.empty_indices or (False,) * len(rule.expansion)
-    at = 0
-    for is_absent in absent:
-        if is_absent:
-            recipe.append(None)
-            continue
-        if at == len(rule.expansion):
-            break
-        symbol = rule.expansion[at]
-        if not symbol.is_term:
-            recipe.append(~at if symbol.name.startswith("_") else at)
-        elif not symbol.filter_out:
-            recipe.append(at)
-        at += 1
-    assert at == len(rule.expansion), f"{rule} has symbols left over"
-    if rule.origin.name.startswith("_"):
-        return recipe, "*"
-    if rule.options.expand1 and rule.alias is None:
-        assert len(recipe) == 1, f"{rule} vanishes, so it must have one child"
-        return recipe, ""
-    return recipe, rule.alias or rule.origin.name
-
-
-def write() -> None:
-    """Write `grammar/tables.json` anew."""
-    text = json.dumps(generate(GRAMMAR.read_bytes()), separators=(",", ":")) + "\n"
-    TABLES.write_text(text, encoding="utf-8", newline="\n")
-
-
-if __name__ == "__main__":
-    write()
