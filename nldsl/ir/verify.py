@@ -150,18 +150,17 @@ def _instr(program: Program, body: tuple[Instr, ...], instr: Instr) -> Iterator[
     if instr.op in ("sum", "max") and list(instr.attr("dims")) != sorted(set(instr.attr("dims"))):
         yield f"dims {instr.attr('dims')} are not in order"
     for i, arg in enumerate(instr.args):
-        needed = instr.guard
-        if instr.op == "when" and i == 0:
-            needed = _both(instr.guard, instr.attr("clock"))
-        if not implies(needed, body[arg].guard):
-            yield f"operand %{arg} is computed {body[arg].guard}, used {needed or 'at every tick'}"
+        needed = _both(instr.guard, instr.attr("clock")) if instr.op == "when" and i == 0 else (instr.guard,)
+        if not any(implies(clock, body[arg].guard) for clock in needed):
+            yield f"operand %{arg} is computed {body[arg].guard}, used {needed[-1] or 'at every tick'}"
 
 
-def _both(left: Clock | None, right: Clock) -> Clock | None:
+def _both(left: Clock | None, right: Clock) -> tuple[Clock | None, ...]:
+    """Clocks of which each fires whenever both do."""
     try:
-        return meet(left, right)
+        return left, right, meet(left, right)
     except ValueError:
-        return left
+        return left, right
 
 
 def _declared(program: Program, instr: Instr) -> Type | str | None:

@@ -100,14 +100,12 @@ class _Expansion:
         found: dict[str, None] = {}
         for value in influenced(builder, [loss], xs):
             instr = builder.instrs[value]
-            if instr.op in ("collect", "axis_sum"):
-                axis = instr.attr("axis")
-            elif instr.op == "batch_mean":
-                axis = BATCH
-            else:
+            if instr.op not in ("collect", "axis_sum", "batch_mean"):
                 continue
-            # an operand that was asked for itself ends the way; nothing before it counts
-            if axis in lanes and (value not in xs or _before(builder, value, xs)):
+            axis = BATCH if instr.op == "batch_mean" else instr.attr("axis")
+            mixes = instr.op == "axis_sum" or axis in builder.type(instr.args[0]).axes
+            # a value that was asked for itself ends the way, if nothing else was asked for that comes before it
+            if axis in lanes and mixes and (value not in xs or influenced(builder, instr.args, xs)):
                 found[axis] = None
         if BATCH in found:
             raise DeriveError("the loss of one sequence depends on other sequences of the batch", span)
@@ -123,10 +121,6 @@ class _Expansion:
 
     def size(self, axis: str) -> Dim | None:
         return self.added[axis].size if axis in self.added else self.program.axis_size(axis)
-
-
-def _before(builder: Builder, value: int, xs: tuple[int, ...]) -> bool:
-    return bool(influenced(builder, list(builder.instrs[value].args), xs))
 
 
 def _unit_rows(builder: Builder, axis: Axis, span: Span) -> int:

@@ -18,7 +18,7 @@ from nldsl.ir import ops
 from nldsl.ir.build import Builder
 from nldsl.ir.clocks import implies, meet
 from nldsl.ir.program import Instr
-from nldsl.ir.types import BATCH, Clock
+from nldsl.ir.types import Clock
 from nldsl.passes.vjp_rules import differentiable, rule_of
 from nldsl.passes.vjp_site import Site, zeros
 from nldsl.source import NO_SPAN, Span
@@ -178,8 +178,6 @@ class _Sweep:
 def working_axes(builder: Builder, instr: Instr) -> tuple[str, ...]:
     """The axes in whose lanes an instruction reads its operands."""
     axes = tuple(axis for a in instr.args for axis in builder.type(a).axes)
-    if instr.op in ("collect", "axis_sum"):
+    if instr.op == "axis_sum":  # an operand that is the same in all lanes counts once in each
         axes += (instr.attr("axis"),)
-    if instr.op == "batch_mean":
-        axes += (BATCH,)
     return builder.order(axes)

@@ -182,7 +182,15 @@ def _spread(s: Site) -> int:
     return s.emit("einsum", row, s.cotangent, spec=f"i,{letters}->i{letters}")
 
 
+def _collect(s: Site) -> int:
+    if s.attr("axis") in s.builder.type(s.instr.args[0]).axes:
+        return s.emit("spread", s.cotangent, axis=s.attr("axis"))
+    return s.emit("sum", s.cotangent, dims=(0,))
+
+
 def _batch_mean(s: Site) -> int:
+    if BATCH not in s.builder.type(s.instr.args[0]).axes:
+        return s.cotangent
     return s.emit("div", s.cotangent, s.emit("axis_sum", s.const(1.0), axis=BATCH))
 
 
@@ -236,7 +244,7 @@ _BY_OPERAND: dict[str, tuple[Rule | None, ...]] = {
     "scatter_add": (lambda s: s.emit("take", s.cotangent, s.arg(1)), None),
     "solve": (_solve_matrix, _solve_right),
     "spread": (_spread,),
-    "collect": (lambda s: s.emit("spread", s.cotangent, axis=s.attr("axis")),),
+    "collect": (_collect,),
     "axis_sum": _SAME,
     "batch_mean": (_batch_mean,),
 }
