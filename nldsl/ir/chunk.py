@@ -12,10 +12,10 @@ fires (counted from the beginning of the sequence). For each segment, in order:
        state(state)            at the beginning of the segment (also of the states of other loops that no tick changes)
        anchor(state, period)   constant in the segment
 
-   ``when(new, old; clock)`` is ``new`` if the clock fires at the last tick of the segment. Guarded instructions are needed
-   only then. The number of ticks of the segment is the size of ``time``, ``TICKS`` wherever a shape contains it;
-3. the states take the values of ``carry``; ``outputs`` (value of ``Program.body``, value here) are the segment's part of
-   the streams that other phases need. An output without the axis ``time`` is the same at all ticks of the segment;
+   ``when(new, old; clock)`` is ``new`` if the clock fires at the last tick of the segment. Guarded instructions are
+   needed only then. The number of ticks of the segment is the size of ``time``, ``TICKS`` wherever a shape has it;
+3. the states take the values of ``carry``; ``outputs`` (value of ``Program.body``, value here) are the segment's part
+   of the streams that other phases need. An output without the axis ``time`` is the same at all ticks of the segment;
 4. states whose reset clock fires at the last tick take their initial value, with their anchors.
 
 A backend may run the body as three: see ``stages.py``.

@@ -2,7 +2,7 @@
 
 In these operations the first logical dimension is time, as ``collect`` leaves it; T is its size and t, s, l are ticks.
 
-given(value)              leaf: the value of the per-token program, of each tick (axis ``time``) or the same at all ticks
+given(value)              leaf: a value of the per-token program, of each tick (axis ``time``) or one for all ticks
 solve_triangular(A, b)    A^-1 b for a unit lower triangular A: [N, N] (its diagonal and upper part are not read),
                           b: [N] or [N, M]
 segprod(a)                [T, ..] -> [T, T, ..]: out[t, s] = a[s+1] * .. * a[t] for s <= t (1 on the diagonal), 0 above.
@@ -67,7 +67,7 @@ def _linear_scan(types: list[Type], attrs: dict[str, Any]) -> Type:
 
 
 def _declared(types: list[Type], attrs: dict[str, Any]) -> Type:
-    raise AssertionError("leaves carry their type")
+    raise AssertionError(f"leaves carry their type: {types}, {attrs}")
 
 
 TIME_RULES: dict[str, Rule] = {

@@ -102,6 +102,7 @@ def refreshed(term: Term, sizes: Sizes) -> Term:
 
 
 def scaled(value: Affine, factor: float) -> Affine:
+    """``factor`` times the value."""
     return Affine(value.shape, tuple(replace(t, scale=t.scale * factor) for t in value.terms))
 
 
@@ -146,13 +147,14 @@ def reshaped(value: Affine, shape: tuple[Dim, ...]) -> Affine | None:
         return None
     terms = []
     for term in value.terms:
-        kept = [x for x, size in zip(term.out, value.shape) if size != 1]
+        kept = [x for x, size in zip(term.out, value.shape, strict=True) if size != 1]
         places = iter(kept)
         terms.append(replace(term, out=tuple(None if size == 1 else next(places) for size in shape)))
     return Affine(shape, tuple(terms))
 
 
 def broadcast_to(value: Affine, shape: tuple[Dim, ...]) -> Affine:
+    """The value stretched to a shape."""
     return Affine(shape, tuple(aligned(t, len(shape)) for t in value.terms))
 
 

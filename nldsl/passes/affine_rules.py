@@ -119,9 +119,7 @@ class Rules:
 
     def reads(self) -> frozenset[int]:
         """The values with a node that are reads of a state, not just states."""
-        return frozenset(
-            n.value for n in self.nodes if n.value >= 0 and any(t.contracted() for t in n.affine.terms)
-        )
+        return frozenset(n.value for n in self.nodes if n.value >= 0 and any(t.contracted() for t in n.affine.terms))
 
     def renamed(self, value: int, known: Abstract) -> Abstract:
         """A value in ``names`` as its node."""
@@ -179,8 +177,8 @@ class Rules:
     def outer(self, value: int) -> Affine:
         instr = self.body.instrs[value]
         inputs, output = ops.split_spec(instr.attr("spec"))
-        letters = dict(zip(output, self.sizes.letters(self.shape(value))))
-        factors = tuple(Factor(a, tuple(letters[x] for x in spec)) for a, spec in zip(instr.args, inputs))
+        letters = dict(zip(output, self.sizes.letters(self.shape(value)), strict=True))
+        factors = tuple(Factor(a, tuple(letters[x] for x in spec)) for a, spec in zip(instr.args, inputs, strict=True))
         return Affine(self.shape(value), (Term(tuple(letters[x] for x in output), factors),))
 
     # ---- operations
@@ -220,9 +218,7 @@ class Rules:
         _, left, right = choose or self.body.instrs[value].args
         chosen = self.body.emit("where", args[0].value, one, zero)
         rest = self.body.emit("where", args[0].value, zero, one)
-        return total(
-            [self.times(self.affine(args[1]), chosen, left), self.times(self.affine(args[2]), rest, right)]
-        )
+        return total([self.times(self.affine(args[1]), chosen, left), self.times(self.affine(args[2]), rest, right)])
 
     def sum(self, value: int, args: list[Abstract]) -> Abstract | None:
         return summed(self.affine(args[0]), self.attr(value, "dims"))
@@ -235,7 +231,9 @@ class Rules:
         (place,) = positions
         lead = inputs[place]
         frees = [
-            (letters, a.value) for n, (letters, a) in enumerate(zip(inputs, args)) if n != place and isinstance(a, Free)
+            (letters, a.value)
+            for n, (letters, a) in enumerate(zip(inputs, args, strict=True))
+            if n != place and isinstance(a, Free)
         ]
         operand, origin = self.affine(args[place]), self.body.instrs[value].args[place]
         added = [x for x in output if x not in lead]
@@ -256,18 +254,16 @@ class Rules:
         node = self.source("node", len(self.nodes) - 1, read.shape)
         return self.contract(node, kept, outer, output)
 
-    def contract(
-        self, operand: Affine, lead: str, frees: list[tuple[str, int]], output: str
-    ) -> Affine | None:
+    def contract(self, operand: Affine, lead: str, frees: list[tuple[str, int]], output: str) -> Affine | None:
         """``einsum`` with one affine operand, whose dims are ``lead``."""
-        size: dict[str, Dim] = dict(zip(lead, operand.shape))
+        size: dict[str, Dim] = dict(zip(lead, operand.shape, strict=True))
         for letters, free in frees:
-            size.update(zip(letters, self.shape(free)))
+            size.update(zip(letters, self.shape(free), strict=True))
         terms = []
         for given in operand.terms:
             term = given
             names: dict[str, int | None] = {}
-            for x, letter in zip(lead, given.out):
+            for x, letter in zip(lead, given.out, strict=True):
                 known = names.get(x)
                 if known is not None and letter is not None and known != letter:
                     term = substitute(term, {letter: known})
@@ -284,16 +280,14 @@ class Rules:
                     if not isinstance(constant, int):
                         return None
                     scale *= constant
-            factors = tuple(
-                Factor(free, _letters(letters, names, self.shape(free))) for letters, free in frees
-            )
+            factors = tuple(Factor(free, _letters(letters, names, self.shape(free))) for letters, free in frees)
             out = tuple(names.get(x) for x in output)
             terms.append(Term(out, (*term.factors, *factors), term.source, term.letters, scale))
         return Affine(tuple(size[x] for x in output), tuple(terms))
 
 
 def _letters(letters: str, names: dict[str, int | None], shape: tuple[Dim, ...]) -> Letters:
-    return tuple(None if size == 1 else names[x] for x, size in zip(letters, shape))
+    return tuple(None if size == 1 else names[x] for x, size in zip(letters, shape, strict=True))
 
 
 def identity(term: Term, rank: int) -> bool:

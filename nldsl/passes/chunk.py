@@ -8,9 +8,8 @@ and the splits into calls. A loop whose recurrence is not affine, or has no fact
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nldsl.ir.chunk import TICKS, ChunkLoop
+from nldsl.ir.ops import LEAVES
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
 from nldsl.ir.types import TIME, Clock
@@ -18,9 +17,10 @@ from nldsl.passes.affine import Affine
 from nldsl.passes.affine_rules import Abstract, Free, Other
 from nldsl.passes.chunk_decay import Decay, groups
 from nldsl.passes.chunk_read import Reads
-from nldsl.passes.chunk_solve import NotTriangular, Solver
-from nldsl.passes.chunk_values import Values, is_leaf
+from nldsl.passes.chunk_solve import NotTriangularError, Solver
+from nldsl.passes.chunk_values import Values
 from nldsl.passes.recurrence import Recurrence, Refusal, analyse, interior
+from nldsl.passes.recurrence_class import classify
 
 
 def chunk_scan(program: Program, scan: Scan, size: int) -> ChunkLoop | Refusal:
@@ -34,7 +34,7 @@ def chunk_scan(program: Program, scan: Scan, size: int) -> ChunkLoop | Refusal:
     try:
         carry = tuple((name, body.carry(name)) for name in scan.states)
         outputs = tuple((v, body.output(v)) for v in scan.exports)
-    except NotTriangular as problem:
+    except NotTriangularError as problem:
         return Refusal(problem.value, problem.why, "read the state from one side only")
     lanes = tuple(body.values.builder.axes[len(program.axes) :])
     return ChunkLoop(
@@ -46,6 +46,7 @@ def chunk_scan(program: Program, scan: Scan, size: int) -> ChunkLoop | Refusal:
         recurrence.anchored(),
         size,
         lanes,
+        str(classify(recurrence)),
     )
 
 
@@ -190,14 +191,14 @@ class _Body:
 
     def _at_end(self, value: int, clock: Clock | None, instr: Instr) -> int:
         for name, update in self.recurrence.updates().items():
-            if value == self._interior_value(update) and name not in self.recurrence.constant:
-                if self.program.body[value].op != "state":
-                    self.builder.guard = None
-                    return self.end(name)
+            own = value == self._interior_value(update) and name not in self.recurrence.constant
+            if own and instr.op != "state":
+                self.builder.guard = None
+                return self.end(name)
         if instr.op == "state" and value in self.values.inside:
             self.builder.guard = None
             return self.end(instr.attr("state"), after=False)
-        if value not in self.values.inside or is_leaf(instr) or (instr.op == "when" and not self._touched(value)):
+        if value not in self.values.inside or instr.op in LEAVES or (instr.op == "when" and not self._touched(value)):
             self.builder.guard = None
             return self._row(self.values.per_tick(value))
         if instr.op == "when" and instr.attr("clock") == clock:
@@ -215,7 +216,3 @@ class _Body:
         if TIME not in self.builder.type(value).axes:
             return value
         return self.values.row(self.values.collected(value), TICKS - 1)
-
-
-def with_size(loop: ChunkLoop, size: int) -> ChunkLoop:
-    return replace(loop, size=size)

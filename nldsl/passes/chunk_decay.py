@@ -129,7 +129,7 @@ class Decay:
         letters = tuple(range(len(self.shape) - len(own), len(self.shape)))
         operand = self.values.segment(value)
         lead = (AT,) if operand.letters[:1] == (AT,) else ()
-        named = Operand(operand.value, (*lead, *(None if s == 1 else x for x, s in zip(letters, own))))
+        named = Operand(operand.value, (*lead, *(None if s == 1 else x for x, s in zip(letters, own, strict=True))))
         return self.values.stretched(placed(self.builder, named, (AT, *self.dims)), shape)
 
     def _entry_of_step(self, i: int, j: int) -> int:
@@ -190,7 +190,7 @@ class Decay:
         return self.builder.emit("concat", unit, self.values.rows(self._matrices, 0, TICKS - 1), dim=0)
 
     def end(self, i: str, j: str, after: bool) -> int | None:
-        """P[i, j](t, s) at the last tick t, or at the one before it (then zero for s = t): [T, dims]. None: always 1."""
+        """P[i, j](t, s) at the last tick t, or the one before it (then zero for s = t): [T, dims]. None: always 1."""
         if self.trivial and after:
             return None
         builder, v = self.builder, self.values

@@ -1,6 +1,6 @@
 """Reads of the states of a segment once the writes are known, and the states at its end.
 
-    read(t) = f(t) . P(t, start) . Z(start)  +  sum over writes w and ticks s:  P(t, s) (f(t) . k_w(s)) u_w(s)
+read(t) = f(t) . P(t, start) . Z(start)  +  sum over writes w and ticks s:  P(t, s) (f(t) . k_w(s)) u_w(s)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Reads:
         self.decays = decays
         self.writes = values.recurrence.writes
         self.sizes = values.recurrence.rules.sizes
+        self.prefixes: dict[tuple[str, bool], int] = {}
 
     def sources(self, term: Term) -> list[str]:
         """The states whose writes a read of one state sees."""
@@ -53,7 +54,7 @@ class Reads:
     def matched(self, read: Term, write: Term) -> Term:
         """The write with the letters of the state dims that the read uses."""
         write = refreshed(write, self.sizes)
-        pairs = zip(write.out, read.letters)
+        pairs = zip(write.out, read.letters, strict=True)
         return substitute(write, {x: y for x, y in pairs if x is not None and y is not None})
 
     def coupling(self, read: Term, j: str, write: Term) -> tuple[list[Operand], float]:
@@ -64,7 +65,7 @@ class Reads:
         reading = [self.values.factor(f, AT) for f in read.factors]
         writing = [self.values.factor(f, FROM) for f in write.factors]
         scale = read.scale * write.scale
-        for letter, place in zip(read.letters, write.out):
+        for letter, place in zip(read.letters, write.out, strict=True):
             seen = {x for o in (*reading, *writing) for x in o.letters} | set(write.letters)
             if letter is not None and place is None and letter not in read.out and letter not in seen:
                 size = self.sizes.of[letter]
@@ -81,9 +82,7 @@ class Reads:
     ) -> list[Operand] | None:
         """``decay_gram`` where the decay differs only along dims that the read sums and the unknown does not have."""
         along = {read.letters[d] for d in decay.dims}
-        summed = tuple(
-            x for x in read.letters if x is not None and x not in read.out and x not in write.letters
-        )
+        summed = tuple(x for x in read.letters if x is not None and x not in read.out and x not in write.letters)
         if not along or not decay.single or not along <= set(summed):
             return None
         builder, values, sizes = self.builder, self.values, tuple(self.sizes.of[x] for x in summed)
@@ -144,6 +143,8 @@ class Reads:
     def term(self, term: Term, nodes: dict[int, int]) -> list[Operand]:
         """A term of a known affine value, in parts that are to be added."""
         if term.source is not None and term.source.kind != "node":
+            if self._by_states(term):
+                return [self._read_of_states(term, nodes)]
             return [*self.from_start(term), *self.from_writes(term, nodes)]
         operands = [self.values.factor(f) for f in term.factors]
         if term.source is not None:
@@ -160,6 +161,49 @@ class Reads:
         if total is None:
             total = self.builder.const(0.0)
         return self.values.stretched(total, (TICKS, *affine.shape))
+
+    def _by_states(self, term: Term) -> bool:
+        """Whether reading the state of every tick costs less than products of ticks with ticks: where a decay or a
+        write differs along a dim that the read sums and along one that it keeps."""
+        assert term.source is not None
+        decay = self.decays[str(term.source.key)]
+        groups = [{term.letters[d] for d in decay.dims}]
+        for write in self.writes[str(term.source.key)]:
+            names = dict(zip(write.out, term.letters, strict=True))
+            groups += [{names.get(x) for x in f.letters} for f in write.factors]
+        kept = {x for x in term.out if x is not None}
+        summed = {x for x in term.letters if x is not None} - kept
+        return decay.single and any(g & kept and g & summed for g in groups)
+
+    def _read_of_states(self, term: Term, nodes: dict[int, int]) -> Operand:
+        assert term.source is not None
+        states = self.states(str(term.source.key), term.source.kind == "after", nodes)
+        operands = [self.values.factor(f) for f in term.factors]
+        out: tuple[Letter, ...] = (AT, *(x for x in term.out if x is not None))
+        return self.values.product([*operands, Operand(states, (AT, *term.letters))], out, term.scale)
+
+    def states(self, name: str, after: bool, nodes: dict[int, int]) -> int:
+        """A state without group at all ticks: [T, shape]."""
+        if (name, after) in self.prefixes:
+            return self.prefixes[name, after]
+        builder, values, decay = self.builder, self.values, self.decays[name]
+        shape = values.program.state(name).type.shape
+        written = self.sum(Affine(shape, ()), [(t, p) for t in self.writes[name] for p in self.term(t, nodes)])
+        letters = tuple(range(-1, -1 - len(shape), -1))
+        if decay.trivial:
+            found = builder.emit("cumsum", written, dim=0, reverse=False)
+        else:
+            steps = placed(builder, Operand(decay.steps, decay.letters(letters, AT)), (AT, *letters))
+            found = builder.emit("linear_scan", steps, written)
+        if not after:
+            found = values.delayed(found)
+        initial = [self.state(name, letters)]
+        start = decay.start(name, name, after)
+        if start is not None:
+            initial.append(Operand(start, decay.letters(letters, AT)))
+        began = placed(builder, values.product(initial, (AT, *letters)), (AT, *letters))
+        self.prefixes[name, after] = builder.emit("add", found, began)
+        return self.prefixes[name, after]
 
     def value(self, affine: Affine, nodes: dict[int, int]) -> int:
         """An affine value at all ticks: [T, shape]."""

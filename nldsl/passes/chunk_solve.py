@@ -1,7 +1,7 @@
 """The nodes of a recurrence for all ticks of a segment at once.
 
-A node u is what a tick writes; it depends on reads of the state, that is on the nodes of earlier ticks. With L the products
-of reads and writes (strictly lower triangular in time) and r what does not depend on nodes,
+A node u is what a tick writes; it depends on reads of the state, that is on the nodes of earlier ticks. With L the
+products of reads and writes (strictly lower triangular in time) and r what does not depend on nodes,
 
     u = r + L u        -->        u = (1 - L)^-1 r        r = offsets + f Z(start)
 
@@ -23,7 +23,7 @@ from nldsl.passes.chunk_values import AT, FROM, Values
 from nldsl.passes.contract import Letter, Operand, placed
 
 
-class NotTriangular(Exception):
+class NotTriangularError(Exception):
     """A node depends on nodes in a way that is not one system per tick pair."""
 
     def __init__(self, value: int, why: str) -> None:
@@ -119,16 +119,16 @@ class Solver:
     def _system(self, members: tuple[int, ...]) -> System:
         shapes = {self.rules.nodes[n].affine.shape for n in members}
         if len(shapes) > 1:
-            raise NotTriangular(self.rules.nodes[members[0]].value, "reads of different shapes feed one another")
+            raise NotTriangularError(self.rules.nodes[members[0]].value, "reads of different shapes feed one another")
         (shape,) = shapes
         return System(members, self.rules.sizes.letters(shape), shape)
 
     def _named(self, node: int, term: Term, system: System) -> Term:
         """A term with the system's letters; checks that it keeps lanes apart."""
-        mapping = {x: y for x, y in zip(term.out, system.letters) if x is not None and y is not None}
+        mapping = {x: y for x, y in zip(term.out, system.letters, strict=True) if x is not None and y is not None}
         inner = term.source is not None and (term.source.kind != "node" or term.source.key in system.nodes)
         if inner and len(mapping) != sum(y is not None for y in system.letters):
-            raise NotTriangular(self.rules.nodes[node].value, "a read is spread over more dims than it has")
+            raise NotTriangularError(self.rules.nodes[node].value, "a read is spread over more dims than it has")
         return substitute(term, mapping)
 
     def _block(self, terms: list[Term], n: int, m: int, system: System) -> list[Operand]:
@@ -148,14 +148,16 @@ class Solver:
                         continue
                     matched = self.reads.matched(term, write)
                     if matched.letters != system.letters:
-                        raise NotTriangular(self.rules.nodes[n].value, "reads of both sides of the state feed writes")
+                        raise NotTriangularError(
+                            self.rules.nodes[n].value, "reads of both sides of the state feed writes"
+                        )
                     operands, scale = self.reads.coupling(term, j, matched)
                     found.append(self.values.product(operands, out, scale))
         return found
 
     def _same_tick(self, term: Term, n: int, system: System) -> Operand:
         if term.letters != tuple(x for x in term.out):
-            raise NotTriangular(self.rules.nodes[n].value, "a write of the same tick is read across its dims")
+            raise NotTriangularError(self.rules.nodes[n].value, "a write of the same tick is read across its dims")
         builder = self.builder
         operands = [self.values.factor(f) for f in term.factors]
         out: tuple[Letter, ...] = (AT, *(x for x in system.letters if x is not None))
@@ -163,9 +165,7 @@ class Solver:
         unit = builder.emit("one_hot", builder.emit("iota", n=TICKS), n=TICKS)
         return self.values.product([weight, Operand(unit, (AT, FROM))], (AT, FROM, *out[1:]))
 
-    def _matrix(
-        self, blocks: dict[tuple[int, int], list[Operand]], system: System, lanes: tuple[int, ...]
-    ) -> int:
+    def _matrix(self, blocks: dict[tuple[int, int], list[Operand]], system: System, lanes: tuple[int, ...]) -> int:
         """1 - L as [T * W, T * W] (ticks outside, nodes inside), lanes in front; only its lower part is used."""
         builder, count = self.builder, len(system.nodes)
         order: tuple[Letter, ...] = (*lanes, AT, FROM)
@@ -227,14 +227,15 @@ class Solver:
         self.solves += 1
         right_side = columns[0] if len(columns) == 1 else builder.emit("concat", *columns, dim=1)
         solved = builder.emit("solve_triangular", matrix, right_side, lower=True, unit=True)
-        parts, at = [], 0
+        parts: list[int] = []
+        at: Dim = 0
         for width in widths:
             parts.append(builder.emit("slice", solved, dim=1, start=at, stop=at + width))
             at = at + width
         total: dict[int, int] = {}
         if len(parts) > len(sides):
             total = self._unstacked(system, parts[0], system.shape)
-        for (j, lanes), part in zip(sides, parts[len(parts) - len(sides) :]):
+        for (j, lanes), part in zip(sides, parts[len(parts) - len(sides) :], strict=True):
             for n, rows in self._unstacked(system, part, self._side_shape(j, lanes)).items():
                 found = self._applied(rows, j, lanes, system)
                 total[n] = builder.emit("add", total[n], found) if n in total else found
@@ -242,7 +243,7 @@ class Solver:
 
     def _side_shape(self, j: str, lanes: Letters) -> tuple[Dim, ...]:
         shape = self.values.program.state(j).type.shape
-        return tuple(s for s, x in zip(shape, lanes) if x is None and s != 1)
+        return tuple(s for s, x in zip(shape, lanes, strict=True) if x is None and s != 1)
 
     def _applied(self, rows: int, j: str, lanes: Letters, system: System) -> int:
         """[T, summed dims] times the state at the beginning, of which ``lanes`` are the other dims: [T, shape]."""
@@ -294,7 +295,7 @@ class Solver:
         builder.axes.extend(a for a in axes if a not in builder.axes)
         rest = tuple(x for x in system.letters if x not in lanes)
         sizes = tuple(self.rules.sizes.of[x] for x in lanes)
-        shape = tuple(s for s, x in zip(system.shape, system.letters) if x in rest)
+        shape = tuple(s for s, x in zip(system.shape, system.letters, strict=True) if x in rest)
         for axis in axes:
             matrix = builder.emit("spread", matrix, axis=axis)
         moved = {}
@@ -309,7 +310,7 @@ class Solver:
         found = {}
         for n, part in self._unstacked(inner, solved, shape).items():
             value = part
-            for axis, size in zip(reversed(axes), reversed(sizes)):
+            for axis, size in zip(reversed(axes), reversed(sizes), strict=True):
                 value = builder.emit("collect", value, axis=axis, size=size)
             found[n] = placed(builder, Operand(value, (*lanes, AT, *rest)), (AT, *system.letters))
         return found
@@ -320,4 +321,4 @@ class Solver:
 
 
 def _summed(letters: Letters, lanes: Letters) -> tuple[int, ...]:
-    return tuple(x for x, lane in zip(letters, lanes) if x is not None and lane is None)
+    return tuple(x for x, lane in zip(letters, lanes, strict=True) if x is not None and lane is None)

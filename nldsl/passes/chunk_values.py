@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nldsl.dims import Dim
-from nldsl.ir import ops
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import TICKS
 from nldsl.ir.program import Instr
@@ -138,11 +137,5 @@ class Values:
         """Whether a value of the segment's body needs states or anchors."""
         if value not in self.carried:
             instr = self.builder.instrs[value]
-            self.carried[value] = instr.op in ("state", "anchor") or any(
-                self.depends_on_carry(a) for a in instr.args
-            )
+            self.carried[value] = instr.op in ("state", "anchor") or any(self.depends_on_carry(a) for a in instr.args)
         return self.carried[value]
-
-
-def is_leaf(instr: Instr) -> bool:
-    return instr.op in ops.LEAVES or instr.op == "given"

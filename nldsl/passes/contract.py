@@ -1,4 +1,4 @@
-"""Products and contractions of several tensors whose dims are named by letters, as binary operations in a good order."""
+"""Products and contractions of tensors whose dims are named by letters, as binary operations in a good order."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ class Operand:
     letters: tuple[Letter | None, ...]
 
 
-def contract(
-    builder: Builder, operands: Sequence[Operand], out: tuple[Letter, ...], scale: float = 1.0
-) -> Operand:
+def contract(builder: Builder, operands: Sequence[Operand], out: tuple[Letter, ...], scale: float = 1.0) -> Operand:
     """The product of the operands summed over the letters that are not in ``out``.
 
     The letters of the result are those of ``out`` that some operand has, in that order.
@@ -31,7 +29,9 @@ def contract(
     sizes: dict[Letter, Dim] = {}
     left = []
     for operand in operands:
-        sizes.update((x, s) for x, s in zip(operand.letters, builder.type(operand.value).shape) if x is not None)
+        sizes.update(
+            (x, s) for x, s in zip(operand.letters, builder.type(operand.value).shape, strict=True) if x is not None
+        )
         left.append(_squeezed(builder, operand))
     if not left:
         return Operand(builder.const(float(scale)), ())
@@ -39,13 +39,14 @@ def contract(
         i, j = _best(left, out, sizes)
         rest = [o for n, o in enumerate(left) if n not in (i, j)]
         kept = _needed(rest, out)
-        left = [*rest, _pair(builder, left[i], left[j], kept, sizes)]
+        left = [*rest, _pair(builder, left[i], left[j], kept)]
     (result,) = left
     result = arranged(builder, result, tuple(x for x in out if x in result.letters))
     return Operand(scaled(builder, result.value, scale), result.letters)
 
 
 def scaled(builder: Builder, value: int, scale: float) -> int:
+    """``scale`` times the value."""
     if scale == 1.0:
         return value
     return builder.emit("neg", value) if scale == -1.0 else builder.emit("mul", value, builder.const(float(scale)))
@@ -55,7 +56,7 @@ def arranged(builder: Builder, operand: Operand, letters: tuple[Letter, ...]) ->
     """The operand with just these letters in this order; others are summed over."""
     if operand.letters == letters:
         return operand
-    name = dict(zip(dict.fromkeys(operand.letters), ascii_letters))
+    name = dict(zip(dict.fromkeys(operand.letters), ascii_letters, strict=False))
     spec = "".join(name[x] for x in operand.letters) + "->" + "".join(name[x] for x in letters)
     return Operand(builder.emit("einsum", operand.value, spec=spec), letters)
 
@@ -64,8 +65,8 @@ def placed(builder: Builder, operand: Operand, letters: tuple[Letter | None, ...
     """The operand as a tensor with one dim for each of ``letters``; size 1 where it has no such dim."""
     own = tuple(x for x in letters if x in operand.letters and x is not None)
     operand = arranged(builder, _squeezed(builder, operand), own)
-    sizes = dict(zip(operand.letters, builder.type(operand.value).shape))
-    shape = tuple(sizes[x] if x in sizes else 1 for x in letters)
+    sizes = dict(zip(operand.letters, builder.type(operand.value).shape, strict=True))
+    shape = tuple(sizes.get(x, 1) for x in letters)
     if shape == builder.type(operand.value).shape:
         return operand.value
     return builder.emit("reshape", operand.value, shape=shape)
@@ -75,7 +76,7 @@ def _squeezed(builder: Builder, operand: Operand) -> Operand:
     if None not in operand.letters:
         return operand
     shape = builder.type(operand.value).shape
-    kept = tuple(s for s, x in zip(shape, operand.letters) if x is not None)
+    kept = tuple(s for s, x in zip(shape, operand.letters, strict=True) if x is not None)
     value = builder.emit("reshape", operand.value, shape=kept)
     return Operand(value, tuple(x for x in operand.letters if x is not None))
 
@@ -105,14 +106,14 @@ def _best(operands: list[Operand], out: tuple[Letter, ...], sizes: dict[Letter, 
     return found
 
 
-def _pair(builder: Builder, a: Operand, b: Operand, kept: set[Letter], sizes: dict[Letter, Dim]) -> Operand:
+def _pair(builder: Builder, a: Operand, b: Operand, kept: set[Letter]) -> Operand:
     union = tuple(dict.fromkeys((*a.letters, *b.letters)))
     plain = len(set(a.letters)) == len(a.letters) and len(set(b.letters)) == len(b.letters)
     if plain and all(x in kept for x in union):
         order = _merged(a.letters, b.letters)
         return Operand(builder.emit("mul", placed(builder, a, order), placed(builder, b, order)), order)
     result = tuple(x for x in union if x in kept)
-    name = dict(zip(union, ascii_letters))
+    name = dict(zip(union, ascii_letters, strict=False))
     spec = ",".join("".join(name[x] for x in o.letters) for o in (a, b)) + "->" + "".join(name[x] for x in result)
     return Operand(builder.emit("einsum", a.value, b.value, spec=spec), result)
 

@@ -32,8 +32,8 @@ class Refusal:
 class Recurrence:
     """``live``: states that change inside a segment; ``constant``: the others of the loop.
 
-    ``coefficients[i, j]``: the terms (source i) of state j; ``writes[j]``: the other terms. ``abstract`` holds what every
-    value of the loop is, a state's update read as ``after``; ``interior`` is the value of ``when`` inside a segment.
+    ``coefficients[i, j]``: the terms (source i) of state j; ``writes[j]``: the other terms. ``abstract`` holds what
+    every value of the loop is, a state's update read as ``after``; ``interior`` is the value of ``when`` inside it.
     """
 
     program: Program

@@ -1,0 +1,99 @@
+"""Which loops become loops over segments, and how long a segment is.
+
+    Schedule with Scan  -->  Schedule with ChunkLoop where that is possible and worth it, and a note on each loop
+
+The length is 64, less where the tensors of a segment would be large, and never matters to the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nldsl.dims import Dim, substitute
+from nldsl.ir.chunk import TICKS, ChunkLoop
+from nldsl.ir.program import Program
+from nldsl.ir.schedule import Phase, Scan, Schedule
+from nldsl.passes.chunk import chunk_scan
+from nldsl.passes.recurrence import Refusal
+from nldsl.source import NO_SPAN, Span
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """``enabled``: off keeps every loop sequential. ``size``: a length for all loops instead of the chosen one.
+    ``longest``: the longest that is chosen. ``entries``: how large a tensor of one segment of one lane may become.
+    ``shortest``: loops whose clocks fire more often stay sequential."""
+
+    enabled: bool = True
+    size: int | None = None
+    longest: int = 64
+    shortest: int = 2
+    entries: int = 1 << 17
+
+
+@dataclass(frozen=True)
+class LoopNote:
+    """What became of a loop. ``kind`` is its class in words; ``why`` and ``span`` say what kept it sequential."""
+
+    states: tuple[str, ...]
+    kind: str
+    size: int = 1
+    why: str = ""
+    lift: str = ""
+    span: Span = NO_SPAN
+
+
+def chunk(schedule: Schedule, options: ChunkOptions) -> tuple[Schedule, tuple[LoopNote, ...]]:
+    """Every loop of a schedule in its best form."""
+    notes: list[LoopNote] = []
+
+    def converted(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        found: list[Phase] = []
+        for phase in phases:
+            if isinstance(phase, Scan):
+                phase, note = choose(schedule.program, phase, options)
+                notes.append(note)
+            found.append(phase)
+        return tuple(found)
+
+    result = replace(schedule, phases=converted(schedule.phases), loss_phases=converted(schedule.loss_phases))
+    return result, tuple(notes)
+
+
+def choose(program: Program, scan: Scan, options: ChunkOptions) -> tuple[Phase, LoopNote]:
+    """One loop in its best form."""
+    if not options.enabled:
+        return scan, LoopNote(scan.states, "sequential", why="chunking is switched off")
+    loop = chunk_scan(program, scan, options.size or options.longest)
+    if isinstance(loop, Refusal):
+        return scan, LoopNote(scan.states, "nonlinear", 1, loop.why, loop.lift, span(program, loop))
+    if options.size is not None:
+        return loop, LoopNote(scan.states, loop.kind, options.size)
+    shortest = min((c.period for c in loop.clocks), default=options.longest)
+    if shortest < options.shortest:
+        why = f"a clock of the loop fires every {shortest} tick{'s' if shortest > 1 else ''}"
+        return scan, LoopNote(scan.states, loop.kind, 1, why)
+    size = min(options.longest, shortest) if shortest < options.longest else options.longest
+    while size > 8 and largest(loop, size) > options.entries:
+        size //= 2
+    return replace(loop, size=size), LoopNote(scan.states, loop.kind, size)
+
+
+def span(program: Program, refusal: Refusal) -> Span:
+    """The place of what prevented the parallel form."""
+    if 0 <= refusal.value < len(program.body):
+        return program.body[refusal.value].span
+    return NO_SPAN
+
+
+def largest(loop: ChunkLoop, ticks: int) -> int:
+    """Entries of the largest tensor of a segment of that many ticks, for one lane of the mapped axes."""
+    return max((_entries(i.type.shape, ticks) for i in loop.body), default=0)
+
+
+def _entries(shape: tuple[Dim, ...], ticks: int) -> int:
+    total = 1
+    for size in shape:
+        known = substitute(size, {str(TICKS): ticks})
+        total *= known if isinstance(known, int) else 64
+    return total

@@ -1,0 +1,113 @@
+"""The class of a recurrence in words: what its decay is like, what it writes, what couples its states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.ir.ops import LEAVES
+from nldsl.passes.affine import Term
+from nldsl.passes.affine_rules import Node
+from nldsl.passes.recurrence import Recurrence
+
+LINEAR = frozenset(
+    "neg add sub mul div einsum sum reshape broadcast concat slice pad spread collect axis_sum cumsum when".split()
+)
+
+
+@dataclass(frozen=True)
+class RecurrenceClass:
+    """``decay``: none | scalar | key side | value side | elementwise. ``rank``: reads of the state that are written back
+    in each tick. ``stacked``: states in the largest group that feed one another. ``anchored``: none | linear | nonlinear.
+    """
+
+    decay: str
+    rank: int
+    stacked: int
+    anchored: str
+    slow: bool
+
+    def __str__(self) -> str:
+        name = {"none": "no decay", "scalar": "scalar decay", "elementwise": "elementwise decay"}.get(
+            self.decay, f"diagonal decay ({self.decay})"
+        )
+        if self.rank:
+            name += f" + rank {self.rank}"
+        if self.stacked > 1:
+            name = f"{self.stacked} stacked states, {name}"
+        if self.anchored != "none":
+            name = f"anchored {self.anchored}: {name}"
+        return f"held between slow updates: {name}" if self.slow else name
+
+
+def classify(recurrence: Recurrence) -> RecurrenceClass:
+    """The class of the whole loop, that of its worst state."""
+    decays = [_decay(recurrence, key, terms) for key, terms in recurrence.coefficients.items()]
+    order = ("none", "scalar", "key side", "value side", "elementwise")
+    decay = max(decays, key=order.index, default="none")
+    if {"key side", "value side"} <= set(decays):
+        decay = "elementwise"
+    used = {t.source.key for terms in recurrence.writes.values() for t in terms if t.source is not None}
+    rank = sum(isinstance(n, int) and _reads(recurrence, recurrence.rules.nodes[n], set()) for n in used)
+    return RecurrenceClass(decay, rank, _stacked(recurrence), _anchored(recurrence), not recurrence.live)
+
+
+def _decay(recurrence: Recurrence, key: tuple[str, str], terms: tuple[Term, ...]) -> str:
+    if key[0] == key[1] and all(not t.factors for t in terms):
+        return "none" if sum(t.scale for t in terms) == 1 else "scalar"
+    rank = len([x for x in terms[0].letters if x is not None])
+    letters = {x for t in terms for f in t.factors for x in f.letters if x in t.letters and x is not None}
+    if not letters:
+        return "scalar"
+    if len(letters) == rank and rank > 1:
+        return "elementwise"
+    last = {t.letters[-1] for t in terms}
+    return "key side" if letters <= last or rank == 1 else "value side"
+
+
+def _reads(recurrence: Recurrence, node: Node, seen: set[int]) -> bool:
+    """Whether a node depends on states."""
+    for term in node.affine.terms:
+        if term.source is None:
+            continue
+        if term.source.kind != "node":
+            return True
+        number = term.source.key
+        assert isinstance(number, int)
+        if number not in seen:
+            seen.add(number)
+            if _reads(recurrence, recurrence.rules.nodes[number], seen):
+                return True
+    return False
+
+
+def _stacked(recurrence: Recurrence) -> int:
+    """The number of states in the largest set joined by coefficients."""
+    best = 1
+    for state in recurrence.live:
+        found, stack = {state}, [state]
+        while stack:
+            at = stack.pop()
+            joined = {j if i == at else i for i, j in recurrence.coefficients if at in (i, j)}
+            stack += joined - found
+            found |= joined
+        best = max(best, len(found))
+    return best
+
+
+def _anchored(recurrence: Recurrence) -> str:
+    """Whether values at an anchor enter the loop, and through something that is not linear."""
+    body = recurrence.program.body
+    touched: set[int] = set()
+    found = "none"
+    for value in recurrence.scan.values:
+        instr = body[value]
+        own = instr.op in ("anchor", "state") and instr.attr("state") in recurrence.scan.states
+        if own and (instr.op == "anchor" or instr.attr("state") in recurrence.constant):
+            touched.add(value)
+            found = "linear" if found == "none" and instr.op == "anchor" else found
+        elif any(a in touched for a in instr.args):
+            touched.add(value)
+            products = instr.op in ("mul", "einsum", "div") and sum(a in touched for a in instr.args) > 1
+            if found != "none" and instr.op not in LEAVES and (instr.op not in LINEAR or products):
+                found = "nonlinear"
+    return found
