@@ -12,9 +12,10 @@ from nldsl.semantics.dispatch import evaluate, evaluates, execute
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import bind_argument, check_result
 from nldsl.semantics.spelling import closest
+from nldsl.semantics.states import allocate_like
 from nldsl.semantics.streams import reduce_comprehension
 from nldsl.semantics.tensors import map_groups, rvalue, to_tensor
-from nldsl.semantics.units import allocate_like, apply_block, block_inputs, instantiate, template_name
+from nldsl.semantics.units import apply_block, block_inputs, instantiate, template_name
 from nldsl.semantics.values import (
     POISON,
     BoundMethod,
