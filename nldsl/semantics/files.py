@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nldsl.diagnostics.diagnostic import DiagnosticBag
 from nldsl.frontend import ast
 from nldsl.limits import Limits
+from nldsl.semantics import assemble  # noqa: F401  (registers the handlers that evaluate constants)
 from nldsl.semantics.builtins import make_builtins
 from nldsl.semantics.context import Context, TooMuch
 from nldsl.semantics.dispatch import evaluate
