@@ -50,9 +50,9 @@ class Writer:
         if value in scope.env:
             return
         expr = self.expression(instr)
-        if instr.op != "const" and not expr.text.isidentifier() and not self._in_place(value, instr, expr):
+        if not expr.is_literal and not expr.text.isidentifier() and not self._in_place(value, instr, expr):
             scope.place(instr.span)
-            expr = scope.bind(expr, self.hint(instr))
+            expr = scope.bind(expr, self.name_of(value))
         scope.env[value] = expr
 
     def expression(self, instr: Instr) -> Expr:
@@ -68,6 +68,11 @@ class Writer:
 
     def hint(self, instr: Instr) -> str:
         return instr.name or HINTS.get(instr.op) or ("mask" if instr.op in COMPARISONS else "x")
+
+    def name_of(self, value: int) -> str:
+        """What to call a value: after what the program does with it, or says it is."""
+        known = self.scope.layout.roles if self.body is self.scope.layout.program.body else {}
+        return known.get(value) or self.hint(self.body[value])
 
     def _in_place(self, value: int, instr: Instr, expr: Expr) -> bool:
         return self.uses[value] == 1 and instr.op in IN_PLACE and not instr.name and len(expr.text) <= SHORT
@@ -153,7 +158,7 @@ def _write_block(writer: Writer, clock: Clock, group: Group) -> None:
         new, old = (scope.env[a] for a in instr.args)
         axes = scope.layout.order((*new.type.axes, *old.type.axes))
         out = Type(instr.type.shape, axes, instr.type.kind)
-        name = scope.names.new(writer.hint(instr))
+        name = scope.names.new(writer.name_of(value))
         scope.code = outside
         scope.last_place = place
         held = scope.stretched(old, out)

@@ -114,9 +114,11 @@ def _unpack_leaves(scope: Scope, program: Program, values: set[int], at_once: bo
         found = leaves.get(("param", param.name), [])
         if found or param.name in initial:
             scope.env.update(dict.fromkeys(found, _unpack(scope, "params", param.name, param.type)))
+    read = {name for op, name in leaves if op == "input"}
     for item in program.inputs:
         found = leaves.get(("input", item.name), [])
-        if found:
+        if found or not read:  # one is there in any case: it says how many ticks there are
+            read.add(item.name)
             type = scope.layout.with_axis(item.type, TIME) if at_once else item.type
             scope.env.update(dict.fromkeys(found, _unpack(scope, "inputs", item.name, type)))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from nldsl.backends.torch.names import short_names
 from nldsl.backends.torch.target_ast import ATOM, Expr, tuple_of
 from nldsl.dims import Dim
 from nldsl.ir.program import Program
@@ -18,6 +20,16 @@ class Layout:
     """The axes of a program. ``batch`` and ``time`` have their sizes in the variables ``B`` and ``T``."""
 
     program: Program
+
+    @cached_property
+    def roles(self) -> dict[int, str]:
+        """Names for values after what becomes of them: the new value of a state, an output, a loss."""
+        program = self.program
+        states = short_names([s.name for s in program.states])
+        found = {value: "loss" for _, value in program.losses}
+        found |= {value: name for name, value in (*program.probes, *program.outputs)}
+        found |= {value: states[name] for name, value in program.updates}
+        return {value: program.body[value].name or name for value, name in found.items()}
 
     def order(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return axis_order(names, self.program.axis_names())

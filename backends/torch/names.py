@@ -36,7 +36,8 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
             children.setdefault((parts[-1], *parts[:i]), set()).add(part)
     short = {}
     for name, parts in split.items():
-        kept = [len(children[(parts[-1], *parts[:i])]) > 1 for i in range(len(parts) - 1)]
+        before = [(parts[-1], *parts[:i]) for i in range(len(parts) - 1)]
+        kept = [len(children[path]) > 1 for path in before]
         for i, part in enumerate(parts[:-1]):
             if part.isdigit() and kept[i] and i:
                 kept[i - 1] = True

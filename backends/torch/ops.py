@@ -219,6 +219,12 @@ def _take(scope: Scope, _: Instr, args: list[Expr], out: Type) -> Expr:
 def _scatter_add(scope: Scope, _: Instr, args: list[Expr], out: Type) -> Expr:
     rows, index = scope.tensor(args[0]), scope.tensor(args[1])
     picks, rest = len(index.type.shape), len(rows.type.shape) - len(index.type.shape)
+    if not picks and not rest:
+        row = _column(args[0], out)
+        hot = _column(
+            Expr(f"F.one_hot({index.text}, {scope.dim(out.shape[0])})", Type(out.shape, index.type.axes)), out
+        )
+        return Expr(f"{row} * {hot}.to({scope.need('dtype')})", out, MUL)
     flat = scope.sizes(Type((), out.axes))
     count, width = scope.dim(ops.product(index.type.shape)), scope.dim(ops.product(out.shape[1:]))
     values = scope.stretched(rows, Type(rows.type.shape, out.axes)).at(ATOM)
@@ -232,6 +238,14 @@ def _scatter_add(scope: Scope, _: Instr, args: list[Expr], out: Type) -> Expr:
     if rest != 1:
         text += f".reshape({', '.join(scope.sizes(out))})"
     return Expr(text, out)
+
+
+def _column(expr: Expr, out: Type) -> str:
+    """A scalar or vector per lane, lined up with a vector per lane."""
+    if expr.is_literal or expr.type.shape:
+        return _view(expr, out, ATOM)
+    spread = Expr(f"{expr.at(ATOM)}[..., None]", Type((1,), expr.type.axes))
+    return _view(spread, out, ATOM)
 
 
 def _one_hot(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:

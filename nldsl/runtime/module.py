@@ -16,6 +16,7 @@ from nldsl.runtime.inputs import InputError, Streams, Tensors, streams_of
 from nldsl.runtime.state import State
 
 TICK = "@tick"
+LIKE = "@like"
 Results = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]
 
 
@@ -58,6 +59,9 @@ class Module(nn.Module):
         self._carried: Tensors = {}
         self._never = tuple(s.name for s in program.states if s.reset.kind == "never")
         self._never_keys = self._never + tuple(anchor_key(s, p) for s, p in anchors(program) if s in self._never)
+        # an empty tensor that follows `.to()`: a program may have no parameter that says dtype and device
+        self._buffers[LIKE] = torch.empty(0)
+        self._non_persistent_buffers_set.add(LIKE)
         self._places: dict[str, tuple[nn.Module, str]] = {}
         for declared in program.params:
             value = torch.as_tensor(values[declared.name]).to(torch.get_default_dtype())
@@ -95,7 +99,7 @@ class Module(nn.Module):
             raise InputError(f"`{self.program.name}` has nothing to minimize")
         given = self.streams.bind(args, named)
         self._shift(given, targets)
-        inputs = self.streams.check(given, (), True, self._dtype(given))
+        inputs = self.streams.check(given, (), True, self._like.dtype)
         start = self._begin(inputs, state)
         if start.pending:
             raise InputError("a state with a pending tick cannot go on in `loss`: give the whole sequence")
@@ -168,7 +172,7 @@ class Module(nn.Module):
     ) -> State:
         """The state at the beginning of a sequence."""
         params = self._params()
-        example = next((p for p in params.values()), torch.empty(0))
+        example = self._like
         return _from_emitted(
             self.emitted.init_state(params, batch_size, dtype or example.dtype, device or example.device)
         )
@@ -210,9 +214,7 @@ class Module(nn.Module):
             return State.of(state)
         declared = next((d for d in self.program.inputs if d.name in inputs and BATCH in d.type.axes), None)
         batch = inputs[declared.name].shape[0] if declared else 1
-        example = next((x for x in inputs.values()), None)
-        dtype, device = self._dtype(inputs), next((p.device for p in self._params().values()), None)
-        start = self.init_state(batch, dtype, device or (example.device if example is not None else None))
+        start = self.init_state(batch)
         for name, tensor in self._carried.items():
             if tensor.shape != start.states[name].shape:
                 raise InputError(
@@ -227,13 +229,16 @@ class Module(nn.Module):
     def _params(self) -> Tensors:
         return {name: owner._parameters[key] for name, (owner, key) in self._places.items()}  # type: ignore[misc]
 
-    def _dtype(self, inputs: Mapping[str, Any]) -> torch.dtype:
-        tensors = [*self._params().values(), *(x for x in inputs.values() if isinstance(x, torch.Tensor))]
-        return next((x.dtype for x in tensors if x.is_floating_point()), torch.get_default_dtype())
+    @property
+    def _like(self) -> torch.Tensor:
+        """A tensor of the module's dtype on its device."""
+        like = self._buffers[LIKE]
+        assert like is not None
+        return like
 
     def _check(self, args: Any, named: Mapping[str, Any], time: bool) -> Tensors:
         given = self.streams.bind(args, named)
-        return self.streams.check(given, self.emitted.loss_inputs, time, self._dtype(given))
+        return self.streams.check(given, self.emitted.loss_inputs, time, self._like.dtype)
 
     def _checked(self, results: Results) -> tuple[Tensors, Tensors, Tensors, State]:
         outputs, losses, probes, state = results
