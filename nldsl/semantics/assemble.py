@@ -166,11 +166,14 @@ def _memory_root(ctx: Context, root: Instance, decl: ast.Unit, generic: bool) ->
 def _call_on_inputs(ctx: Context, root: Instance, method: ast.Method, prefix: str, generic: bool) -> Value:
     inner = root.scope.child(root)
     arguments: list[tuple[str | None, Any, Span]] = []
+    shapes: dict[str, tuple[tuple[Dim, ...], str]] = {}
     for param in method.params:
-        if not isinstance(param.type, ast.TensorType) or param.type.any_shape:
+        if isinstance(param.type, ast.LikeType) and param.type.name in shapes:
+            shape, kind = shapes[param.type.name]
+        elif not isinstance(param.type, ast.TensorType) or param.type.any_shape:
             if param.default is not None and not isinstance(param.type, ast.LikeType) and param.type is not None:
                 continue
-            shape: tuple[Dim, ...] = (3, 2) if generic else ()
+            shape, kind = (3, 2) if generic else (), "real"
             if not generic:
                 return ctx.error(
                     "NL0302",
@@ -178,7 +181,6 @@ def _call_on_inputs(ctx: Context, root: Instance, method: ast.Method, prefix: st
                     f"the shape of `{param.name}` is not known here",
                     hints=("write it: `k: [dk]`",),
                 )
-            kind = "real"
             if isinstance(param.type, ast.NamedType):
                 arguments.append((param.name, symbolic(param), param.span))
                 continue
@@ -192,6 +194,7 @@ def _call_on_inputs(ctx: Context, root: Instance, method: ast.Method, prefix: st
             if found is None:
                 return None
             shape, kind = found, "int" if param.type.integer else "real"
+        shapes[param.name] = shape, kind
         holder = Scope()
         add_input(ctx, holder, f"{prefix}{param.name}", shape, kind, param.span)
         binding = holder.find(f"{prefix}{param.name}")
