@@ -7,7 +7,7 @@ factors, then common matrices next to the state, then the sum that remains.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nldsl.explain.product import chain, times, transpose
 from nldsl.explain.terms import (
@@ -26,6 +26,8 @@ from nldsl.explain.terms import (
     scaled,
     word,
 )
+
+_MOST_PIECES = 3  # more of them multiplied out are harder to read than the steps one after the other
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,7 @@ class _Expansion:
         result = self.pieces(middle)
         if result is None:
             return None
-        if any(p.flipped for p in result[0]):
-            return None
-        found = [_Piece(p.coefficient, p.scalars, (*left, *p.left), (*p.right, *right)) for p in result[0]]
+        found = [replace(p, left=(*left, *p.left), right=(*p.right, *right)) for p in result[0]]
         rest = result[1].terms if isinstance(result[1], Sum) else (result[1],)
         products = [chain(*left, r, *right) for r in rest if not (isinstance(r, Num) and r.value == 0)]
         shape = chain(*left, middle, *right).shape
@@ -124,14 +124,18 @@ class _Expansion:
         result = self.pieces(term.of)
         if result is None:
             return None
-        found = []
-        for p in result[0]:
-            if len(term.of.shape) != 1 or not p.left or not p.flipped:
-                return None
-            left = tuple(transpose(f) for f in reversed(p.right))
-            right = tuple(transpose(f) for f in reversed(p.left))
-            found.append(_Piece(p.coefficient, p.scalars, left, right))
-        return found, transpose(result[1])
+        found = [
+            _Piece(
+                p.coefficient,
+                p.scalars,
+                tuple(transpose(f) for f in reversed(p.right)),
+                tuple(transpose(f) for f in reversed(p.left)),
+                not p.flipped,
+            )
+            for p in result[0]
+        ]
+        rest = [transpose(t) for t in (result[1].terms if isinstance(result[1], Sum) else (result[1],))]
+        return found, add(*rest)
 
 
 def _scaled_sum(coefficient: Number, scalars: tuple[Term, ...], term: Term) -> Term:
@@ -141,10 +145,13 @@ def _scaled_sum(coefficient: Number, scalars: tuple[Term, ...], term: Term) -> T
     return times(factor, term)
 
 
-def transition(state: Sym, update: Term, definitions: Mapping[Sym, Term]) -> Term | None:
-    """The update with the state written once; None if it is not linear in the state, or already is like that."""
+def transition(state: Sym, update: Term, definitions: Mapping[Sym, Term]) -> tuple[Term, Term] | None:
+    """An update as the state between what it is multiplied with, written once, and the rest.
+
+    None if it is not linear in the state, or if it already looks like that.
+    """
     result = _Expansion(state, definitions).pieces(update)
-    if result is None or len(result[0]) < 2 or any(p.flipped for p in result[0]):
+    if result is None or not 2 <= len(result[0]) <= _MOST_PIECES or any(p.flipped for p in result[0]):
         return None
     found, rest = result
     right_sided = all(p.left == found[0].left for p in found)
@@ -168,8 +175,15 @@ def transition(state: Sym, update: Term, definitions: Mapping[Sym, Term]) -> Ter
     if right_sided:
         product = chain(*found[0].left, state, *factors)
     else:
-        product = chain(*(transpose(f) for f in reversed(factors)), state, *found[0].right)
-    return add(times(scaled(1, tuple(common), None), product), rest)
+        product = chain(*(_flipped(f) for f in reversed(factors)), state, *found[0].right)
+    return times(scaled(1, tuple(common), None), product), rest
+
+
+def _flipped(term: Term) -> Term:
+    """The transpose, taken inside of sums."""
+    if isinstance(term, Sum):
+        return add(*(_flipped(t) for t in term.terms))
+    return term if isinstance(term, Sym) and term.kind == "word" else transpose(term)
 
 
 def _common_prefix(sides: list[tuple[Term, ...]]) -> tuple[Term, ...]:

@@ -68,7 +68,14 @@ class LatexPrinter(Printer):
 
     def symbol(self, sym: Sym) -> str:
         if sym.kind == "word":
+            if sym.name == "…":
+                return r"\cdots"
             return sym.name if len(sym.name) == 1 else rf"\text{{{escape(sym.name)}}}"
+        head, bracket, argument = sym.name.partition("(")
+        if bracket:
+            names = [name_parts(a.strip()) for a in argument.rstrip(")").split(",")]
+            given = ", ".join(f"{base}_{{{','.join([*index, 't'])}}}" for base, index in names)
+            return rf"\mathrm{{{escape(head)}}}({given})"
         base, index = name_parts(sym.name)
         if sym.kind == "anchor":
             index.append(r"\xi" if self.anchors <= 1 else rf"\xi({sym.period})")

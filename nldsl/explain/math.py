@@ -9,14 +9,17 @@ from nldsl.explain.affine import transition
 from nldsl.explain.hidden import accumulations
 from nldsl.explain.latex import LatexPrinter
 from nldsl.explain.reader import Reader
+from nldsl.explain.rewrite import occurrences
 from nldsl.explain.scope import dependent, frontier, readings
 from nldsl.explain.settle import Line
-from nldsl.explain.terms import Call, Sym, Term, subterms
+from nldsl.explain.terms import Call, Sym, Term, add, subterms, word
 from nldsl.explain.text import TextPrinter
 from nldsl.ir.program import Program
 
+_LONGEST_REST = 12  # of what a transition form repeats from the update
+_DOTS = word("…")
 _MOST_READINGS = 8
-_LONGEST_WHERE = 40  # names in the definition of something a memory is given; a longer one is a network of its own
+_LONGEST_WHERE = 24  # names in the definition of something a memory is given; a longer one is a network of its own
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,19 @@ class Math:
         return _symbols(self.lines, "anchor")
 
 
-def equations(program: Program, states: Sequence[str], read: bool = True) -> Math:
-    """The mathematics of some states of a derived program."""
+def equations(program: Program, states: Sequence[str], read: str = "outputs") -> Math:
+    """The mathematics of some states of a derived program.
+
+    ``read``: the program's ``outputs``, the first ``names`` for what is read of the states, or ``nothing``.
+    """
     own = dependent(program.body, states)
     updates = [(name, value) for name, value in program.updates if name in states]
-    results = [(name, value) for name, value in program.outputs if value in own]
-    values = [("output", name, value) for name, value in results] if read else []
-    if read and not values:
+    results = [(name, value) for name, value in program.outputs if value in own or not states]
+    values = [("output", name, value) for name, value in results] if read == "outputs" else []
+    if read == "names":
+        outputs = {value: name for name, value in program.outputs}
         found = readings(program, states)[:_MOST_READINGS]
-        values = [("output", program.body[v].name, v) for v in found]
+        values = [("output", outputs.get(v) or program.body[v].name or "read", v) for v in found]
     roots = [v for _, v in updates] + [v for _, _, v in values]
     given = frontier(program.body, roots, own | set(accumulations(program)) | {v for _, _, v in values})
     reader = Reader(program, {v: program.body[v].name for v in given})
@@ -53,9 +60,19 @@ def equations(program: Program, states: Sequence[str], read: bool = True) -> Mat
             transition(replace(line.target, kind="state"), line.value, definitions) if line.kind == "update" else None
         )
         if form is not None:
-            found_forms.append((line.target, form))
-    where = _where(program, given, reader)
+            product, rest = form
+            found_forms.append((line.target, add(product, rest if rest.weight <= _LONGEST_REST else _DOTS)))
+    where = _where(program, given, reader, lines) if given else ()
     return Math(tuple(lines), tuple(found_forms), where, tuple(_notes(lines, reader)))
+
+
+def loss_math(program: Program) -> Math:
+    """What is minimized, in terms of the names of the program."""
+    values = [("output", f"loss at {level}", value) for level, value in program.losses]
+    border = set(accumulations(program)) | {value for _, _, value in values}
+    given = frontier(program.body, [value for _, _, value in values], border)
+    reader = Reader(program, {v: program.body[v].name for v in given})
+    return Math(tuple(reader.equations((), _distinct(values))))
 
 
 def _distinct(values: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
@@ -68,17 +85,25 @@ def _distinct(values: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
     return named
 
 
-def _where(program: Program, given: list[int], memory: Reader) -> tuple[Line, ...]:
-    """One line for each value a memory is given, in terms of the next names outside."""
-    if not given:
-        return ()
+def _where(program: Program, given: list[int], memory: Reader, lines: list[Line]) -> tuple[Line, ...]:
+    """One line for each value a memory is given, in terms of the next names outside, and the lines those need."""
     body = program.body
-    further = frontier(body, [a for v in given for a in body[v].args], set(accumulations(program)))
-    known = {v: body[v].name for v in further if v not in given}
-    reader = Reader(program, {**{v: memory.known[v] for v in given}, **known})
-    lines = reader.equations([], [("where", memory.known[v], v) for v in given])
-    wanted = [line for line in lines if line.kind == "where"]
-    return tuple(line for line in wanted if line.value.weight <= _LONGEST_WHERE)
+    hints = {body[v].name for v in given}
+    named_again = {v for v, instr in enumerate(body) if instr.name in hints}  # an earlier value of the same name
+    border = set(accumulations(program)) | named_again
+    behind = frontier(body, [a for v in given for a in body[v].args], border)
+    known = {v: body[v].name for v in behind}
+    known |= {line.number: line.target.name for line in lines if line.kind == "let" and line.whole}
+    known |= {v: memory.known[v] for v in given}
+    reader = Reader(program, known, memory)
+    found = reader.equations([], [("where", memory.known[v], v) for v in given])
+    kept = [line for line in found if line.kind == "where" and line.value.weight <= _LONGEST_WHERE]
+    while True:
+        used = occurrences([line.value for line in kept])
+        more = [line for line in found if line.kind == "let" and line not in kept and line.target in used]
+        if not more:
+            return tuple(sorted(kept, key=lambda line: line.number))
+        kept += more
 
 
 def _symbols(lines: Iterable[Line], kind: str) -> list[Sym]:

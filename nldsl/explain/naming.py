@@ -7,9 +7,16 @@ from collections.abc import Iterable
 from nldsl.explain.terms import Chain, Contraction, Norm2, Product, Sum, Term
 
 
-def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Each path by its shortest ending that no other path has: ``layers.0.memory.S`` becomes ``S`` or ``memory.S``."""
-    known = list(dict.fromkeys(paths))
+def short_names(paths: Iterable[str], first: Iterable[str] = ()) -> dict[str, str]:
+    """Each path by its shortest ending that no other path has: ``layers.0.memory.S`` becomes ``S`` or ``memory.S``.
+
+    The paths in ``first`` are told apart from one another only; the others keep clear of their names.
+    """
+    short: dict[str, str] = _shortest(list(dict.fromkeys(first)), set())
+    return short | _shortest([p for p in dict.fromkeys(paths) if p not in short], set(short.values()))
+
+
+def _shortest(known: list[str], taken: set[str]) -> dict[str, str]:
     short: dict[str, str] = {}
     for path in known:
         parts = path.split(".")
@@ -18,7 +25,7 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
             if ending[0].isdigit() and count < len(parts):
                 continue
             clash = any(p != path and (p == ending or p.endswith("." + ending)) for p in known)
-            if not clash or count == len(parts):
+            if (not clash and ending not in taken) or count == len(parts):
                 short[path] = ending
                 break
     return short
@@ -29,6 +36,13 @@ class Names:
 
     def __init__(self, taken: Iterable[str]) -> None:
         self._taken = set(taken)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._taken
+
+    def take(self, others: Names) -> None:
+        """Keep clear of the names that others have handed out."""
+        self._taken |= others._taken
 
     def primed(self, state: str) -> str:
         """A name for a value of a state between its value before and after the tick."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from nldsl.explain.product import chain, contract, divide, times
+from nldsl.explain.product import chain, contract, divide, inner, times
 from nldsl.explain.terms import (
     Call,
     Cases,
@@ -17,6 +19,8 @@ from nldsl.explain.terms import (
     Num,
     Part,
     Power,
+    Product,
+    Shape,
     Sym,
     Term,
     add,
@@ -80,8 +84,7 @@ def _total(core: Term) -> Term:
         entries = product(core.shape)
         return Num((), core.value * entries) if isinstance(entries, int) else Call((), "sum", (core,))
     if isinstance(core, Hadamard) and len(core.factors) == 2:
-        left, right = core.factors
-        return Call((), "inner", (left, right))
+        return inner(*core.factors)
     return Call((), "sum", (core,))
 
 
@@ -101,10 +104,15 @@ def _reshape(instr: Instr, args: list[Term]) -> Term:
         return scaled(coefficient, scalars, core.args[0])
     if old == shape:
         return term
+    if isinstance(core, Part) and old == (1, *shape) and core.index.partition(",")[0].count(":") == 1:
+        first, comma, rest = core.index.partition(",")
+        return scaled(coefficient, scalars, replace(core, shape=shape, index=first.partition(":")[0] + comma + rest))
     if len(old) == 1 and shape == (*old, 1):
         return scaled(coefficient, scalars, Call(shape, "column", (core,)))
     if len(old) == 1 and shape == (1, *old):
         return scaled(coefficient, scalars, Call(shape, "row", (core,)))
+    if shape == () and isinstance(core, Part) and old == (1,):
+        return scaled(coefficient, (*scalars, replace(core, shape=())), None)
     if all(d == 1 for d in old) and shape == ():
         return scaled(coefficient, (*scalars, Part((), core, ", ".join("0" for _ in old))), None)
     return scaled(coefficient, scalars, Call(shape, "reshape", (core,), (_shown(shape),)))
@@ -150,16 +158,47 @@ def _when(instr: Instr, args: list[Term]) -> Term:
     return Cases(instr.type.shape, ((word(str(instr.attr("clock"))), new), (word("otherwise"), old)))
 
 
+def over_time(shape: Shape, function: str, of: Term, options: tuple[str, ...]) -> Term:
+    """A function of a stream; ``prev(prev(x))`` is ``prev(x, 2)``."""
+    if function == "prev":
+        inner = isinstance(of, Call) and of.function == "prev"
+        return _past(of.args[0], int((*of.options, "1")[0]) + 1) if inner and isinstance(of, Call) else _past(of, 1)
+    return Call(shape, function, (of,), options)
+
+
+def _past(term: Term, ticks: int) -> Term:
+    if ticks == 0:
+        return term
+    return Call(term.shape, "prev", (term,), (str(ticks),) if ticks > 1 else ())
+
+
+def _row_of(term: Term) -> Term | None:
+    """What a tensor of one row holds."""
+    if isinstance(term, Call) and term.function == "row":
+        return term.args[0]
+    if isinstance(term, Product) and isinstance(term.core, Num) and term.core.shape == (1,):
+        return scaled(term.coefficient, term.scalars, None)
+    if isinstance(term, Call) and term.function == "reshape" and term.shape == (1, *term.args[0].shape):
+        return term.args[0]
+    return None
+
+
 def _concat(instr: Instr, args: list[Term]) -> Term:
     dim = instr.attr("dim")
     if all(isinstance(a, Num) for a in args):
         return Call(instr.type.shape, "", tuple(args))
+    newest = _row_of(args[-1])
+    if dim == 0 and newest is not None:
+        places = [_row_of(a) for a in args]
+        if places == [_past(newest, n) for n in range(len(args) - 1, -1, -1)]:
+            return Call(instr.type.shape, "window", (newest,), (str(len(args)),))
     return Call(instr.type.shape, "concat", tuple(args), (f"axis = {dim}",) if dim else ())
 
 
 def _slice(instr: Instr, args: list[Term]) -> Term:
     dim, start, stop = instr.attr("dim"), instr.attr("start"), instr.attr("stop")
-    index = ", ".join([":"] * dim + [f"{start}:{stop}"])
+    place = str(start) if stop - start == 1 and len(args[0].shape) == 1 else f"{start}:{stop}"
+    index = ", ".join([":"] * dim + [place])
     coefficient, scalars, core = parts(args[0])
     assert core is not None
     return scaled(coefficient, scalars, Part(instr.type.shape, core, index))
@@ -175,7 +214,7 @@ def _maximum(name: str) -> Maker:
 
 def index_of(axis: str) -> str:
     """The letter for a place along a mapped axis: i for places of a window, otherwise the name of the axis."""
-    name = axis.rsplit(".", 1)[-1]
+    name = re.sub(r"_\d+$", "", axis.rsplit(".", 1)[-1])
     return "i" + name.removeprefix("window") if name.startswith("window") else name
 
 

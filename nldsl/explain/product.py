@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from nldsl.dims import Dim
 from nldsl.explain.terms import (
@@ -14,6 +15,7 @@ from nldsl.explain.terms import (
     Norm2,
     Num,
     Number,
+    Power,
     Sym,
     Term,
     Transpose,
@@ -34,10 +36,19 @@ def times(left: Term, right: Term) -> Term:
         x = None if y is not None and common_shape((x, y)) == y.shape else x
     if y is not None and isinstance(y, Num):
         y = None if x is not None and common_shape((x, y)) == x.shape else y
-    scalars = merged((*s, *r))
+    x, first = _without_ones(x, y)
+    y, second = _without_ones(y, x)
+    scalars = merged((*s, *r, *first, *second))
     if x is None or y is None:
         return scaled(a * b, scalars, y if x is None else x)
     return scaled(a * b, scalars, elementwise(x, y))
+
+
+def _without_ones(core: Term | None, other: Term | None) -> tuple[Term | None, tuple[Term, ...]]:
+    """A tensor of one entry next to a larger one is a scalar factor."""
+    if core is None or other is None or core.shape != (1,) or other.shape == (1,) or isinstance(core, Num):
+        return core, ()
+    return None, (replace(core, shape=()),)
 
 
 def divide(top: Term, bottom: Term) -> Term:
@@ -136,6 +147,8 @@ def is_column(term: Term) -> bool:
 
 def _inner(flat: list[Term]) -> Term:
     first = flat[0]
+    if len(flat) == 2 and isinstance(first, Transpose) and _square_root(first.of) and _square_root(flat[1]):
+        return inner(first.of, flat[1])
     if len(flat) == 2 and isinstance(first, Transpose) and first.of == flat[1]:
         return Norm2((), flat[1])
     return Chain((), tuple(flat))
@@ -216,13 +229,26 @@ def _merge_same(operands: list[tuple[str, Term]], output: str) -> list[tuple[str
         other, held = merged[position]
         aligned = term if other == letters else transpose(term)
         if len(letters) == 2 and all(counts[x] == 2 for x in letters) and len(operands) == 2:
-            same = held == aligned
-            return [("", Norm2((), held) if same else Call((), "inner", (held, aligned)))]
+            return [("", inner(held, aligned))]
         if len(letters) == 1 and counts[letters] == 2:
             merged.append((letters, term))  # an inner product of vectors is a path
         else:
             merged[position] = (other, hadamard(held, aligned))
     return merged
+
+
+def inner(left: Term, right: Term) -> Term:
+    """The sum of the products of all entries."""
+    if left == right:
+        return Norm2((), left)
+    roots = [_square_root(left), _square_root(right)]
+    if roots[0] is not None and roots[1] is not None:
+        return Norm2((), hadamard(roots[0], roots[1]))
+    return Call((), "inner", (left, right))
+
+
+def _square_root(term: Term) -> Term | None:
+    return term.base if isinstance(term, Power) and term.exponent == Num((), 2) else None
 
 
 def _only_pairs(operands: list[tuple[str, Term]], output: str) -> tuple[list[tuple[str, Term]], str] | None:
@@ -279,7 +305,7 @@ def _paths(operands: list[tuple[str, Term]], output: str) -> Term | None:
             factors = [*factors, transpose(chain(*others))]
         if not factors:
             return None
-        pieces.append(chain(*factors))
+        pieces.append(_row_sums(factors) or chain(*factors))
     while left:
         vector = next((i for i, (x, _) in enumerate(left) if len(x) == 1), None)
         if vector is None:
@@ -291,6 +317,15 @@ def _paths(operands: list[tuple[str, Term]], output: str) -> Term | None:
     for piece in pieces[1:]:
         result = times(result, piece)
     return result
+
+
+def _row_sums(factors: list[Term]) -> Term | None:
+    """A matrix times ones: a sum along an axis."""
+    if len(factors) != 2 or factors[1] != Sym(factors[1].shape, "1", "word") or len(factors[0].shape) != 2:
+        return None
+    matrix = factors[0]
+    of, axis = (matrix.of, 0) if isinstance(matrix, Transpose) else (matrix, 1)
+    return Call(matrix.shape[:1], "sum", (of,), (f"axis = {axis}",))
 
 
 def _scalar_path(start: Term, factors: list[Term]) -> Term:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from nldsl.explain.hidden import accumulations
 from nldsl.explain.identify import fold
 from nldsl.explain.naming import Names, short_names
-from nldsl.explain.operations import operation
+from nldsl.explain.operations import operation, over_time
 from nldsl.explain.product import times
 from nldsl.explain.recognise import averaged
-from nldsl.explain.scope import between
+from nldsl.explain.scope import between, user_name
 from nldsl.explain.settle import INLINE_ONCE, Line, settle
-from nldsl.explain.terms import Call, Chain, Num, Shape, Sym, Term, parts, scaled
+from nldsl.explain.terms import Chain, Num, Shape, Sym, Term, parts, scaled
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import Clock
 
@@ -41,8 +41,10 @@ class Reader:
     ``known`` are values that are symbols here: their definition is somebody else's business.
     """
 
-    def __init__(self, program: Program, known: Mapping[int, str] | None = None) -> None:
+    def __init__(self, program: Program, known: Mapping[int, str] | None = None, beside: Reader | None = None) -> None:
+        """``beside``: a reader whose lines stand on the same page, so that its names keep their meaning."""
         self.program = program
+        self.beside = beside
         self.after = self._states_after()
         self.hidden = accumulations(program)
         self.between = between(program)
@@ -89,9 +91,14 @@ class Reader:
         leaves = [i for i in instrs if i.op in ("input", "param", "state", "anchor")]
         paths = {i.attr("state" if i.op == "anchor" else i.op) for i in leaves}
         paths |= {self.after[v] for v in needed if v in self.after}
-        self.short = short_names([*states, *sorted(paths)])
+        others = self.beside
+        self.short = short_names(sorted(paths), first=states if others is None else others.short)
         self.names = Names([*self.short.values(), *(name for _, name, _ in values)])
-        self.known = {value: self.names.hinted(hint) for value, hint in self.known.items()}
+        fixed: dict[int, str] = {}
+        if others is not None:
+            self.names.take(others.names)
+            fixed = {v: name for v, name in self.known.items() if name in others.names}
+        self.known = fixed | {v: self.names.hinted(hint) for v, hint in self.known.items() if v not in fixed}
 
     def _shape(self, value: int) -> Shape:
         return self.program.body[value].type.shape
@@ -108,7 +115,10 @@ class Reader:
 
     def _line(self, root: _Root) -> Line:
         instr = self.program.body[root.value]
-        return Line(root.target, self._bodies[root.value], root.kind, root.value, root.guard or instr.guard, instr.span)
+        body = self._bodies[root.value]
+        if root.kind != "update" and root.value in self.after:
+            body = self._symbol(root.value, instr.type.shape) or body
+        return Line(root.target, body, root.kind, root.value, root.guard or instr.guard, instr.span)
 
     def _is_state(self, value: int, state: str) -> bool:
         instr = self.program.body[value]
@@ -135,7 +145,7 @@ class Reader:
     def _body(self, value: int, terms: dict[int, Term]) -> Term:
         instr, hidden = self.program.body[value], self.hidden.get(value)
         if hidden is not None:
-            return Call(instr.type.shape, hidden.function, (terms[hidden.of],), hidden.options)
+            return over_time(instr.type.shape, hidden.function, terms[hidden.of], hidden.options)
         return averaged(fold(operation(instr, [terms[a] for a in instr.args])))
 
     def _placed(self, value: int, body: Term, uses: int) -> Term:
@@ -143,16 +153,17 @@ class Reader:
         instr = self.program.body[value]
         state = self._state_between(value)
         hidden = value in self.hidden and body.weight <= INLINE_ONCE
-        if hidden or not _deserves_line(body, uses, bool(instr.name), state is not None):
+        hint = user_name(instr)
+        if hidden or not _deserves_line(body, uses, bool(hint), state is not None):
             return body
         coefficient, scalars, core = parts(body)
-        if state or instr.name or core is None or _is_short(core, uses):
+        if state or hint or core is None or _is_short(core, uses):
             coefficient, scalars, core = 1, (), body
         name = f"?{value}"
-        if state or instr.name:
-            name = self.names.primed(state) if state else self.names.hinted(instr.name)
+        if state or hint:
+            name = self.names.primed(state) if state else self.names.hinted(hint)
         target = Sym(core.shape, name)
-        self._lets.append(Line(target, core, "let", value, instr.guard, instr.span, name[0] != "?"))
+        self._lets.append(Line(target, core, "let", value, instr.guard, instr.span, name[0] != "?", core is body))
         return times(scaled(coefficient, scalars, None), target)
 
     def _state_between(self, value: int) -> str | None:

@@ -23,6 +23,12 @@ def top_memories(program: Program) -> tuple[MemoryInfo, ...]:
     )
 
 
+def user_name(instr: Instr) -> str:
+    """The name that the program gives a value; what the compiler called a window or a derivative is none."""
+    made = (instr.op == "concat" and instr.name.startswith("window_")) or instr.name.startswith("d_")
+    return "" if made else instr.name
+
+
 def dependent(body: Sequence[Instr], states: Iterable[str]) -> set[int]:
     """The values that depend on these states within the tick, whether read or anchored."""
     wanted, found = set(states), set()
@@ -58,7 +64,7 @@ def frontier(body: Sequence[Instr], roots: Iterable[int], own: set[int]) -> list
             continue
         seen.add(value)
         instr = body[value]
-        if value not in own and instr.name and instr.op not in LEAVES:
+        if value not in own and user_name(instr) and instr.op not in LEAVES:
             found.add(value)
         else:
             stack.extend(instr.args)
@@ -69,9 +75,8 @@ def readings(program: Program, states: Sequence[str]) -> list[int]:
     """The first values with a name that are made from the states outside their updates: what is read of them."""
     body = program.body
     own = dependent(body, states)
-    updates = [v for name, v in program.updates if name in states or program.state(name).hidden]
-    inside = cone(body, updates)
     after = {v for name, v in program.updates if name in states}
+    inside = cone(body, after)
     reached: set[int] = set()  # carry a value of the state that has not been given a name yet
     found: list[int] = []
     live = cone(body, [v for _, v in (*program.updates, *program.outputs, *program.losses)])
@@ -80,14 +85,19 @@ def readings(program: Program, states: Sequence[str]) -> list[int]:
         if number not in live:
             continue
         source = instr.op in ("state", "anchor") and instr.attr("state") in states
-        if source or number in after or (number in inside and number in own):
+        if source or number in after:
             reached.add(number)
+        elif number in inside and number in own:
+            if not user_name(instr):
+                reached.add(number)
         elif any(a in reached for a in instr.args):
-            if instr.name or number in results:
+            if instr.op == "collect":
+                found += [a for a in instr.args if a in reached]  # what one of several copies gives
+            elif user_name(instr) or number in results:
                 found.append(number)
             else:
                 reached.add(number)
-    return found
+    return list(dict.fromkeys(found))
 
 
 _KEEPS_SHAPE = frozenset("add sub mul div neg when where stop_grad maximum minimum".split())

@@ -19,6 +19,7 @@ class Line:
     """``target = value`` (``kind`` let, output, where) or ``target ← value`` (update); ``number`` is its IR value.
 
     ``named``: the program names it. The target of any other line is provisional until ``settle``.
+    ``whole``: the line is its IR value; otherwise it is that up to a scalar factor.
     """
 
     target: Sym
@@ -28,6 +29,7 @@ class Line:
     guard: Clock | None = None
     span: Span = NO_SPAN
     named: bool = True
+    whole: bool = True
 
 
 def settle(lines: list[Line], names: Names) -> list[Line]:

@@ -12,12 +12,12 @@ WIDTH = 100
 
 def format_number(value: Number) -> str:
     """A number as briefly as it can be written without losing what was meant."""
-    if isinstance(value, int):
+    if isinstance(value, int) and (abs(value) < 1_000_000 or value % 1000):
         return str(value).replace("-", "−")
     short = f"{value:.6g}"
-    return (
-        short if float(short) == value or abs(float(short) - value) < 1e-12 * abs(value) else f"{value:.12g}"
-    ).replace("-", "−")
+    same = float(short) == value or abs(float(short) - value) < 1e-12 * abs(value)
+    mantissa, letter, exponent = (short if same else f"{value:.12g}").partition("e")
+    return (mantissa + (f"e{int(exponent)}" if letter else "")).replace("-", "−")
 
 
 class TextPrinter(Printer):
