@@ -141,7 +141,7 @@ BEGINS = frozenset(
     "OPTIMIZER".split()
 )
 
-# These begin a declaration and nothing else: a block that is open there was never closed.
+# These begin a declaration and nothing else.
 _TOP = frozenset("IMPORT FROM OBJECTIVE RETENTION MODEL EXAMPLE FN BLOCK".split())
 
 _METHOD_GOES_ON = frozenset("ARROW EVERY EQUAL LBRACE".split())
@@ -206,7 +206,7 @@ class _Arrange:
                 pending = None
             begins = self.last in ("_SEP", "LBRACE")
             if begins:
-                if kind in _TOP and self.open:
+                if self.open and self.is_declaration(token, i):
                     self.unclosed_blocks(token, i)
                 self.headless = "" if self.bound or self.before == "RBRACE" else self.head
                 self.head = kind
@@ -217,6 +217,15 @@ class _Arrange:
             else:
                 handler(self, token, i, begins)
         return self.out
+
+    def is_declaration(self, token: Token, i: int) -> bool:
+        """Whether a declaration at the left margin begins here: the block around it was never closed."""
+        if token.type == "MEMORY":
+            if self.tokens[i + 1].type != "NAME" or self.tokens[i + 2].type not in ("LPAR", "LBRACE"):
+                return False
+        elif token.type not in _TOP:
+            return False
+        return token.start == 0 or self.source.text[token.start - 1] == "\n"
 
     def begins_line(self, i: int) -> bool:
         return i == 0 or self.tokens[i - 1].type in ("NEWLINE", "SEMICOLON", "LBRACE", "RBRACE")

@@ -26,7 +26,7 @@ def parse(source: SourceFile, bag: DiagnosticBag, limits: Limits | None = None) 
 
 
 def _parse(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> ast.File | None:
-    if not check_text(source, bag, limits) and bag.is_full:
+    if not check_text(source, bag, limits):
         return None
     scanned = scan(source, bag, limits)
     if scanned is None:

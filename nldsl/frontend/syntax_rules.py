@@ -292,6 +292,20 @@ def not_at_top(p: Place) -> Diagnostic | None:
     return None
 
 
+def not_inside(p: Place) -> Diagnostic | None:
+    """`fn f(x) = x` inside a memory."""
+    if not p.is_first or p.failure.blocks == 0 or p.token.type not in _TOP_WORDS - {"MEMORY"}:
+        return None
+    hint = "declare it outside of the block"
+    if p.token.type == "FN":
+        hint = "a method is written without `fn`: `name(x: [d]) -> [d] = ...`"
+    elif p.token.type in ("IMPORT", "FROM"):
+        hint = "put it at the top of the file"
+    return Diagnostic(
+        "NL0120", f"`{p.token.text}` belongs at the top level of a file, outside of all blocks", p.span, hints=(hint,)
+    )
+
+
 def else_alone(p: Place) -> Diagnostic | None:
     """`else` where no `if` ended just before."""
     if p.token.type == "ELSE" and (p.is_first or "_SEP" in p.expected):
@@ -338,6 +352,7 @@ RULES: tuple[Rule, ...] = (
     missing_operand,
     continued,
     not_at_top,
+    not_inside,
     keyword_bound,
     clause_order,
     learned_elsewhere,

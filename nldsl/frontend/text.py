@@ -29,7 +29,7 @@ _MOST = 5
 
 
 def decode(data: bytes, path: str, bag: DiagnosticBag, limits: Limits) -> SourceFile | None:
-    """Return the text of a file, or None after reporting why its bytes are none."""
+    """Return the text of a file, or None after reporting why its bytes are none; `parse` looks at the text itself."""
     if len(data) > limits.file_bytes:
         source = SourceFile(path, "")
         _too_large(source, bag, limits)
@@ -39,12 +39,11 @@ def decode(data: bytes, path: str, bag: DiagnosticBag, limits: Limits) -> Source
     except UnicodeDecodeError as error:
         _not_utf8(data, path, bag, error.start)
         return None
-    source = SourceFile(path, text)
-    return source if check_text(source, bag, limits) else None
+    return SourceFile(path, text)
 
 
 def check_text(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> bool:
-    """Report what no program contains; whether it is worth going on."""
+    """Report what no program contains; whether it is worth looking for further mistakes."""
     text = source.text
     if len(text) > limits.file_bytes or (
         not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > limits.file_bytes
@@ -66,7 +65,6 @@ def check_text(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> bool:
     if nul >= 0:
         bag.error("NL0004", source.span(nul, nul + 1), "the file contains a NUL byte: it is not a text")
         return False
-    fine = True
     tab = text.find("\t")
     if tab >= 0:
         bag.error(
@@ -76,13 +74,11 @@ def check_text(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> bool:
             notes=(f"the file has {text.count(chr(9))} of them",),
             hints=("indent with spaces; `nldsl fmt` replaces tabs",),
         )
-        fine = False
     for count, match in enumerate(_HIDDEN.finditer(text)):
-        fine = False
         if count == _MOST:
             break
         _hidden(source, bag, match.start(), match.group())
-    return fine
+    return True
 
 
 def _too_large(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> None:
