@@ -27,6 +27,12 @@ memory {title}(dk: dim, dv: dim) {{
     S <- keep * S
     S <- S - rate * grad(recall(read(k), v), S)
   }}
+
+  ## One token: write, then read, so that a query sees its own token.
+  step(q: [dk], k: [dk], v: [dv], rate: [], keep: []) -> [dv] {{
+    learn(k, v, rate, keep)
+    return read(q)
+  }}
 }}
 
 ## With `keep = 1` and `rate = 1` on a key of length one, the memory recalls exactly what it has just learned.
