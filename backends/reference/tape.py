@@ -51,7 +51,8 @@ class Tape:
                 continue
             if node.op not in PULLBACKS:
                 raise NotImplementedError(f"the derivative of {node.op}: expand derivatives (passes/derive.py) first")
-            parts = PULLBACKS[node.op](Back(node.frame, cotangents[place], node.out, node.operands))
+            with np.errstate(all="ignore"):  # an infinite slope is a value, as in the forward pass
+                parts = PULLBACKS[node.op](Back(node.frame, cotangents[place], node.out, node.operands))
             for parent, operand, part in zip(node.parents, node.operands, parts, strict=True):
                 if parent.node == CONSTANT or part is None:
                     continue
