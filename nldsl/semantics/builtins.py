@@ -14,7 +14,7 @@ from nldsl.semantics.builtin_grad import gradient, stop_gradient, straight_throu
 from nldsl.semantics.context import Context
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.streams import delayed, next_value, window_buffer, window_mask
-from nldsl.semantics.tensors import map_groups, to_tensor
+from nldsl.semantics.tensors import leaves, map_groups, to_tensor
 from nldsl.semantics.values import (
     POISON,
     Builtin,
@@ -242,8 +242,11 @@ def _size(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value]
 def _rank(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
     if len(args) != 1 or named:
         return NotImplemented
-    tensor = to_tensor(ctx, args[0], span)
-    return POISON if isinstance(tensor, Poison) else len(tensor.type.shape)
+    flat = leaves(ctx, args[0], span)
+    if isinstance(flat, Poison):
+        return POISON
+    found = {len(tensor.type.shape) for tensor in flat}
+    return found.pop() if len(found) == 1 else ctx.error("NL0304", span, "the fields of this group differ in rank")
 
 
 def make_builtins() -> dict[str, Builtin]:
