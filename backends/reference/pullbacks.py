@@ -183,6 +183,7 @@ PULLBACKS: dict[str, Pullback] = dict.fromkeys(
     "sin": _slope(lambda x, y: np.cos(x)),
     "cos": _slope(lambda x, y: -np.sin(x)),
     "tanh": _slope(lambda x, y: 1.0 - y * y),
+    "arctan": _slope(lambda x, y: 1.0 / (1.0 + x * x)),
     "sigmoid": _slope(lambda x, y: y * (1.0 - y)),
     "softplus": _slope(lambda x, y: sigmoid(x)),
     "relu": _slope(lambda x, y: (x > 0).astype(np.float64)),

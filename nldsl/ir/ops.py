@@ -23,7 +23,7 @@ from nldsl.ir.time_ops import TIME_RULES
 from nldsl.ir.types import BATCH, ShapeError, Type, broadcast_shapes
 
 UNARY = frozenset(
-    "neg exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh sigmoid softplus relu erf floor logical_not to_real".split()
+    "neg exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh arctan sigmoid softplus relu erf floor logical_not to_real".split()
 )
 BINARY = frozenset("add sub mul div pow maximum minimum lt le gt ge eq ne mod logical_and logical_or".split())
 COMPARISONS = frozenset("lt le gt ge eq ne logical_and logical_or logical_not".split())

@@ -24,6 +24,7 @@ FOLDS: dict[str, Callable[..., float]] = {
     "sin": math.sin,
     "cos": math.cos,
     "tanh": math.tanh,
+    "arctan": math.atan,
     "relu": lambda x: x if x > 0 else 0 * x,
     "floor": math.floor,
     "to_real": float,

@@ -208,6 +208,9 @@ _BY_OPERAND: dict[str, tuple[Rule | None, ...]] = {
     "sin": _times(lambda s: s.emit("cos", s.arg(0))),
     "cos": _times(lambda s: s.emit("neg", s.emit("sin", s.arg(0)))),
     "tanh": _times(lambda s: _one_minus(s, s.mul(s.out, s.out))),
+    "arctan": (
+        lambda s: s.emit("div", s.cotangent, s.emit("add", s.const(1.0), s.mul(s.arg(0), s.arg(0)))),
+    ),
     "sigmoid": _times(lambda s: s.mul(s.out, _one_minus(s, s.out))),
     "softplus": _times(lambda s: s.emit("sigmoid", s.arg(0))),
     "relu": (lambda s: s.emit("where", s.emit("gt", s.arg(0), s.const(0.0)), s.cotangent, s.const(0.0)),),

@@ -32,7 +32,7 @@ from nldsl.source import Span
 
 Apply = Callable[[Context, Scope, list[Value], dict[str, Value], Span], Value]
 
-UNARY = "exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh sigmoid softplus relu erf floor".split()
+UNARY = "exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh arctan sigmoid softplus relu erf floor".split()
 
 
 def _unary(op: str) -> Apply:
@@ -61,6 +61,7 @@ def _static_unary(op: str, value: Any) -> Value | None:
         "sin": math.sin,
         "cos": math.cos,
         "tanh": math.tanh,
+        "arctan": math.atan,
         "floor": math.floor,
         "sigmoid": lambda x: 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x)),
     }
