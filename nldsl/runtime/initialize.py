@@ -19,7 +19,7 @@ def initialize(program: Program, seed: int) -> dict[str, Array]:
 
     Each has a random stream of its own, from the seed and its name, so that adding one leaves the others as they are.
     """
-    return {p.name: np.asarray(_draw(p, shape_of(program, p), _stream(p, seed))) for p in program.params}
+    return {p.name: np.array(_draw(p, shape_of(program, p), _stream(p, seed))) for p in program.params}
 
 
 def shape_of(program: Program, param: ParamDecl) -> tuple[int, ...]:

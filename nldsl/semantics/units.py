@@ -306,7 +306,7 @@ def to_initializer(ctx: Context, value: Value, shape: tuple[Dim, ...], span: Spa
                     "NL0303", span, f"the initial values have the shape {list(actual)}, the declaration {list(shape)}"
                 )
                 return None
-            return Initializer("values", values)
+            return Initializer("values", (values,))
     if not isinstance(value, Poison):
         ctx.error(
             "NL0207",
