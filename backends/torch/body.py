@@ -14,7 +14,7 @@ from nldsl.backends.torch import ops
 from nldsl.backends.torch.groups import Group, by_clock
 from nldsl.backends.torch.layout import view
 from nldsl.backends.torch.scope import Scope
-from nldsl.backends.torch.target_ast import Code, Expr, call
+from nldsl.backends.torch.target_ast import ATOM, COMPARE, UNARY, Code, Expr, call
 from nldsl.ir.ops import COMPARISONS, POINTWISE, infer
 from nldsl.ir.program import Instr
 from nldsl.ir.types import TIME, Clock, Type
@@ -85,7 +85,7 @@ class Writer:
         if period:
             text = f"(({text}) - 1) % {period} + 1" if scale != 1 else f"({text} - 1) % {period} + 1"
         if self.at_once:
-            return Expr(text, Type((), (TIME,), "int"), 0)
+            return Expr(text, Type((), (TIME,), "int"), ATOM if text.isidentifier() else COMPARE)
         return Expr(
             call("torch.full", "()", text, "dtype=torch.int64", f"device={scope.need('device')}"), Type((), (), "int")
         )
@@ -100,7 +100,7 @@ class Writer:
             ticks = self.scope.need("ticks")
             text = f"({ticks} - 1) % {clock.period} == 0" if clock.start else f"{ticks} % {clock.period} == 0"
             name = f"at_start_of_{clock.period}" if clock.start else f"every_{clock.period}"
-            fires = self.scope.bind(Expr(text, Type((), (TIME,)), 0, "bool"), name)
+            fires = self.scope.bind(Expr(text, Type((), (TIME,)), COMPARE, "bool"), name)
             self.scope.vectors[clock] = fires
         axes = self.scope.layout.order((TIME, *args[0].type.axes, *args[1].type.axes))
         out = Type(instr.type.shape, axes, instr.type.kind)
@@ -116,7 +116,7 @@ def literal(value: float) -> Expr:
     text = repr(float(value)) if kind == "real" else repr(int(value))
     if text.lstrip("-") in ("inf", "nan"):
         return Expr(f'float("{text}")', Type(), form="literal")
-    return Expr(text, Type((), (), kind), 5 if text.startswith("-") else 7, "literal")
+    return Expr(text, Type((), (), kind), UNARY if text.startswith("-") else ATOM, "literal")
 
 
 def count_uses(body: Sequence[Instr], values: Iterable[int], kept: Iterable[int]) -> Counter[int]:

@@ -177,7 +177,7 @@ class Module(nn.Module):
             self.emitted.init_state(params, batch_size, dtype or example.dtype, device or example.device)
         )
 
-    def step(self, *args: Any, **named: torch.Tensor) -> tuple[Any, State]:
+    def step(self, *args: Any, **named: Any) -> tuple[Any, State]:
         """One tick: ``step(x, state)`` gives the outputs and the next state. Inputs have no axis of time."""
         *tensors, state = args if "state" not in named else (*args, named.pop("state"))
         inputs = self._check(tensors, named, time=False)

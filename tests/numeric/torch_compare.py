@@ -81,12 +81,13 @@ def against_reference(it: Pair) -> tuple[float, float]:
         + [difference(losses[n], y) for n, y in expected.losses.items()]
         + [difference(last.states[n], expected.state[n]) for n in states]
     )
-    total = sum((torch.tensor(w) * outputs[n]).sum() for n, w in weights[0].items())
-    total += sum((torch.tensor(w) * losses[n]).sum() for n, w in weights[1].items())
-    total += sum((torch.tensor(w) * last.states[n]).sum() for n, w in states.items())
+    total = torch.zeros((), dtype=torch.float64)
+    for found, chosen in ((outputs, weights[0]), (losses, weights[1]), (last.states, states)):
+        for name, weight in chosen.items():
+            total = total + (torch.tensor(weight) * found[name]).sum()
     leaves = {n: x for n, x in {**inputs, **dict(module.named_parameters())}.items() if x.requires_grad}
     slopes: tuple[torch.Tensor | None, ...] = ()
-    if isinstance(total, torch.Tensor) and total.requires_grad:
+    if total.requires_grad:
         slopes = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     theirs = {**expected.inputs, **expected.params}
     slope = max((difference(s, theirs[n]) for n, s in zip(leaves, slopes, strict=False)), default=0.0)
