@@ -16,6 +16,7 @@ from nldsl.backends.torch.layout import Layout
 from nldsl.backends.torch.names import LOOP, Names, short_names
 from nldsl.backends.torch.phases import Emission, operands, write_phase
 from nldsl.backends.torch.scope import Scope
+from nldsl.backends.torch.segment import sources
 from nldsl.backends.torch.target_ast import ADD, INDENT, Code, Expr
 from nldsl.backends.torch.tick import Variables, bind_leaves, variables, write_body, write_initial, write_updates
 from nldsl.ir.demand import reachable
@@ -37,6 +38,7 @@ def emit(schedule: Schedule) -> str:
     if needs_next(schedule):
         functions.append(_peek(layout, schedule))
     text = "\n\n".join(function.text() for function in functions)
+    text = "\n\n".join([*sources(text), text])
     imports = ["import torch"] + (["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else [])
     return "\n".join([_doc(layout), *imports, "", "", text])
 

@@ -10,6 +10,7 @@ from nldsl.backends.torch.contractions import einsum
 from nldsl.backends.torch.layout import is_view, view
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ADD, AND, ATOM, COMPARE, MUL, OR, POWER, UNARY, Expr, call
+from nldsl.backends.torch.time_ops import TIME_TABLE
 from nldsl.ir import ops
 from nldsl.ir.program import Instr
 from nldsl.ir.types import BATCH, Type
@@ -27,7 +28,7 @@ ARITHMETIC = {
 }
 COMPARISON = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 LOGICAL = {"logical_and": ("&", AND), "logical_or": ("|", OR)}
-FUNCTIONS = "exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh sigmoid relu erf floor".split()
+FUNCTIONS = "exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh arctan sigmoid relu erf floor".split()
 
 
 def write(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
@@ -337,4 +338,5 @@ _TABLE: dict[str, Writer] = {
     "stop_grad": _stop_grad,
     "iota": _iota,
     "solve": _solve,
+    **TIME_TABLE,
 }

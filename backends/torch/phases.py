@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nldsl.backends.torch.body import at_tick, write_values
+from nldsl.backends.torch.chunks import write_chunk_loop
 from nldsl.backends.torch.names import short_names
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import INDENT, Code, Expr
 from nldsl.backends.torch.tick import Variables, variables, write_body, write_updates
+from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Delay, Parallel, Phase, Scan
 from nldsl.ir.types import BATCH, TIME
@@ -37,6 +39,8 @@ def write_phase(emission: Emission, scope: Scope, held: Variables, phase: Phase)
         write_values(scope, emission.program.body, phase.values, [v for v in phase.values if v in emission.kept])
     elif isinstance(phase, Scan):
         _write_scan(emission, scope, held, phase)
+    elif isinstance(phase, ChunkLoop):
+        _write_chunks(emission, scope, held, phase)
     elif isinstance(phase, Delay):
         _write_delay(emission, scope, held, phase)
     else:
@@ -47,6 +51,8 @@ def operands(program: Program, phase: Phase) -> set[int]:
     """The values a phase takes from phases before it (or from leaves)."""
     if isinstance(phase, Delay):
         return {phase.value}
+    if isinstance(phase, ChunkLoop):
+        return {i.attr("value") for i in phase.body if i.op == "given"}
     if isinstance(phase, Parallel):
         needed, own = set(phase.values), set(phase.values)
     elif isinstance(phase, Scan):
@@ -74,6 +80,16 @@ def _write_delay(emission: Emission, scope: Scope, held: Variables, phase: Delay
         scope.env.update(dict.fromkeys(leaves, delayed))
     cast = f".to({scope.need('dtype')})" if stream.low else ""
     scope.code.add(f"{variable.text} = {stream.text}[{index}-1]{cast}")
+
+
+def _write_chunks(emission: Emission, scope: Scope, held: Variables, phase: ChunkLoop) -> None:
+    most = f"At most {phase.size} ticks at once: {_list(phase.states)}."
+    driver = emission.new_scope(_common(phase.states), most)
+    run = emission.new_scope(f"{_common(phase.states)}_run", "N segments of T ticks.")
+    targets, arguments = write_chunk_loop(run, driver, scope, held, phase)
+    emission.functions += [run, driver]
+    scope.last_place = ""
+    _add_call(scope.code, targets, driver.name, arguments)
 
 
 def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) -> None:

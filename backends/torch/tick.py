@@ -93,7 +93,7 @@ def write_updates(scope: Scope, program: Program, held: Variables) -> None:
     fold(scope.code, names, texts)
     if names:
         scope.code.add(f"{', '.join(names)} = {', '.join(texts)}")
-    _write_resets(scope, program, held)
+    write_resets(scope, program, held)
 
 
 def fold(code: Code, names: list[str], texts: list[str]) -> None:
@@ -126,7 +126,8 @@ def _comment(line: str) -> str:
     return line if line.lstrip().startswith("#") else ""
 
 
-def _write_resets(scope: Scope, program: Program, held: Variables) -> None:
+def write_resets(scope: Scope, program: Program, held: Variables) -> None:
+    """Reset the states whose clock fires at the tick ``t``, with their anchors."""
     for name in held.states:  # in the order of declaration: each sees the new values of those before it
         clock = program.state(name).reset.clock
         if clock is None:

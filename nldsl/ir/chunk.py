@@ -47,6 +47,10 @@ class ChunkLoop(Phase):
     lanes: tuple[str, ...] = ()
     kind: str = ""
 
+    @property
+    def states(self) -> tuple[str, ...]:
+        return self.scan.states
+
 
 def segments(start: int, count: int, size: int, clocks: tuple[Clock, ...]) -> list[int]:
     """The lengths of the segments of ticks ``start + 1 .. start + count``."""

@@ -157,28 +157,10 @@ class _Body:
             if value in self.values.inside:
                 for arg in instr.args:
                     found.update(dict.fromkeys(self.clocks(arg)))
-                if interior(instr) is not None and self._touched(value):
+                if interior(instr) is not None and self.values.touched(value):
                     found[instr.attr("clock")] = None
             self.guarded[value] = tuple(found)
         return self.guarded[value]
-
-    def _touched(self, value: int) -> bool:
-        """Whether a ``when`` is more than a choice between free values."""
-        new, old = self.program.body[value].args
-        return not all(isinstance(self.abstract(a), Free) and self._plain(a) for a in (new, old))
-
-    def _plain(self, value: int) -> bool:
-        """Whether a value can be computed at every tick without the states of the loop."""
-        stack, seen = [value], set()
-        while stack:
-            at = stack.pop()
-            if at in seen or at not in self.values.inside:
-                continue
-            seen.add(at)
-            if self.program.body[at].op in ("state", "anchor"):
-                return False
-            stack.extend(self.program.body[at].args)
-        return True
 
     def at_end(self, value: int, clock: Clock | None) -> int:
         """A value of the per-token body at the last tick, where it is needed only if ``clock`` fires there."""
@@ -198,7 +180,11 @@ class _Body:
         if instr.op == "state" and value in self.values.inside:
             self.builder.guard = None
             return self.end(instr.attr("state"), after=False)
-        if value not in self.values.inside or instr.op in LEAVES or (instr.op == "when" and not self._touched(value)):
+        if (
+            value not in self.values.inside
+            or instr.op in LEAVES
+            or (instr.op == "when" and not self.values.touched(value))
+        ):
             self.builder.guard = None
             return self._row(self.values.per_tick(value))
         if instr.op == "when" and instr.attr("clock") == clock:

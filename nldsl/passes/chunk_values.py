@@ -11,7 +11,7 @@ from nldsl.ir.program import Instr
 from nldsl.ir.types import TIME, Type
 from nldsl.passes.affine import Factor, Letters
 from nldsl.passes.contract import Letter, Operand, contract, placed
-from nldsl.passes.recurrence import Recurrence
+from nldsl.passes.recurrence import Recurrence, interior
 
 AT, FROM = "t", "s"  # the tick of a read, the tick of a write
 
@@ -48,6 +48,9 @@ class Values:
             return builder.leaf("given", replace(instr.type, axes=axes), instr.name, instr.span, value=value)
         if instr.op == "clock":
             return builder.leaf("clock", Type((), (TIME,), "int"), **dict(instr.attrs))
+        inner = interior(instr)
+        if inner is not None and self.touched(value):
+            return self.per_tick(inner)
         args = [self.per_tick(a) for a in instr.args]
         if instr.op == "when":
             return self.choose(instr, args)
@@ -59,6 +62,19 @@ class Values:
         position = self.builder.leaf("clock", Type((), (TIME,), "int"), scale=1, period=clock.period)
         fires = self.builder.emit("eq", position, self.builder.const(1 if clock.start else clock.period))
         return self.builder.emit("where", fires, *args, name=instr.name, span=instr.span)
+
+    def touched(self, value: int) -> bool:
+        """Whether a ``when`` is more than a choice between values that do not depend on the states of the loop."""
+        stack, seen = list(self.source.instrs[value].args), set[int]()
+        while stack:
+            at = stack.pop()
+            if at in seen or at not in self.inside:
+                continue
+            seen.add(at)
+            if self.source.instrs[at].op in ("state", "anchor"):
+                return True
+            stack.extend(self.source.instrs[at].args)
+        return False
 
     def held(self, name: str) -> bool:
         """Whether no tick changes that state."""

@@ -16,9 +16,9 @@ LINEAR = frozenset(
 
 @dataclass(frozen=True)
 class RecurrenceClass:
-    """``decay``: none | scalar | key side | value side | elementwise. ``rank``: reads of the state that are written back
-    in each tick. ``stacked``: states in the largest group that feed one another. ``anchored``: none | linear | nonlinear.
-    """
+    """``decay``: none | scalar | key side | value side | elementwise. ``rank``: reads of the state that each tick
+    writes back. ``stacked``: states in the largest group that feed one another. ``anchored``: none | linear |
+    nonlinear. ``slow``: nothing changes between slow updates."""
 
     decay: str
     rank: int
@@ -41,7 +41,7 @@ class RecurrenceClass:
 
 def classify(recurrence: Recurrence) -> RecurrenceClass:
     """The class of the whole loop, that of its worst state."""
-    decays = [_decay(recurrence, key, terms) for key, terms in recurrence.coefficients.items()]
+    decays = [_decay(key, terms) for key, terms in recurrence.coefficients.items()]
     order = ("none", "scalar", "key side", "value side", "elementwise")
     decay = max(decays, key=order.index, default="none")
     if {"key side", "value side"} <= set(decays):
@@ -51,7 +51,7 @@ def classify(recurrence: Recurrence) -> RecurrenceClass:
     return RecurrenceClass(decay, rank, _stacked(recurrence), _anchored(recurrence), not recurrence.live)
 
 
-def _decay(recurrence: Recurrence, key: tuple[str, str], terms: tuple[Term, ...]) -> str:
+def _decay(key: tuple[str, str], terms: tuple[Term, ...]) -> str:
     if key[0] == key[1] and all(not t.factors for t in terms):
         return "none" if sum(t.scale for t in terms) == 1 else "scalar"
     rank = len([x for x in terms[0].letters if x is not None])

@@ -1,0 +1,62 @@
+"""How the operations over the ticks of a segment are written; ``segment.py`` has the functions they call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nldsl.backends.torch.layout import view
+from nldsl.backends.torch.scope import Scope
+from nldsl.backends.torch.target_ast import Expr, call
+from nldsl.ir.program import Instr
+from nldsl.ir.types import Type
+
+Writer = Callable[[Scope, Instr, list[Expr], Type], Expr]
+
+
+def _real(scope: Scope, expr: Expr, axes: tuple[str, ...] | None = None) -> str:
+    """The operand as a tensor; with ``axes``, laid out with just these."""
+    expr = scope.real(scope.tensor(expr))
+    if axes is None or expr.type.axes == axes:
+        return expr.text
+    return view(expr, Type(expr.type.shape, axes))
+
+
+def _solve_triangular(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
+    matrix, right = (_real(scope, a, out.axes) for a in args)
+    if len(out.shape) == 1:
+        text = call("torch.linalg.solve_triangular", matrix, f"{right}[..., None]", "upper=False", "unitriangular=True")
+        return Expr(f"{text}.squeeze(-1)", out)
+    return Expr(call("torch.linalg.solve_triangular", matrix, right, "upper=False", "unitriangular=True"), out)
+
+
+def _segprod(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
+    function = "scan_matrix_products" if instr.attr("matrix") else "scan_products"
+    return Expr(call(function, _real(scope, args[0]), str(-len(args[0].type.shape))), out)
+
+
+def _cumprod(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
+    flags = str(instr.attr("reverse")), str(instr.attr("exclusive"))
+    return Expr(call("scan_cumprod", _real(scope, args[0]), str(-len(out.shape)), *flags), out)
+
+
+def _decay_gram(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
+    return Expr(call("scan_decay_gram", *(_real(scope, a, out.axes) for a in args)), out)
+
+
+def _linear_scan(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
+    decay, new = args
+    lead, rank = decay.type.shape[0], len(out.shape)
+    if len(decay.type.shape) < rank:
+        shape = (lead, *(1 for _ in range(rank - len(decay.type.shape))), *decay.type.shape[1:])
+        sizes = scope.sizes(Type(shape, decay.type.axes))
+        decay = Expr(f"{_real(scope, decay)}.reshape({', '.join(sizes)})", Type(shape, decay.type.axes))
+    return Expr(call("scan_linear", _real(scope, decay, out.axes), _real(scope, new, out.axes), str(-rank)), out)
+
+
+TIME_TABLE: dict[str, Writer] = {
+    "solve_triangular": _solve_triangular,
+    "segprod": _segprod,
+    "cumprod": _cumprod,
+    "decay_gram": _decay_gram,
+    "linear_scan": _linear_scan,
+}
