@@ -2,7 +2,8 @@
 
 Needs: a verified program. Guarantees: the same meaning up to rounding, except that ``0 * x`` is 0 also where x is not
 finite; no instruction that nothing needs; no rule of ``RULES`` applies any more, or ``rounds`` were done. Values may
-have fewer axes than before (a derivative that turned out to be a constant).
+have fewer axes than before (a derivative that turned out to be a constant). While derivatives are still operations,
+only what nothing needs is removed: a rule that replaces ``x`` by an equal value would change what ``grad(loss, x)`` is.
 
     body --> body with every instruction made anew, each replaced by the first rule that matches it
 """
@@ -39,6 +40,8 @@ class Simplify:
         rules = [rule for rule in RULES if rule.name not in self.disabled]
         table = {op: tuple(r for r in rules if op in r.ops) for op in ops.ALL_OPS}
         program = without_dead(program)
+        if any(instr.op == "grad" for instr in (*program.body, *program.init)):
+            return program
         for _ in range(self.rounds):
             before = program
             program = without_dead(_one_round(program, table))
