@@ -131,7 +131,7 @@ class _Loader:
 
     def read(self, target: Located, item: ast.Import) -> ast.File | None:
         if len(self.seen) > self.limits.files:
-            self.bag.error("NL0011", _span(item), f"a program has at most {self.limits.files} files")
+            self.bag.error("NL0014", _span(item), f"a program has at most {self.limits.files} files")
             return None
         try:
             data = self.locator.read(target, self.limits.file_bytes)
@@ -140,7 +140,7 @@ class _Loader:
             return None
         if self.bytes + len(data) > self.limits.total_bytes:
             self.bag.error(
-                "NL0011", _span(item), f"the files of a program have at most {self.limits.total_bytes} bytes together"
+                "NL0014", _span(item), f"the files of a program have at most {self.limits.total_bytes} bytes together"
             )
             return None
         source = decode(data, target.key, self.bag, self.limits)
@@ -155,7 +155,7 @@ class _Loader:
             for key, following, inner in zip(keys[:-1], keys[1:], imports[:-1], strict=True)
         ]
         self.bag.error(
-            "NL0010",
+            "NL0013",
             _span(item),
             "a file imports itself" if len(keys) == 1 else "files import one another in a cycle",
             related=tuple(related),

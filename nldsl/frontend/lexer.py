@@ -56,6 +56,7 @@ def _pattern() -> tuple[re.Pattern[str], dict[str, str], dict[str, str]]:
         ("COMMENT", patterns["COMMENT"]),
         ("STRING", patterns["STRING"]),
         ("DIGITS", "[0-9][A-Za-z0-9_.]*"),
+        ("ESCAPE", r'"(?:[^"\\\n]|\\.)*"'),
         ("QUOTE", '"[^\n]*'),
         ("OTHER", "(?s:.)"),
     ]
@@ -129,7 +130,7 @@ _GOES_ON = frozenset(["THEN", "ELSE"])
 # After these an expression, a type or a head is complete, so a brace opens a block and not a group.
 COMPLETE = frozenset(
     "NAME NUMBER STRING TRUE FALSE RPAR RSQB PRIME RBRACE _RGROUP LEVEL FN MEMORY BLOCK METHOD OWNER "
-    "EVERY REPEAT ITERATE".split()  # these lack something, but a group would not help
+    f"EVERY REPEAT ITERATE {ERROR}".split()  # something is missing after these, but a group would not help
 )
 
 # What these begin has a body.
@@ -323,13 +324,17 @@ class _Arrange:
             if following == "LPAR" and self.open and self.is_method(i + 1):
                 token = token._replace(type="METHOD")
                 self.head = "METHOD"
-            elif (
-                following == "DOT"
-                and self.tokens[i + 2].type == "NAME"
-                and self.tokens[i + 3].type in ("EQUAL", "ASSIGN")
-            ):
-                token = token._replace(type="OWNER")
+            elif following == "DOT":
+                member = self.significant(i + 2)
+                if self.tokens[member].type == "NAME" and self.tokens[member + 1].type in ("EQUAL", "ASSIGN"):
+                    token = token._replace(type="OWNER")
         self.put(token)
+
+    def significant(self, i: int) -> int:
+        """Number of the first token from `i` on that is no line end."""
+        while self.tokens[i].type == "NEWLINE":
+            i += 1
+        return i
 
     def is_method(self, i: int) -> bool:
         """Whether the parenthesis that opens at `i` is that of a method: by what follows it, or a type in it."""
@@ -353,10 +358,7 @@ class _Arrange:
         self.put(token)
 
     def at(self, token: Token, i: int, begins: bool) -> None:
-        j = i + 1
-        while self.tokens[j].type == "NEWLINE":
-            j += 1
-        if self.tokens[j].type == "START":
+        if self.tokens[self.significant(i + 1)].type == "START":
             token = token._replace(type="_ANCHOR")
         elif self.head in ("PARAM", "MINIMIZE") and self.is_outside():
             token = token._replace(type="_CLAUSE_AT")

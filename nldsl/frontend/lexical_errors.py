@@ -84,8 +84,10 @@ def report(source: SourceFile, bag: DiagnosticBag, kind: str, text: str, start: 
         )
     elif kind == "DIGITS":
         _bad_number(bag, source, text, start, end)
+    elif kind == "ESCAPE":
+        _bad_escape(source, bag, text, start)
     elif kind == "QUOTE":
-        _bad_string(source, bag, text, start)
+        _open_string(source, bag, text, start)
     elif text in FOREIGN:
         message, hint = FOREIGN[text]
         bag.error("NL0102", span, message, hints=(hint,) if hint else ())
@@ -119,25 +121,25 @@ def _is_based(text: str) -> bool:
     return True
 
 
-def _bad_string(source: SourceFile, bag: DiagnosticBag, text: str, start: int) -> None:
-    """A string that is not closed on its line, or has an escape that is none."""
+def _bad_escape(source: SourceFile, bag: DiagnosticBag, text: str, start: int) -> None:
     escape = re.match(r'"(?:[^"\\]|\\["\\n])*(\\.)', text)
-    if escape and re.match(r'"(?:[^"\\]|\\.)*"', text):
-        at = start + escape.start(1)
-        bag.error(
-            "NL0106",
-            source.span(at, at + 2),
-            f"`{escape.group(1)}` is not an escape",
-            notes=('a string knows `\\"`, `\\\\` and `\\n`',),
-            hints=("write `\\\\` for a backslash",),
-        )
-        return
-    end = start + len(text.rstrip())
+    assert escape is not None
+    at = start + escape.start(1)
+    bag.error(
+        "NL0106",
+        source.span(at, at + 2),
+        f"`{escape.group(1)}` is not an escape",
+        notes=('a text knows `\\"`, `\\\\` and `\\n`',),
+        hints=("write `\\\\` for a backslash",),
+    )
+
+
+def _open_string(source: SourceFile, bag: DiagnosticBag, text: str, start: int) -> None:
     bag.error(
         "NL0105",
-        source.span(start, end),
-        "the string does not end on its line",
-        hints=('put a `"` behind the text', "for a line break in the text write `\\n`"),
+        source.span(start, start + len(text.rstrip())),
+        "the text does not end on its line",
+        hints=('put a `"` behind it', "for a line break in the text write `\\n`"),
     )
 
 

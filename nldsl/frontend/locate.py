@@ -107,7 +107,7 @@ class Locator:
         root = self._root_of(real)
         if root is None:
             raise ReadError(
-                "NL0012", f'"{path}" is a link to a file outside the import roots', hints=("copy the file",)
+                "NL0015", f'"{path}" is a link to a file outside the import roots', hints=("copy the file",)
             )
         if self._root is not None and real == self._root.real:
             return self._root
@@ -174,7 +174,7 @@ class Locator:
         if os.fstat(descriptor).st_nlink > 1:
             os.close(descriptor)
             raise ReadError(
-                "NL0012",
+                "NL0015",
                 f"{shown} has several hard links",
                 notes=("it may be a file from outside the import roots",),
                 hints=("copy the file",),
@@ -266,7 +266,7 @@ def _read(descriptor: int, shown: str, limit: int) -> bytes:
         os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise ReadError("NL0001", f"{shown} is a folder")
-        raise ReadError("NL0012", f"{shown} is not a regular file")
+        raise ReadError("NL0015", f"{shown} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
         return file.read(limit + 1)
 

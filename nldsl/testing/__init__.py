@@ -1,1 +1,1 @@
-"""What the tests of programs use: running the examples in a file."""
+"""Helpers for the tests of the compiler, and of programs."""
