@@ -219,7 +219,7 @@ def _one(group: list[Node], graph: LevelGraph) -> Node:
     whole = all(
         n.id in ids for n in graph.nodes if n.kind == first.kind and (n.path == path or n.path.startswith(f"{path}."))
     )
-    inside = ", ".join(dict.fromkeys(n.path.rpartition(".")[2] if n.path != path else n.label for n in group))
+    inside = " + ".join(dict.fromkeys(n.path.rpartition(".")[2] if n.path != path else n.label for n in group))
     label = path.rpartition(".")[2] if whole and path and not _is_round(path) and first.kind != "initial" else inside
     params = tuple(
         replace(p, label=p.label if n.path == path else f"{n.path.removeprefix(path + '.')}.{p.label}")

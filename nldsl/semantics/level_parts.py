@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -78,7 +79,8 @@ def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]
         part_of.update({f"state:{s.name}": id for s in members})
         info = infos.get(owner)
         shown = _below(owner, root)
-        label = _tail(shown) if kind == "memory" and shown else ", ".join(_past(s) for s in members[:3])
+        label = _tail(shown) or (info.template if info else "") if kind == "memory" else ""
+        label = label or ", ".join(list(dict.fromkeys(_past(s) for s in members))[:3])
         states = tuple(_state(s, rate, program) for s in members)
         place = info.span if info else members[0].span
         parts.append(Part(id, kind, shown, label, rate, *_about(info), _place(place), states))
@@ -102,7 +104,8 @@ def _owners(program: Program) -> dict[str, str]:
     """Who owns each state and parameter: as declared there, else as the list of memories says."""
     owners = {name: m.path for m in program.memories for name in (*m.states, *m.params)}
     declared: Iterable[StateDecl | ParamDecl] = (*program.states, *program.params)
-    return {d.name: d.owner or owners.get(d.name, "") for d in declared}
+    paths = {m.path for m in program.memories}
+    return {d.name: d.owner if d.owner in paths else owners.get(d.name, d.owner) for d in declared}
 
 
 def _about(info: MemoryInfo | None) -> tuple[str, str]:
@@ -129,7 +132,7 @@ def _past(state: StateDecl) -> str:
     label = _tail(state.name)
     for prefix, words in (("window_", "window of "), ("prev_", "previous ")):
         if state.hidden and label.startswith(prefix):
-            return words + label.removeprefix(prefix)
+            return words + re.sub(r"_\d+$", "", label.removeprefix(prefix))
     return label
 
 

@@ -12,10 +12,12 @@ from nldsl.semantics.level_data import LevelGraph
 from nldsl.viz.escape import dot_html
 from nldsl.viz.layout import HEADER, Layout, Rect, arrange
 from nldsl.viz.palette import FRAME, LIGHT, LINKS, QUIET, level_colors
+from nldsl.viz.render import render
 from nldsl.viz.route import Point, Route
 from nldsl.viz.scene import Box, Lane, Line, Link, Scene, SceneOptions, scene_of
+from nldsl.viz.svg import clean_svg
 
-__all__ = ["FONT", "box_ids", "dot", "dot_of_scene"]
+__all__ = ["FONT", "box_ids", "dot", "dot_of_scene", "svg"]
 
 FONT = "Helvetica,Arial,sans-serif"
 _FOOT = 30.0  # room for the legend
@@ -26,6 +28,13 @@ def dot(graph: LevelGraph, options: SceneOptions | None = None, legend: bool = T
     """DOT text; needs the package `graphviz`."""
     scene = scene_of(graph, options)
     return dot_of_scene(scene, arrange(scene), legend)
+
+
+def svg(graph: LevelGraph, options: SceneOptions | None = None) -> str:
+    """SVG with nothing in it but shapes and text."""
+    scene = scene_of(graph, options)
+    drawn = render(dot_of_scene(scene, arrange(scene)), "svg")
+    return clean_svg(drawn, f"The levels of {scene.title}") + "\n"
 
 
 def box_ids(scene: Scene) -> dict[str, str]:
@@ -41,7 +50,7 @@ def dot_of_scene(scene: Scene, layout: Layout, legend: bool = True) -> str:
     bounds = f"0,0,{layout.width:.2f},{page.height:.2f}"
     picture.attr("graph", bb=bounds, bgcolor=LIGHT.paper, fontname=FONT, rankdir="LR", pad="0.2")
     picture.attr("node", shape="box", style="rounded,filled", fixedsize="true", fontname=FONT, fontsize="9", margin="0")
-    picture.attr("edge", fontname=FONT, fontsize="8", arrowsize="0.55")
+    picture.attr("edge", fontname=FONT, fontsize="9", arrowsize="0.55")
     for n in range(len(scene.lanes)):
         _lane(picture, scene, layout, page, n)
     for n, (label, rect) in enumerate(layout.frames):
@@ -72,7 +81,7 @@ def _lane(picture: Any, scene: Scene, layout: Layout, page: _Page, n: int) -> No
 
 
 def _frame(picture: Any, label: str, rect: Rect, page: _Page, n: int) -> None:
-    text = f'<<FONT POINT-SIZE="8.5" COLOR="{LIGHT.muted}">{dot_html(label)}</FONT>>'
+    text = f'<<FONT POINT-SIZE="9.5" COLOR="{LIGHT.muted}">{dot_html(label)}</FONT>>'
     middle = page.point((rect.x + rect.width / 2, rect.y + 9))
     look = {"style": "rounded,dashed", "bgcolor": "transparent", "color": FRAME, "penwidth": "0.9", "class": "frame"}
     with picture.subgraph(name=f"cluster_frame{n}") as inside:
@@ -130,7 +139,7 @@ def _text(line: Line, accent: str) -> str:
 def _row(line: Line, accent: str, count: int = 1) -> str:
     text = _text(line, accent)
     if count > 1:
-        text += f'<FONT POINT-SIZE="9" COLOR="{accent}">  ×{count}</FONT>'
+        text += f'<FONT POINT-SIZE="9.5" COLOR="{accent}">&#160;&#160;&#160;×{count}</FONT>'
     return f'<TR><TD ALIGN="LEFT" HEIGHT="{line.size + 3:g}">{text}</TD></TR>'
 
 
@@ -183,7 +192,7 @@ def _legend(picture: Any, layout: Layout, page: _Page) -> None:
             look |= {"dir": "both", "arrowtail": "onormal"}
         picture.edge(*ends, pos=f"{start}e,{page.point((x + 26, y))} {path}", **look, **{"class": "legend"})
         width = line.width + 4
-        text = f'<<FONT POINT-SIZE="8.5" COLOR="{LIGHT.muted}">{dot_html(label)}</FONT>>'
+        text = f'<<FONT POINT-SIZE="9.5" COLOR="{LIGHT.muted}">{dot_html(label)}</FONT>>'
         place = page.node(Rect(x + 30, y - 7, width, 14))
         picture.node(f"g{n}t", label=text, shape="plaintext", style="", **place, **{"class": "legend"})
         x += 30 + width + 18

@@ -8,17 +8,17 @@ No step depends on chance or on the order of a set, and each ends after a fixed 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from nldsl.viz.route import Rect, Route, route
-from nldsl.viz.scene import DATA, Box, Link, Scene
+from nldsl.viz.scene import DATA, Frame, Link, Scene
+from nldsl.viz.spread import Item, spread
 
 __all__ = ["HEADER", "Layout", "Rect", "Route", "arrange"]
 
-HEADER = 122.0  # width of the column with the names of the levels
-_PAD, _ROW, _TRACK, _LANE_GAP = 13.0, 13.0, 7.0, 8.0
-_GAP, _GAP_PER_LINK, _GAP_MOST = 27.0, 3.0, 62.0
+HEADER = 132.0  # width of the column with the names of the levels
+_PAD, _TRACK, _LANE_GAP = 13.0, 7.0, 8.0
 _FRAME_ROOM = 18.0
 _SWEEPS = 24
 
@@ -35,44 +35,25 @@ class Layout:
     frames: tuple[tuple[str, Rect], ...]
 
 
-@dataclass(eq=False)
-class _Item:
-    """A box, or the place of a long link in a column."""
-
-    lane: str
-    column: int
-    height: float
-    width: float
-    box: Box | None = None
-    y: float = 0.0
-    near: list[_Item] = field(default_factory=list)
-
-    @property
-    def gap(self) -> float:
-        return _ROW if self.box else _TRACK
-
-
 def arrange(scene: Scene) -> Layout:
     """Place a scene."""
     columns = _columns(scene)
-    items = {b.id: _Item(b.lane, columns[b.id], b.size[1], b.size[0], b) for b in scene.boxes}
+    items = {b.id: Item(b.lane, columns[b.id], b.size[1], b.size[0], b) for b in scene.boxes}
     chains = _chains(scene, items)
     everything = [*items.values(), *(i for chain in chains for i in chain[1:-1])]
     last = max((i.column for i in everything), default=0)
-    cells: dict[tuple[str, int], list[_Item]] = defaultdict(list)
+    cells: dict[tuple[str, int], list[Item]] = defaultdict(list)
     for item in everything:
         cells[item.lane, item.column].append(item)
     lanes = _lane_rows(scene, cells)
     _settle(cells, lanes, [lane.id for lane in scene.lanes], last)
     _straighten(chains, cells, lanes)
-    x = _column_places(everything, chains, last)
-    width = x[last][1] + _PAD
-    boxes = {}
-    for id, item in items.items():
-        left, right = x[item.column]
-        middle = (left + right) / 2
-        boxes[id] = Rect(middle - item.width / 2, item.y - item.height / 2, item.width, item.height)
-    routes = route(scene.links, chains_to_points(chains, x), boxes)
+    _align(chains, cells)
+    apart = [frame.boxes for frame in scene.frames if _is_block(scene, frame, columns)]
+    hops = spread(scene.links, chains, everything, apart, HEADER + _PAD)
+    boxes = {id: Rect(i.x - i.width / 2, i.y - i.height / 2, i.width, i.height) for id, i in items.items()}
+    width = max((i.right for i in everything), default=HEADER) + _PAD
+    routes = route(scene.links, hops, boxes)
     frames = _frames(scene, boxes, lanes)
     rects = {id: Rect(0.0, top, width, bottom - top) for id, (top, bottom) in lanes.items()}
     return Layout(width, max(bottom for _, bottom in lanes.values()), rects, boxes, routes, frames)
@@ -99,14 +80,19 @@ def _columns(scene: Scene) -> dict[str, int]:
         if id not in fed and after[id]:
             above = lane[id] == DATA and all(lane[t] != DATA for t in after[id])
             column[id] = min(column[t] for t in after[id]) - (not above)
-    ends = [b.id for b in scene.boxes if b.kind == "loss"]
-    if ends:
-        last = max(column[b.id] for b in scene.boxes if b.kind != "optimizer")
-        for id in ends:
-            column[id] = last
-        for b in scene.boxes:
-            if b.kind == "optimizer":
-                column[b.id] = last + 1
+    before = {t: [s for s, targets in after.items() if t in targets] for t in after}
+    for b in scene.boxes:  # and a result above what gives it
+        inner = [column[s] for s in before[b.id] if lane[s] != DATA]
+        outer = [column[s] + 1 for s in before[b.id] if lane[s] == DATA]
+        if b.lane == DATA and b.kind != "input" and inner:
+            column[b.id] = max(inner + outer)
+    for id in reversed(order):
+        if id not in fed and lane[id] == DATA and any(lane[t] == DATA for t in after[id]):
+            column[id] = min(column[t] - (lane[t] == DATA) for t in after[id])
+    last = max((column[b.id] for b in scene.boxes if b.kind != "optimizer"), default=0)
+    for b in scene.boxes:
+        if b.kind == "optimizer":
+            column[b.id] = last + 1
     first = min(column.values(), default=0)
     return {id: c - first for id, c in column.items()}
 
@@ -139,13 +125,13 @@ def _topological(after: dict[str, list[str]]) -> list[str]:
     return order
 
 
-def _chains(scene: Scene, items: dict[str, _Item]) -> list[list[_Item]]:
+def _chains(scene: Scene, items: dict[str, Item]) -> list[list[Item]]:
     """For each link its way: the two boxes, and a place in every column between them."""
     crowd: dict[tuple[str, int], int] = defaultdict(int)
     for item in items.values():
         crowd[item.lane, item.column] += 1
     order = [lane.id for lane in scene.lanes]
-    chains: list[list[_Item]] = []
+    chains: list[list[Item]] = []
     for link in scene.links:
         if link.source not in items or link.target not in items:
             chains.append([])
@@ -154,7 +140,7 @@ def _chains(scene: Scene, items: dict[str, _Item]) -> list[list[_Item]]:
         between = range(first.column + 1, last.column)
         low, high = sorted((order.index(first.lane), order.index(last.lane)))
         best = min(order[low : high + 1], key=lambda lane: (sum(crowd[lane, c] for c in between), lane != last.lane))
-        chain = [first, *(_Item(best, c, 2.0, 0.0) for c in between), last]
+        chain = [first, *(Item(best, c, 2.0, 0.0) for c in between), last]
         for a, b in pairwise(chain):
             a.near.append(b)
             b.near.append(a)
@@ -167,13 +153,13 @@ def _chains(scene: Scene, items: dict[str, _Item]) -> list[list[_Item]]:
 # ---------------------------------------------------------------- rows
 
 
-def _lane_rows(scene: Scene, cells: dict[tuple[str, int], list[_Item]]) -> dict[str, tuple[float, float]]:
+def _lane_rows(scene: Scene, cells: dict[tuple[str, int], list[Item]]) -> dict[str, tuple[float, float]]:
     """Top and bottom of each lane."""
     rows: dict[str, tuple[float, float]] = {}
     top = 0.0
     for lane in scene.lanes:
         heights = [_stack(items) for (id, _), items in cells.items() if id == lane.id]
-        least = 30.0 if lane.id == DATA else 24.0 + 11.5 * (1 + len(lane.lines))
+        least = 30.0 if lane.id == DATA else 24.0 + 13.0 * (1 + len(lane.lines))
         room = _FRAME_ROOM if lane.id == DATA and scene.frames else 0.0
         height = max([least, *(h + 2 * _PAD for h in heights)]) + room
         rows[lane.id] = (top, top + height)
@@ -181,12 +167,12 @@ def _lane_rows(scene: Scene, cells: dict[tuple[str, int], list[_Item]]) -> dict[
     return rows
 
 
-def _stack(items: list[_Item]) -> float:
+def _stack(items: list[Item]) -> float:
     return sum(i.height for i in items) + sum(max(a.gap, b.gap) for a, b in pairwise(items))
 
 
 def _settle(
-    cells: dict[tuple[str, int], list[_Item]], lanes: dict[str, tuple[float, float]], order: list[str], last: int
+    cells: dict[tuple[str, int], list[Item]], lanes: dict[str, tuple[float, float]], order: list[str], last: int
 ) -> None:
     """Order the items of each cell, then move them towards what they are linked to."""
     for (lane, _), items in cells.items():
@@ -209,7 +195,7 @@ def _settle(
 
 
 def _straighten(
-    chains: list[list[_Item]], cells: dict[tuple[str, int], list[_Item]], lanes: dict[str, tuple[float, float]]
+    chains: list[list[Item]], cells: dict[tuple[str, int], list[Item]], lanes: dict[str, tuple[float, float]]
 ) -> None:
     """Long links run level wherever there is room at one height all the way."""
     for chain in chains:
@@ -225,11 +211,20 @@ def _straighten(
                 break
 
 
-def _free(item: _Item, y: float, items: list[_Item]) -> bool:
+def _align(chains: list[list[Item]], cells: dict[tuple[str, int], list[Item]]) -> None:
+    """A box alone in its place, next to one alone in its, takes that one's height."""
+    for chain in sorted((c for c in chains if len(c) == 2), key=lambda c: c[0].column):
+        a, b = chain
+        alone = len(cells[a.lane, a.column]) == 1 and len(cells[b.lane, b.column]) == 1
+        if a.lane == b.lane and alone and abs(a.height - b.height) < 16:
+            b.y = a.y
+
+
+def _free(item: Item, y: float, items: list[Item]) -> bool:
     return all(i is item or abs(i.y - y) >= (i.height + item.height) / 2 + _TRACK / 2 for i in items)
 
 
-def _wanted(item: _Item, sweep: int) -> float:
+def _wanted(item: Item, sweep: int) -> float:
     """Where an item wants to be: at its neighbours to the side the sweep comes from, in the end between all of them."""
     near = item.near
     if sweep < _SWEEPS - 6:
@@ -242,7 +237,7 @@ def _wanted(item: _Item, sweep: int) -> float:
     return sum(w * i.y for w, i in zip(weights, near, strict=True)) / sum(weights)
 
 
-def _place(items: list[_Item], wanted: list[float], top: float, bottom: float) -> None:
+def _place(items: list[Item], wanted: list[float], top: float, bottom: float) -> None:
     """The closest places to the wanted ones in this order without overlap, within the lane (pooled neighbours)."""
     offset, offsets = 0.0, []
     for n, item in enumerate(items):
@@ -262,30 +257,11 @@ def _place(items: list[_Item], wanted: list[float], top: float, bottom: float) -
         item.y = min(max(value, low), max(high, low)) + off
 
 
-# ---------------------------------------------------------------- coordinates
-
-
-def _column_places(items: list[_Item], chains: list[list[_Item]], last: int) -> list[tuple[float, float]]:
-    """Left and right end of each column; the room between two grows with the links that change height there."""
-    widths = [max((i.width for i in items if i.column == c), default=0.0) for c in range(last + 1)]
-    busy = [0] * (last + 1)
-    for chain in chains:
-        for a, b in pairwise(chain):
-            if abs(a.y - b.y) > 30:
-                busy[max(a.column, b.column)] += 1
-    places = []
-    x = HEADER + _PAD
-    for c in range(last + 1):
-        if c:
-            x += min(_GAP + _GAP_PER_LINK * busy[c], _GAP_MOST)
-        places.append((x, x + widths[c]))
-        x += widths[c]
-    return places
-
-
-def chains_to_points(chains: list[list[_Item]], x: list[tuple[float, float]]) -> list[list[tuple[float, float, float]]]:
-    """For each link the stretches (left, right, y) it takes through the columns between its ends."""
-    return [[(*x[i.column], i.y) for i in chain[1:-1]] for chain in chains]
+def _is_block(scene: Scene, frame: Frame, columns: dict[str, int]) -> bool:
+    """Whether nothing else stands in the columns of a frame."""
+    inside = [columns[id] for id in frame.boxes if id in columns]
+    others = [columns[b.id] for b in scene.boxes if b.id not in frame.boxes and b.kind != "hub" and b.lane != DATA]
+    return bool(inside) and not any(min(inside) <= c <= max(inside) for c in others)
 
 
 def _frames(
@@ -295,13 +271,13 @@ def _frames(
     frames = []
     data = lanes[DATA][1]
     bottom = max(b for _, b in lanes.values())
-    hubs = {b.id for b in scene.boxes if b.kind == "hub"}
+    others = {b.id for b in scene.boxes if b.kind != "hub" and b.lane != DATA}
     for frame in scene.frames:
         inside = [boxes[id] for id in frame.boxes if id in boxes]
         left = min(r.x for r in inside) - 12
         right = max(r.x + r.width for r in inside) + 12
         strangers = [
-            r for id, r in boxes.items() if id not in frame.boxes | hubs and r.x < right and r.x + r.width > left
+            r for id, r in boxes.items() if id in others - frame.boxes and r.x < right and r.x + r.width > left
         ]
         if not strangers:
             frames.append(

@@ -27,7 +27,7 @@ class Theme:
 
 
 LIGHT = Theme("#fbfbfa", "#ffffff", "#1d2530", "#66717f", "#d5dae0", 0.105, 0.0)
-DARK = Theme("#12161c", "#1c222b", "#e7ebf0", "#98a4b3", "#343d4a", 0.16, 0.42)
+DARK = Theme("#12161c", "#1c222b", "#e7ebf0", "#98a4b3", "#343d4a", 0.17, 0.3)
 
 
 # The dashes around equal layers, and the border of what has no states.

@@ -10,7 +10,10 @@ from nldsl.semantics.level_fold import fold
 from nldsl.viz.escape import plain
 from nldsl.viz.metrics import text_width
 
-__all__ = ["Box", "Frame", "Lane", "Line", "Link", "Scene", "SceneOptions", "level_title", "scene_of", "short_number"]
+__all__ = [
+    "DATA", "Box", "Frame", "Lane", "Line", "Link", "Scene", "SceneOptions",
+    "counted", "level_title", "scene_of", "short_number", "shown_names",
+]  # fmt: skip
 
 DATA = "data"
 _ENDS = ("input", "output", "loss")
@@ -34,7 +37,7 @@ class Line:
 
     @property
     def size(self) -> float:
-        return 11.0 if self.tone == "title" else 8.5
+        return 12.0 if self.tone == "title" else 9.5
 
     @property
     def width(self) -> float:
@@ -54,7 +57,7 @@ class Box:
     def size(self) -> tuple[float, float]:
         """Width and height, in points."""
         if self.kind in (*_ENDS, "optimizer", "hub"):
-            return max(line.width for line in self.lines) + 24, 15.0 + 11.5 * len(self.lines)
+            return max(line.width for line in self.lines) + 24, 15.0 + 12.5 * len(self.lines)
         title = self.lines[0].width + (22 if self.count > 1 else 0)
         width = max([title, *(line.width for line in self.lines[1:])]) + 20
         return max(width, 56.0), 15.0 + sum(line.size + 3.5 for line in self.lines)
@@ -125,6 +128,7 @@ def short_number(count: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
+    """1 memory, 2 memories."""
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
@@ -137,12 +141,17 @@ def level_title(level: Level) -> str:
     return level.cadence if level.orders == 1 else f"{level.cadence} · {level.order + 1} of {level.orders}"
 
 
+def shown_names(level: Level) -> str:
+    """The names that say more than the cadence does."""
+    return ", ".join(name for name in level.names if name != level.kind)
+
+
 def _lanes(graph: LevelGraph) -> list[Lane]:
     lanes = []
     last = max(len(graph.levels) - 1, 1)
     for n, level in enumerate(graph.levels):
         members = graph.members(level.id)
-        lines = [plain(", ".join(level.names), 28)] if level.names else []
+        lines = [plain(shown_names(level), 28)] if shown_names(level) else []
         lines += ["takes in its context at once"] if level.kind == "nonparametric" else []
         lines += ["constant"] if level.kind == "frozen" else []
         memories = sum(m.count for m in members if m.kind == "memory")
