@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nldsl.diagnostics.diagnostic import DiagnosticBag
+from nldsl.diagnostics.diagnostic import DiagnosticBag, DiagnosticError
+from nldsl.dims import symbol
 from nldsl.driver import Names, Options, derived, entry_of, middle, names_of
 from nldsl.frontend import ast
 from nldsl.ir.program import Instr, Program
@@ -23,7 +24,8 @@ _FREE_SHAPE = "[3, 2]"  # of a parameter whose shape the caller of the method de
 class Loaded:
     """``program`` is derived and simplified. ``symbolic`` is the same for sizes as symbols, None where that fails.
 
-    ``alone``: the ``step`` is not the program's own. ``sizes``: what was chosen for parameters that have no default.
+    ``alone``: the ``step`` is not the program's own. ``sizes``: what was chosen for parameters that have no default;
+    ``dims``: what was asked for.
     """
 
     program: Program
@@ -31,6 +33,8 @@ class Loaded:
     symbolic: Program | None = None
     alone: bool = False
     sizes: tuple[tuple[str, int], ...] = ()
+    dims: tuple[tuple[str, Any], ...] = ()
+    free: str = ""  # the shape given to parameters whose shape the caller decides, where there are some
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,21 @@ class Request:
         return Options(entry, tuple(sorted(dims.items())), self.disabled, roots)
 
 
-def load(request: Request, symbolic: bool = False) -> Loaded:
-    """The program of an entry; raises DiagnosticError with everything wrong about it."""
+def unit_of(request: Request) -> ast.Unit:
+    """The declaration that a request is about."""
+    bag = DiagnosticBag()
+    names = names_of(request.path, request.options(request.entry, {}), bag, request.text)
+    unit = entry_of(names, request.entry, bag) if names is not None else None
+    bag.raise_if_errors()
+    assert unit is not None
+    return unit
+
+
+def load(request: Request, symbolic: bool = False, stop: str = "") -> Loaded:
+    """The program of an entry; with ``stop="program"`` as it is before any pass.
+
+    Raises DiagnosticError with everything wrong about it.
+    """
     bag = DiagnosticBag()
     names = names_of(request.path, request.options(request.entry, {}), bag, request.text)
     unit = entry_of(names, request.entry, bag) if names is not None else None
@@ -62,21 +79,20 @@ def load(request: Request, symbolic: bool = False) -> Loaded:
     alone = unit.keyword == "memory" and not any(m.name == "step" for m in _methods(unit))
     chosen = _chosen(unit, given, request.sizes)
     if alone:
-        text = names.file.span.file.text + "\n" + _with_step(names, unit, request.again)
+        text = names.file.span.file.text + "\n" + _with_step(names, unit, _order(unit, request.again))
         request = replace(request, entry=_alone_name(names, unit), text=text)
     else:
         request = replace(request, entry=unit.name)
     given.update(chosen)
-    program = _program(request, given, generic=False)
+    free = _FREE_SHAPE if alone and f": {_FREE_SHAPE}" in (request.text or "") else ""
+    program = _program(request, given, generic=False, stop=stop)
     if alone:
         program = without_prefix(_labelled(program, _labels(unit, request.again)), "m")
-    symbols = _symbolic(request, unit, given) if symbolic else None
-    if alone and symbols is not None:
-        symbols = without_prefix(symbols, "m")
-    return Loaded(program, unit, symbols, alone, tuple(chosen.items()))
+    symbols = _symbolic(request, names, unit, given) if symbolic else None
+    return Loaded(program, unit, symbols, alone, tuple(chosen.items()), request.dims, free)
 
 
-def _program(request: Request, given: Mapping[str, Any], generic: bool) -> Program:
+def _program(request: Request, given: Mapping[str, Any], generic: bool, stop: str = "") -> Program:
     from nldsl.semantics.assemble import unit_program
 
     options = request.options(request.entry, given)
@@ -89,19 +105,24 @@ def _program(request: Request, given: Mapping[str, Any], generic: bool) -> Progr
     found = unit_program(unit, names.scopes[names.root], dict(given), bag, options.limits, generic)
     bag.raise_if_errors()
     assert found is not None
+    if stop == "program":
+        return found
     return derived(found) if generic else middle(found, options)
 
 
-def _symbolic(request: Request, unit: ast.Unit, given: Mapping[str, Any]) -> Program | None:
+def _symbolic(request: Request, names: Names, unit: ast.Unit, given: Mapping[str, Any]) -> Program | None:
     """The program for sizes that are symbols; a program that needs to know a size has none."""
-    from nldsl.diagnostics.diagnostic import DiagnosticError
-    from nldsl.dims import symbol
-
     symbols = {p.name: symbol(p.name) for p in unit.params if _is_dim(p)}
+    wrapped = unit.keyword == "memory"
+    if wrapped and request.entry == unit.name:  # alone, every method is tried; here only the step is wanted
+        step = [m for m in _methods(unit) if m.name == "step"]
+        text = names.file.span.file.text + "\n" + _with_step(names, unit, step)
+        request = replace(request, entry=_alone_name(names, unit), text=text)
     try:
-        return _program(request, {**given, **symbols}, generic=True)
+        program = _program(request, {**given, **symbols}, generic=True)
     except DiagnosticError:
         return None
+    return without_prefix(program, "m") if wrapped else program
 
 
 def _chosen(unit: ast.Unit, given: Mapping[str, Any], sizes: tuple[int, ...]) -> dict[str, int]:
@@ -144,22 +165,29 @@ def _alone_name(names: Names, unit: ast.Unit) -> str:
     return name
 
 
-def _with_step(names: Names, unit: ast.Unit, again: bool) -> str:
-    """A memory around the memory, with a step that reads, learns, and reads again."""
+def _order(unit: ast.Unit, again: bool) -> list[ast.Method]:
+    """Read, learn, and read again."""
+    readers = _readers(unit)
+    return [*readers, *_writers(unit), *(readers if again else [])]
+
+
+def _with_step(names: Names, unit: ast.Unit, methods: list[ast.Method]) -> str:
+    """A memory around the memory, with a step that calls these methods and returns what they return."""
     params = ", ".join(p.span.text for p in unit.params)
     arguments = ", ".join(f"{p.name} = {p.name}" for p in unit.params)
     inputs: dict[str, str] = {}
-    before = [f"  r{i} = {_call(m, inputs)}" for i, m in enumerate(_readers(unit))]
-    learn = [
-        f"  l{i} = {_call(m, inputs)}" if _returns(m) else f"  {_call(m, inputs)}" for i, m in enumerate(_writers(unit))
-    ]
-    after = [f"  s{i} = {_call(m, inputs)}" for i, m in enumerate(_readers(unit))] if again else []
-    results = [
-        line.split("=", 1)[0].strip() for line in (*before, *learn, *after) if line[2] in "rls" and " = " in line[:8]
-    ]
-    returned = f"  return {{{', '.join(results)}}}" if len(results) > 1 else f"  return {results[0]}" if results else ""
+    lines: list[str] = []
+    results: list[str] = []
+    for method in methods:
+        call = _call(method, inputs)
+        if _returns(method):
+            results.append(f"r{len(results)}")
+            call = f"{results[-1]} = {call}"
+        lines.append(f"    {call}")
+    if results:
+        lines.append(f"    return {results[0]}" if len(results) == 1 else f"    return {{{', '.join(results)}}}")
     header = ", ".join(f"{name}: {type}" for name, type in inputs.items())
-    body = "\n".join([*before, *learn, *after, returned])
+    body = "\n".join(lines)
     return (
         f"memory {_alone_name(names, unit)}({params}) {{\n  memory m: {unit.name}({arguments})\n"
         f"  step({header}) {{\n{body}\n  }}\n}}\n"
@@ -201,9 +229,8 @@ def _labels(unit: ast.Unit, again: bool) -> list[str]:
     def label(method: ast.Method) -> str:
         return f"{method.name}({', '.join(p.name for p in method.params)})"
 
-    before = [label(m) for m in _readers(unit)]
-    after = [f"{label(m)} after learning" for m in _readers(unit)] if again else []
-    return [*before, *(label(m) for m in _writers(unit) if _returns(m)), *after]
+    first = [label(m) for m in _order(unit, False) if _returns(m)]
+    return [*first, *(f"{label(m)} after learning" for m in _readers(unit) if again and _returns(m))]
 
 
 def _labelled(program: Program, labels: list[str]) -> Program:
@@ -226,7 +253,7 @@ def without_prefix(program: Program, path: str) -> Program:
     keys = {"state": "state", "anchor": "state", "param": "param"}
 
     def short(name: str) -> str:
-        return name.removeprefix(path + ".")
+        return "" if name == path else name.removeprefix(path + ".")
 
     def renamed(instr: Instr) -> Instr:
         key = keys.get(instr.op)
@@ -237,7 +264,7 @@ def without_prefix(program: Program, path: str) -> Program:
     memories = [
         replace(
             m,
-            path="" if m.path == path else short(m.path),
+            path=short(m.path),
             states=tuple(map(short, m.states)),
             params=tuple(map(short, m.params)),
         )

@@ -45,6 +45,8 @@ def report_of(path: str | Path, name: str | None = None, dims: Mapping[str, Any]
     notes = [_READS_FIRST] if loaded.alone else []
     if loaded.symbolic is None and loaded.sizes:
         notes.append("sizes chosen for this page: " + ", ".join(f"{n} = {s}" for n, s in loaded.sizes))
+    if loaded.free:
+        notes.append(f"where the caller decides a shape, it is {loaded.free} here")
     return report(loaded.program, loaded.symbolic, loaded.unit.keyword, notes)
 
 

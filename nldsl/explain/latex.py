@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nldsl.explain.printer import Printer
-from nldsl.explain.terms import Number, Sym
+from nldsl.explain.terms import Call, Number, Part, Sym, Term
 from nldsl.explain.text import format_number
 
 _GREEK = frozenset(
@@ -46,6 +46,14 @@ def name_parts(name: str) -> tuple[str, list[str]]:
     return base + "'" * primes, [escape(r) if len(r) == 1 or r.isdigit() else rf"\mathrm{{{escape(r)}}}" for r in rest]
 
 
+def _is_stream(term: Term) -> bool:
+    return isinstance(term, Sym) and term.kind in ("input", "value")
+
+
+def _grouped(text: str) -> str:
+    return rf"\left({text}\right)" if " " in text else text
+
+
 class LatexPrinter(Printer):
     """One formula. ``anchors``: how many periods the anchors of the equations have; one needs no mention."""
 
@@ -65,6 +73,20 @@ class LatexPrinter(Printer):
             return text
         factor = rf"10^{{{int(exponent)}}}"
         return factor if mantissa == "1" else rf"{mantissa} \cdot {factor}"
+
+    def compound(self, term: Term) -> str:
+        """Past values and places of a window are indices: ``x_{t-2}``, ``k_{i}``."""
+        if isinstance(term, Call) and term.function == "prev" and _is_stream(term.args[0]):
+            return self.indexed(term.args[0], f"t-{(*term.options, '1')[0]}")
+        if isinstance(term, Part) and not term.by and term.index[:1] == "i" and _is_stream(term.of):
+            return self.indexed(term.of, term.index)
+        return super().compound(term)
+
+    def indexed(self, term: Term, time: str) -> str:
+        """A stream at another tick."""
+        assert isinstance(term, Sym)
+        base, index = name_parts(term.name)
+        return f"{base}_{{{','.join([*index, time])}}}"
 
     def symbol(self, sym: Sym) -> str:
         if sym.kind == "word":
@@ -104,13 +126,13 @@ class LatexPrinter(Printer):
         bare = function.rstrip("′″")
         primes = sum(2 if c == "″" else 1 for c in function[len(bare) :])
         if bare.startswith("Σ_"):
-            return rf"\textstyle\sum_{{{escape(bare[2:])}}} {args[0]}"
+            return rf"\textstyle\sum_{{{escape(bare[2:])}}} {_grouped(args[0])}"
         if not bare:
             return self.group(", ".join(args))
         if bare[-1:] in _SUBSCRIPTS:
             head = bare.rstrip(_SUBSCRIPTS)
             period = "".join(str(_SUBSCRIPTS.index(c)) for c in bare[len(head) :])
-            return rf"{_OVER_CLOCK[head]}_{{{period}}} {args[0]}"
+            return rf"{_OVER_CLOCK[head]}_{{{period}}} {_grouped(args[0])}"
         name = _OPERATORS.get(bare, rf"\operatorname{{{escape(bare)}}}")
         return rf"{name}{chr(39) * primes}\!\left({', '.join(args)}\right)"
 

@@ -15,6 +15,7 @@ from nldsl.explain.settle import Line
 from nldsl.explain.terms import Call, Sym, Term, add, subterms, word
 from nldsl.explain.text import TextPrinter
 from nldsl.ir.program import Program
+from nldsl.ir.types import Clock
 
 _LONGEST_REST = 12  # of what a transition form repeats from the update
 _DOTS = word("…")
@@ -144,7 +145,7 @@ def text_lines(math: Math, width: int = 100) -> list[str]:
     clocked = any(line.guard is not None for line in math.lines)
     indent, clock = ("  ", "") if clocked else ("", None)
     for line in math.lines:
-        heading = "every tick" if line.guard is None else str(line.guard)
+        heading = clock_words(line.guard)
         if clocked and heading != clock:
             clock = heading
             out.append(heading + ":")
@@ -156,6 +157,13 @@ def text_lines(math: Math, width: int = 100) -> list[str]:
             form = printer.lines(forms[line.target], margin + 5, width)
             out += _placed(indent + " " * margin + " = ", form)
     return out
+
+
+def clock_words(clock: Clock | None) -> str:
+    """When a line holds."""
+    if clock is None:
+        return "every tick"
+    return f"at the first of every {clock.period} ticks" if clock.start else f"every {clock.period} ticks"
 
 
 def where_lines(math: Math, width: int = 100) -> list[str]:
@@ -178,7 +186,7 @@ def latex_lines(math: Math) -> str:
     forms = dict(math.transitions)
     rows = []
     for line in (*math.lines, *math.where):
-        suffix = rf" && \text{{{line.guard}}}" if line.guard is not None else ""
+        suffix = rf" && \text{{{clock_words(line.guard)}}}" if line.guard is not None else ""
         rows.append(f"{printer.symbol(line.target)} &= {printer.term(line.value)}{suffix}")
         if line.kind == "update" and line.target in forms:
             rows.append(f"&= {printer.term(forms[line.target])}")

@@ -49,9 +49,11 @@ def report(program: Program, symbolic: Program | None = None, kind: str = "", no
     found = schedule_of(program)
     loops = loops_of(found) if found is not None else []
     sections: list[Section] = []
-    for memory, states in groups(program):
+    found_groups = groups(program)
+    whole = kind == "memory" and len(found_groups) == 1  # then what is read is what the program gives
+    for memory, states in found_groups:
         names = tuple(s.name for s in states)
-        math = equations(program, names, "outputs" if memory.path == "" else "names")
+        math = equations(program, names, "outputs" if whole or memory.path == "" else "names")
         own = tuple(
             n for n, x in enumerate(loops) if x.recurrence is not None and set(x.recurrence.states) & set(names)
         )

@@ -1,0 +1,104 @@
+"""`nldsl compile`: a program as one Python file that runs without nldsl, and its first parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .output import note
+from .settings import OPTION_HELP, parse_settings
+
+if TYPE_CHECKING:
+    from nldsl.ir.program import Program
+
+__all__ = ["command"]
+
+
+@click.command("compile")
+@click.argument("file", metavar="FILE")
+@click.option("-o", "--output", required=True, metavar="OUT.py", help="Where to write the module.")
+@click.option("--entry", metavar="NAME", help="The model, block or memory to compile; by default the last one.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
+@click.option("--backend", default="auto", show_default=True, help="Which backend writes the code.")
+@click.option("--seed", default=0, show_default=True, help="Of the parameters' first values.")
+def command(file: str, output: str, entry: str | None, settings: tuple[str, ...], backend: str, seed: int) -> int:
+    """Compile a program to OUT.py, a module that does not need nldsl to run.
+
+    Next to it: OUT.safetensors with the first values of the parameters (OUT.params.json where safetensors is not
+    installed), and OUT.json, which says what goes in and out. Each file is written whole or not at all.
+    """
+    from nldsl.train.disk import Disk, replace_file
+
+    target = Path(output)
+    if target.suffix != ".py":
+        raise click.UsageError(f"the module needs a name that ends in .py, not {output}")
+    dims = parse_settings(settings)
+    program, source, used = compiled(file, entry, dims, backend)
+    ending, values = parameters(program, seed)
+    stored = target.with_suffix(ending)
+    meta = description(program, file, dims, used, seed, source, stored.name)
+    disk = Disk()
+    written = [stored, target.with_suffix(".json"), target]
+    for path, data in zip(written, (values, meta, source.encode()), strict=True):
+        replace_file(disk, path, data)
+        note(f"wrote {path}")
+    return 0
+
+
+def compiled(file: str, entry: str | None, dims: dict[str, Any], backend: str) -> tuple[Program, str, str]:
+    """The program, the code of the backend, and the backend's name."""
+    from nldsl.backends.registry import BACKENDS, backend_named
+    from nldsl.driver import Options, front, middle
+    from nldsl.passes.schedule import schedule
+
+    if backend != "auto" and backend not in BACKENDS:
+        raise click.UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    options = Options(entry, tuple(sorted(dims.items())))
+    program = middle(front(file, options), options)
+    chosen = backend_named(backend)
+    return program, chosen.emit(schedule(program)), chosen.name
+
+
+def parameters(program: Program, seed: int) -> tuple[str, bytes]:
+    """The ending and the content of the file of first values, in float32 as modules begin."""
+    import numpy as np
+
+    from nldsl.extras import installed
+    from nldsl.runtime.initialize import initialize
+
+    values = {name: np.ascontiguousarray(x, dtype=np.float32) for name, x in initialize(program, seed).items()}
+    if installed("safetensors"):
+        from safetensors.numpy import save
+
+        return ".safetensors", bytes(save(values))
+    stored = {name: x.tolist() for name, x in values.items()}
+    return ".params.json", (json.dumps(stored) + "\n").encode()
+
+
+def description(
+    program: Program, file: str, dims: dict[str, Any], backend: str, seed: int, source: str, values: str
+) -> bytes:
+    """What the module is: its origin, and the names and shapes of what goes in and out."""
+    from nldsl import __version__
+
+    said = {
+        "program": program.name,
+        "file": Path(file).name,
+        "file_sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest(),
+        "module_sha256": hashlib.sha256(source.encode()).hexdigest(),
+        "nldsl": __version__,
+        "backend": backend,
+        "settings": dims,
+        "seed": seed,
+        "parameters_file": values,
+        "inputs": {i.name: str(i.type) for i in program.inputs},
+        "outputs": {name: str(program.body[value].type) for name, value in program.outputs},
+        "losses": [name for name, _ in program.losses],
+        "states": {s.name: str(s.type) for s in program.states},
+        "parameters": {p.name: str(p.type) for p in program.params},
+    }
+    return (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode()
