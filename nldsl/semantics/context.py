@@ -131,6 +131,8 @@ class Context:
     ) -> Any:
         """One instruction on tensors of the current body; a shape error becomes a diagnostic."""
         for arg in args:
+            if isinstance(arg, Poison):
+                return POISON
             if arg.builder is not self.builder:
                 return self.error(
                     "NL0213",

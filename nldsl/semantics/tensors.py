@@ -56,12 +56,23 @@ def rvalue(ctx: Context, value: Value, span: Span) -> Value:
     """States and instances are read; other values are what they are."""
     if isinstance(value, StateRef):
         return read_state(ctx, value, span)
+    if isinstance(value, Tensor) and ctx.builder is ctx.init and value.builder is ctx.body:
+        return _at_reset(ctx, value)
     if isinstance(value, Instance):
         ref = instance_state(value)
         if not ref.cells:
             return ctx.error("NL0207", span, f"{describe(value)} has no states, so it is not a value")
         return read_state(ctx, ref, span)
     return value
+
+
+def _at_reset(ctx: Context, value: Tensor) -> Tensor:
+    """A parameter, read in an initial value; a value of the tick is left as it is, for an error where it is used."""
+    instr = ctx.body.instrs[value.id]
+    if instr.op != "param":
+        return value
+    name = instr.attr("param")
+    return Tensor(ctx.init.leaf("param", value.type, name=instr.name, span=instr.span, param=name), ctx.init)
 
 
 def to_tensor(ctx: Context, value: Value, span: Span, what: str = "") -> Tensor | Poison:
