@@ -5,15 +5,19 @@ from __future__ import annotations
 from nldsl.backends.registry import backend_named
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule
+from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
 from nldsl.runtime.initialize import initialize
 from nldsl.runtime.module import Module
 
 
 def schedule_of(program: Program, disabled: frozenset[str] = frozenset()) -> Schedule:
-    """The loop structure that backends see; ``disabled`` names optional passes to leave out."""
-    del disabled
-    return schedule(program)
+    """The loop structure that backends see; ``disabled`` names optional passes to leave out (``chunk``)."""
+    planned = schedule(program)
+    if "chunk" in disabled:
+        return planned
+    chunked, _ = chunk(planned, ChunkOptions())
+    return chunked
 
 
 def build_module(
