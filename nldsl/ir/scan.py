@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
-from nldsl.dims import Dim, symbol
+from nldsl.dims import Dim, Poly, divide, symbol
 from nldsl.ir.types import Clock, Type
 
 MAX_DEPTH = 32
+_OPAQUE = ("//", "%", "/")
 _WORD = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<special>\#-?(?:inf|nan))|(?P<float>\d+(?:\.\d+(?:e[+-]?\d+)?|e[+-]?\d+))
     |(?P<int>\d+)|(?P<value>%\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:[.@][A-Za-z0-9_]+)*)
@@ -151,13 +153,13 @@ class Line:
         return tuple(items)
 
     def dim(self) -> Dim:
-        """A size: a sum of products of names, numbers and powers."""
+        """A size: a sum of products of names, numbers and powers, each over such a product."""
         total: Dim = 0
         sign = -1 if self.take("-") else 1
         while True:
-            term: Dim = sign * self.power()
-            while self.take("*"):
-                term = term * self.power()
+            term = sign * self.product()
+            if self.take("/"):
+                term = _over(term, self.divisor())
             total = total + term
             if self.take("+"):
                 sign = 1
@@ -166,11 +168,25 @@ class Line:
             else:
                 return total
 
+    def product(self) -> Dim:
+        result = self.power()
+        while self.take("*"):
+            result = result * self.power()
+        return result
+
+    def divisor(self) -> Dim:
+        if not self.at("(") or self.at_opaque():
+            return self.power()
+        self.need("(")
+        result = self.product()
+        self.need(")")
+        return result
+
     def power(self) -> Dim:
         word = self.peek()
         if word is not None and word.kind == "int":
             return self.integer()
-        base = symbol(self.quotient() if self.at("(") else self.word("name"))
+        base = symbol(self.opaque() if self.at("(") else self.word("name"))
         if not self.take("^"):
             return base
         result: Dim = 1
@@ -181,13 +197,20 @@ class Line:
             result = result * base
         return result
 
-    def quotient(self) -> str:
-        """The name of a size that is a quotient, ``(a)/(b)``, ``(a)//(b)`` or ``(a)%(b)``: its text as printed."""
+    def opaque(self) -> str:
+        """The name of a size that stands for an operation, like ``(a)//(b)`` or ``(a)%(b)``: its text as printed."""
         start = self.words[self.place].start
         self.parenthesized()
-        if not self.take("//") and not self.take("%"):
-            self.need("/")
+        if not any(self.take(mark) for mark in _OPAQUE):
+            raise self.fail("an operation on sizes")
         return self.text[start : self.parenthesized()]
+
+    def at_opaque(self) -> bool:
+        place = self.place
+        self.parenthesized()
+        found = any(self.take(mark) for mark in _OPAQUE) and self.at("(")
+        self.place = place
+        return found
 
     def parenthesized(self) -> int:
         """Skip a balanced pair; where its text ends."""
@@ -200,6 +223,16 @@ class Line:
             depth += (word.text == "(") - (word.text == ")")
             self.place += 1
         return self.words[self.place - 1].end
+
+
+def _over(term: Dim, by: Dim) -> Dim:
+    if isinstance(term, int) and isinstance(by, int) and by:
+        whole = Fraction(term, by)
+        return whole.numerator if whole.denominator == 1 else Poly((((), whole),))
+    quotient = divide(term, by)
+    if quotient is None:
+        raise ParseError(f"no size: {term} / {by}")
+    return quotient
 
 
 def _unquoted(text: str) -> str:

@@ -75,7 +75,7 @@ def problems(program: Program) -> tuple[str, ...]:
     ]
     if found:  # what follows would stumble over it
         return tuple(found)
-    return (*_places(program), *_init_order(program))
+    return tuple(_places(program)) or tuple(_init_order(program))
 
 
 def _names(program: Program) -> Iterator[str]:

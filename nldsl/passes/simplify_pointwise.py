@@ -119,7 +119,8 @@ def _negated(m: Match, value: int, depth: int = NEGATION_DEPTH) -> int | None:
         return None
     if instr.op == "mul" and m.of(instr.args[0]).op == "const":
         number = m.of(instr.args[0]).attr("value")
-        return m.emit("mul", m.const(-number), instr.args[1]) if number < 0 else None
+        if number < 0:
+            return m.emit("mul", m.const(-number), instr.args[1])
     if instr.op in ("mul", "div", "einsum", "sum"):
         for i, arg in enumerate(instr.args):
             positive = _negated(m, arg, depth - 1)
