@@ -46,7 +46,8 @@ class Spec:
     text: str
     entry: str = ""
     dims: tuple[tuple[str, Any], ...] = ()
-    fingerprint: str = ""  # of everything the text imports too
+    fingerprint: str = ""  # of everything that the text imports
+    path: str = ""  # where it was read from; no part of its identity
 
     @property
     def sha256(self) -> str:
@@ -162,7 +163,13 @@ def _render(checkpoint: Checkpoint) -> dict[str, bytes]:
         "step": checkpoint.step,
         "compiler": checkpoint.compiler,
         "torch": torch.__version__,
-        "spec": {"entry": spec.entry, "dims": dict(spec.dims), "fingerprint": spec.fingerprint, "sha256": spec.sha256},
+        "spec": {
+            "entry": spec.entry,
+            "dims": dict(spec.dims),
+            "fingerprint": spec.fingerprint,
+            "path": spec.path,
+            "sha256": spec.sha256,
+        },
         "data": checkpoint.data,
         "trainer": checkpoint.trainer,
         "trees": trees,
@@ -182,7 +189,7 @@ def _assemble(meta: Any, tensors: dict[str, dict[str, torch.Tensor]], text: str)
     params = trees.pop("params")
     if not isinstance(params, dict) or not all(isinstance(p, torch.Tensor) for p in params.values()):
         raise ValueError("the parameters are not a table of tensors")
-    found = Spec(text, spec["entry"], tuple(spec["dims"].items()), spec["fingerprint"])
+    found = Spec(text, spec["entry"], tuple(spec["dims"].items()), spec["fingerprint"], str(spec["path"]))
     if found.sha256 != spec["sha256"]:
         raise ValueError(f"{PROGRAM} is not the program that {META} names")
     return Checkpoint(

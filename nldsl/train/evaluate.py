@@ -40,12 +40,14 @@ def evaluate(
 ) -> Evaluation | None:
     """Predict each of the first `limit` tokens once, every window from fresh states; None if `stop` says so."""
     total, count = 0.0, 0
+    carried = module.carried_state()
     with torch.no_grad(), rng.preserved():  # whether and when a run is evaluated must not change it
         for tokens in evaluation_batches(stream, batch=batch, length=length, limit=limit):
             if stop():
-                return None
-            loss, _ = module.loss(tokens)
+                break
+            loss, _ = module.loss(tokens, state=module.init_state(tokens.shape[0]))
             predicted = tokens.shape[0] * (tokens.shape[1] - 1)
             total += float(loss) * predicted
             count += predicted
-    return Evaluation(total / count, count) if count else None
+    module.set_carried_state(carried)
+    return Evaluation(total / count, count) if count and not stop() else None

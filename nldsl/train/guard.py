@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 
 from nldsl.train.errors import problem
 from nldsl.train.interface import TrainableModule, parameters_by_level
-from nldsl.train.tree import tensors_of
 
 __all__ = ["POLICIES", "NonFinite", "find", "is_finite"]
 
@@ -20,17 +19,19 @@ POLICIES = ("raise", "skip", "rollback")
 
 @dataclass(frozen=True)
 class NonFinite:
-    """The first bad value: what it is part of, its name and level, and how many entries are bad."""
+    """The first bad value: what it is, its name, memory and level, and how many entries are bad."""
 
     what: str  # parameter | state | probe | gradient | loss
     name: str = ""
     level: str = ""
     detail: str = ""
+    memory: str = ""
 
     def __str__(self) -> str:
         named = f" `{self.name}`" if self.name else ""
         level = f" of level `{self.level}`" if self.level else ""
-        return f"the {self.what}{named}{level} is not finite" + (f": {self.detail}" if self.detail else "")
+        memory = f" of the memory `{self.memory}`" if self.memory else ""
+        return f"the {self.what}{named}{memory}{level} is not finite" + (f": {self.detail}" if self.detail else "")
 
     def error(self, step: int, policy: str) -> Exception:
         """Make the error that stops the run."""
@@ -57,14 +58,17 @@ def find(
         for name, parameter in group:
             if not is_finite((parameter,)):
                 return NonFinite("parameter", name, level, _count(parameter))
-    owners = {state.name: state.owner for state in module.program.states}
+    program = module.program
+    owners = {state.name: state.owner for state in program.states}
     for what, carried in (("state before the batch", before), ("state after the batch", after)):
-        for name, tensor in tensors_of(carried).items() if carried is not None else ():
-            if tensor.is_floating_point() and not is_finite((tensor,)):
-                return NonFinite(what, name, owners.get(name, ""), _count(tensor))
-    probe = _first_probe(info, "")
-    if probe is not None:
-        return probe
+        states = carried.get("states", carried) if isinstance(carried, Mapping) else {}
+        for name, tensor in _bad(states):
+            return NonFinite(what, name, detail=_count(tensor), memory=owners.get(name.split("@")[0], ""))
+    for name, tensor in _bad(info.get("probes", {})):
+        path, _, quantity = name.rpartition(".")
+        return NonFinite("probe", quantity, detail=_count(tensor), memory=path)
+    for level, value in _bad(info.get("losses", {})):
+        return NonFinite("loss", level=level, detail=f"it is {float(value)}")
     if not is_finite((loss,)):
         return NonFinite("loss", detail=f"it is {float(loss.detach())}")
     for level, group in groups.items():
@@ -74,18 +78,10 @@ def find(
     return None
 
 
-def _first_probe(info: Mapping[str, Any], level: str) -> NonFinite | None:
-    for key, value in info.items():
-        if isinstance(value, Mapping):
-            found = _first_probe(value, f"{level}.{key}" if level else str(key))
-            if found is not None:
-                return found
-        elif isinstance(value, torch.Tensor):
-            if value.is_floating_point() and not is_finite((value,)):
-                return NonFinite("probe", str(key), level, _count(value))
-        elif isinstance(value, float) and not math.isfinite(value):
-            return NonFinite("probe", str(key), level, f"it is {value}")
-    return None
+def _bad(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not is_finite((tensor,)):
+            yield name, tensor
 
 
 def _count(tensor: torch.Tensor) -> str:

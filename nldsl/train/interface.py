@@ -19,11 +19,17 @@ class TrainableModule(Protocol):
     def program(self) -> Program:
         """The program it was compiled from."""
 
-    def loss(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Return the mean loss of `[batch, ticks + 1]` tokens, and what to log."""
+    def loss(self, tokens: torch.Tensor, *, state: Any = None) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Return the mean loss of `[batch, ticks + 1]` tokens, and `losses`, `probes` and the `state` after them."""
 
-    def init_state(self, batch: int) -> Any:
+    def init_state(self, batch_size: int = 1) -> Any:
         """Return the states before the first token."""
+
+    def carried_state(self) -> dict[str, torch.Tensor]:
+        """Return the states that no sequence resets, as the last call left them."""
+
+    def set_carried_state(self, states: Mapping[str, torch.Tensor]) -> None:
+        """Go on with such states."""
 
     def step(self, x: torch.Tensor, state: Any) -> tuple[Any, Any]:
         """Return the output for one token of each row, and the states after it."""

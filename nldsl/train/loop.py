@@ -24,7 +24,7 @@ from nldsl.train.interrupts import Interrupts
 from nldsl.train.logs import Logs
 from nldsl.train.meters import LevelMeter, norm
 from nldsl.train.restore import check_parameters, check_spec
-from nldsl.train.sampler import Batch, Sampler
+from nldsl.train.sampler import Sampler
 from nldsl.train.tree import join, split, tensors_of
 
 __all__ = ["RunResult", "TrainOptions", "Trainer"]
@@ -62,6 +62,7 @@ class Progress:
     training_seconds: float = 0.0
     first_bits: float | None = None
     last_bits: float | None = None
+    evaluated_at: int = -1
     observed: dict[str, int] = field(default_factory=dict)
     update_norm: dict[str, float] = field(default_factory=dict)
 
@@ -106,8 +107,8 @@ class Trainer:
         self.progress = Progress(observed=self.meter.cadence.observed, update_norm=self.meter.update_norm)
         self.carried: Any = None
         self.saved: Path | None = None
+        self.threads = torch.get_num_threads()
         self._parameters = [p for _, p in module.named_parameters()]
-        self._evaluated_at = -1
         self._skips = 0
         self._rollbacks = 0
         self._worst_step = -1
@@ -130,7 +131,7 @@ class Trainer:
                 if not self.train_step():
                     continue
                 self._after_step(lambda: bool(interrupts.received))
-            if not interrupts.received and self._evaluated_at != self.progress.step:
+            if not interrupts.received and self.progress.evaluated_at != self.progress.step:
                 self._evaluate(lambda: bool(interrupts.received))
             self.save()
             self._tick()
@@ -143,13 +144,15 @@ class Trainer:
         batch = self.sampler.next()
         carried = self.carried if batch.continues else None
         self.optimizers.zero_grad()
-        loss, info, after = self._forward(batch, carried)
+        held = self.module.carried_state()
+        loss, info, after = self._forward(batch.tokens, carried)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         total = norm(gradients)
         if not guard.is_finite((loss, *gradients, *_floats(after), *_floats(info))):
-            self._handle_nonfinite(loss, info, carried, after)
+            self.module.set_carried_state(held)
+            self._handle_nonfinite(loss, info, carried or held, after)
             return False
         by_level = self.meter.gradient_norms() if self._logs_at(self.progress.step + 1) else {}
         if self.options.clip and total > self.options.clip:
@@ -157,23 +160,19 @@ class Trainer:
         self.meter.before_step(self.progress.step + 1, self._next_log())
         self.optimizers.step()
         self.meter.after_step()
-        self.carried = after
+        self.carried = after if self.sampler.streaming else None
         self._skips = 0
         self.progress.step += 1
         self.progress.tokens += batch.tokens.shape[0] * (batch.tokens.shape[1] - 1)
         self.progress.training_seconds += time.perf_counter() - started
         if self._logs_at(self.progress.step):
-            self._log_step(float(loss.detach()), total, by_level, info)
+            self._log_step(float(loss.detach()), total, by_level, info, after)
         return True
 
-    def _forward(self, batch: Batch, carried: Any) -> tuple[torch.Tensor, dict[str, Any], Any]:
-        if not self.sampler.streaming:
-            loss, info = self.module.loss(batch.tokens)
-            return loss, dict(info), None
-        state = self.module.init_state(batch.tokens.shape[0]) if carried is None else carried
-        loss, info = self.module.loss(batch.tokens, state=state)
-        info = dict(info)
-        return loss, info, _detached(info.pop("state"))
+    def _forward(self, tokens: torch.Tensor, carried: Any) -> tuple[torch.Tensor, dict[str, Any], Any]:
+        loss, info = self.module.loss(tokens) if carried is None else self.module.loss(tokens, state=carried)
+        info = _detached(info)
+        return loss, info, info.pop("state", None)
 
     def _after_step(self, stop: Callable[[], bool]) -> None:
         options, step = self.options, self.progress.step
@@ -215,7 +214,7 @@ class Trainer:
         found = self.evaluate(stop)
         if found is None:
             return
-        self._evaluated_at = self.progress.step
+        self.progress.evaluated_at = self.progress.step
         self.progress.last_bits = found.bits
         if self.progress.first_bits is None:
             self.progress.first_bits = found.bits
@@ -232,9 +231,10 @@ class Trainer:
         step, every = self.progress.step + 1, self.options.log_every
         return step if self._logs_at(step) else -(-step // every) * every if every else 0
 
-    def _log_step(self, loss: float, total: float, by_level: dict[str, float], info: dict[str, Any]) -> None:
+    def _log_step(
+        self, loss: float, total: float, by_level: dict[str, float], info: dict[str, Any], after: Any
+    ) -> None:
         progress = self.progress
-        levels = self.meter.record(progress.step, by_level, self.optimizers, info, self.carried)
         self.report(
             self.logs.write(
                 "step",
@@ -243,8 +243,10 @@ class Trainer:
                 gradient_norm=total,
                 tokens=progress.tokens,
                 tokens_per_second=progress.tokens_per_second,
+                seconds=progress.seconds,
                 skipped=progress.skipped,
-                levels=levels,
+                levels=self.meter.levels(progress.step, by_level, self.optimizers, info),
+                memories=self.meter.memories(info, after),
             )
         )
 
@@ -289,10 +291,14 @@ class Trainer:
             spec=self.spec,
             params={name: tensor.detach() for name, tensor in self.module.state_dict().items()},
             optimizers=self.optimizers.state_dict(),
-            carried=self.carried,
+            carried={"stream": self.carried, "module": self.module.carried_state()},
             rng=rng.capture(),
             data={**self.sampler.state_dict(), "fingerprint": self.sampler.stream.fingerprint()},
-            trainer={"progress": asdict(self.progress), "options": _plain_options(self.options)},
+            trainer={
+                "progress": asdict(self.progress),
+                "options": _plain_options(self.options),
+                "threads": self.threads,
+            },
         )
 
     def save(self) -> Path:
@@ -316,7 +322,6 @@ class Trainer:
                 hints=("resume with the same `--data`, or start a new run in another `--out`",),
             )
         self.restore(checkpoint)
-        self._evaluated_at = self.progress.step
         self.logs.write("resume", self.progress.step)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -328,11 +333,10 @@ class Trainer:
             self.optimizers.load_state_dict(checkpoint.optimizers)
             rng.restore(checkpoint.rng)
             self.progress = Progress(**checkpoint.trainer["progress"])
+            self.module.set_carried_state(checkpoint.carried["module"])
+            self.carried = checkpoint.carried["stream"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise problem(
-                "NL0816", "the state of the optimizers or of the run does not fit the program", notes=(str(error),)
-            ) from None
-        self.carried = checkpoint.carried
+            raise problem("NL0816", "the state of the run does not fit the program", notes=(str(error),)) from None
         self.meter.cadence.forget_writes()
         self.meter.cadence.observed.update(self.progress.observed)
         self.meter.update_norm.update(self.progress.update_norm)

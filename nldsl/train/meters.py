@@ -8,28 +8,18 @@ from typing import Any
 import torch
 
 from nldsl.train.interface import Optimizers, TrainableModule, levels_of, parameters_by_level
-from nldsl.train.tree import tensors_of
 
-__all__ = ["Cadence", "LevelMeter", "means", "norm"]
+__all__ = ["Cadence", "LevelMeter", "norm"]
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:
     """Return the 2-norm of all entries of all tensors; 0 if there is none."""
-    found = [torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in tensors if t.is_floating_point()]
+    found = [
+        torch.linalg.vector_norm(t.detach(), dtype=torch.promote_types(t.dtype, torch.float32)).double()
+        for t in tensors
+        if t.is_floating_point()
+    ]
     return float(torch.linalg.vector_norm(torch.stack(found))) if found else 0.0
-
-
-def means(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested probes with the mean of each tensor in its place."""
-    out: dict[str, Any] = {}
-    for key, value in info.items():
-        if isinstance(value, torch.Tensor):
-            out[str(key)] = float(value.detach().double().mean()) if value.numel() else 0.0
-        elif isinstance(value, Mapping):
-            out[str(key)] = means(value)
-        elif isinstance(value, (int, float)):
-            out[str(key)] = value
-    return out
 
 
 class Cadence:
@@ -87,27 +77,35 @@ class LevelMeter:
             self.update_norm[level] = norm(b - a for a, b in zip(old, new, strict=True))
         self._before = {}
 
-    def record(
-        self, step: int, gradients: Mapping[str, float], optimizers: Optimizers, info: Mapping[str, Any], carried: Any
+    def levels(
+        self, step: int, gradients: Mapping[str, float], optimizers: Optimizers, info: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the per-level part of a step's log record."""
-        levels: dict[str, Any] = {}
+        """Return the record of each level of steps."""
+        losses = info.get("losses", {})
+        found: dict[str, Any] = {}
         for level, group in self.groups.items():
-            period = self.periods.get(level, 1)
-            levels[level] = {
+            found[level] = {
+                **({"loss": float(losses[level])} if level in losses else {}),
                 "gradient_norm": gradients.get(level, 0.0),
                 "update_norm": self.update_norm[level],
                 "parameter_norm": norm(p for _, p in group),
                 "ticks": int(optimizers.cadence.get(level, 0)),
                 "updates_observed": self.cadence.observed[level],
-                "updates_declared": 0 if level in self.frozen else step // period,
+                "updates_declared": 0 if level in self.frozen else step // self.periods.get(level, 1),
             }
-        for name, value in means(info).items():
-            target = levels.setdefault(name, {}) if isinstance(value, Mapping) else levels
-            if isinstance(value, Mapping):
-                target.update(value)
-            else:
-                target[name] = value
-        if carried is not None:
-            levels["carried"] = {"state_norm": norm(tensors_of(carried).values())}
-        return levels
+        return found
+
+    def memories(self, info: Mapping[str, Any], after: Any) -> dict[str, Any]:
+        """Return for each memory the means of its probes (inner loss, rates, gates) and the norm of its state."""
+        found: dict[str, Any] = {}
+        for name, value in info.get("probes", {}).items():
+            path, _, quantity = name.rpartition(".")
+            found.setdefault(path, {})[quantity] = float(value.double().mean()) if value.numel() else 0.0
+        states = after.get("states", {}) if isinstance(after, Mapping) else {}
+        owned: dict[str, list[torch.Tensor]] = {}
+        for declared in self.module.program.states:
+            if declared.name in states and not declared.hidden:
+                owned.setdefault(declared.owner, []).append(states[declared.name])
+        for path, tensors in owned.items():
+            found.setdefault(path, {})["state_norm"] = norm(tensors)
+        return found

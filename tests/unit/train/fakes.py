@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from nldsl.ir.program import Initializer, Level, ParamDecl, Program, StateDecl
 from nldsl.ir.types import Type
+from nldsl.runtime.state import State
 from nldsl.train import rng
 from nldsl.train.checkpoint import Spec
 from nldsl.train.data import open_data
@@ -45,12 +47,18 @@ class FakeModule(torch.nn.Module):
     def program(self) -> Program:
         return self._program
 
-    def init_state(self, batch: int) -> dict[str, torch.Tensor]:
-        return {"h": self.mix.new_zeros(batch, self.mix.shape[0])}
+    def init_state(self, batch_size: int = 1) -> State:
+        return State(0, {"h": self.mix.new_zeros(batch_size, self.mix.shape[0])})
 
-    def step(self, x: torch.Tensor, state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        h = 0.9 * state["h"] + self.table[x] @ self.mix
-        return h @ self.head, {"h": h}
+    def carried_state(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def set_carried_state(self, states: Mapping[str, torch.Tensor]) -> None:
+        assert not states
+
+    def step(self, x: torch.Tensor, state: Mapping[str, Any]) -> tuple[torch.Tensor, State]:
+        h = 0.9 * state["states"]["h"] + self.table[x] @ self.mix
+        return h @ self.head, State(state["tick"] + 1, {"h": h})
 
     def forward(self, x: torch.Tensor, state: Any = None) -> Any:
         now = self.init_state(x.shape[0]) if state is None else state
@@ -61,7 +69,7 @@ class FakeModule(torch.nn.Module):
         stacked = torch.stack(out, 1)
         return stacked if state is None else (stacked, now)
 
-    def loss(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, dict[str, Any]]:
+    def loss(self, tokens: torch.Tensor, *, state: Any = None) -> tuple[torch.Tensor, dict[str, Any]]:
         logits, after = self(tokens[:, :-1], self.init_state(tokens.shape[0]) if state is None else state)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         loss = loss + 0.0 * torch.rand(())  # uses a random number: the generator must be part of a checkpoint
@@ -71,14 +79,12 @@ class FakeModule(torch.nn.Module):
         if self.poison == "probe":
             gate = gate / 0.0
         if self.poison == "state":
-            after = {"h": after["h"] + float("inf")}
+            after.states["h"] = after.states["h"] + float("inf")
         if self.poison == "gradient":
             loss = loss + (self.mix[0, 0] * 0.0).sqrt()  # 0 with the derivative 0 * inf
         if self.poison in ("loss", "probe", "state", "gradient"):
             self.poison = ""
-        info: dict[str, Any] = {"step": {"gate": gate}}
-        if state is not None:
-            info["state"] = after
+        info = {"losses": {"step": loss}, "probes": {"cell.gate": gate}, "state": after}
         return loss, info
 
 

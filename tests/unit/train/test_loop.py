@@ -49,7 +49,9 @@ def test_training_learns_and_measures_each_level(tmp_path: Path, text: Path) -> 
     assert last["step"] == 60
     assert last["levels"]["slow"]["updates_observed"] == last["levels"]["slow"]["updates_declared"] == 20
     assert last["levels"]["step"]["ticks"] == 60
-    assert 0 < last["levels"]["step"]["gate"] < 1
+    assert 0 < last["levels"]["step"]["loss"] == pytest.approx(last["loss"])
+    assert 0 < last["memories"]["cell"]["gate"] < 1
+    assert last["memories"]["cell"]["state_norm"] > 0
     assert all(
         last["levels"][level][what] > 0
         for level in ("step", "slow")
@@ -99,7 +101,7 @@ def test_other_data_options_or_program_are_refused(tmp_path: Path, text: Path) -
         error.value.diagnostics[0].notes
     )
     broken = Checkpoint(1, saved.spec, saved.params, {"steps": 1}, None, saved.rng, saved.data, saved.trainer)
-    with pytest.raises(DiagnosticError, match="state of the optimizers"):
+    with pytest.raises(DiagnosticError, match="state of the run"):
         make_trainer(text, options(tmp_path)).resume(broken)
 
 
@@ -163,10 +165,10 @@ def test_clipping_limits_the_gradient(tmp_path: Path, text: Path) -> None:
 
 
 WHERE = {
-    "loss": "the loss is not finite: it is nan",
-    "probe": "the probe `gate` of level `step` is not finite",
+    "loss": "the loss of level `step` is not finite: it is nan",
+    "probe": "the probe `gate` of the memory `cell` is not finite",
     "gradient": "the gradient `mix` of level `step` is not finite: 1 of 64 entries, the first at [0, 0]",
-    "state": "the state after the batch `h` of level `cell` is not finite",
+    "state": "the state after the batch `h` of the memory `cell` is not finite",
 }
 
 
@@ -189,7 +191,7 @@ def test_skip_drops_the_batch(tmp_path: Path, text: Path, what: str) -> None:
     progress = trainer.run().progress
     assert (progress.step, progress.skipped, trainer.sampler.cursor) == (12, 1, 13)
     assert all(torch.isfinite(t).all() for t in trainer.module.state_dict().values())
-    assert torch.isfinite(trainer.carried["h"]).all()
+    assert torch.isfinite(trainer.carried["states"]["h"]).all()
 
 
 def test_skip_gives_up_when_nothing_works(tmp_path: Path, text: Path) -> None:

@@ -53,8 +53,11 @@ def test_mistakes() -> None:
 
 @pytest.mark.parametrize("output", [None, (), torch.zeros(3), torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.int)])
 def test_a_model_without_scores(output: Any) -> None:
-    module = FakeModule()
-    module.step = lambda x, state: (output, state)  # type: ignore[method-assign]
+    class Broken(FakeModule):
+        def step(self, x: torch.Tensor, state: Any) -> Any:
+            return output, state
+
+    module = Broken()
     with pytest.raises(DiagnosticError) as error:
         next(generate(module, b"x", SampleOptions()))
     assert error.value.diagnostics[0].code == "NL0806"
