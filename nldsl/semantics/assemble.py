@@ -19,7 +19,7 @@ from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import bind_argument, tensor_shape
 from nldsl.semantics.tensors import leaves
 from nldsl.semantics.units import bind_methods, block_inputs, instantiate
-from nldsl.semantics.values import BoundMethod, Group, Instance, Poison, Template, Tensor, Unknown, Value, describe
+from nldsl.semantics.values import BoundMethod, Group, Instance, ListValue, Poison, Template, Tensor, Unknown, Value, describe
 from nldsl.source import Span
 
 
@@ -85,7 +85,7 @@ def _static_parameters(ctx: Context, scope: Scope, decl: ast.Unit, given: dict[s
         if param.name in inputs:
             continue
         if param.name in given:
-            value: Value = given[param.name]
+            value: Value = _given_value(given[param.name])
         elif param.default is not None:
             value = evaluate(ctx, scope, param.default)
         elif generic:
@@ -102,6 +102,11 @@ def _static_parameters(ctx: Context, scope: Scope, decl: ast.Unit, given: dict[s
         value = bind_argument(ctx, scope, param, value, param.span, {})
         scope.bind(param.name, value, param.span)
     return ok
+
+
+def _given_value(value: Any) -> Value:
+    """A static argument from outside: Python's lists are the language's."""
+    return ListValue(tuple(_given_value(v) for v in value)) if isinstance(value, (list, tuple)) else value
 
 
 def _generic_value(ctx: Context, scope: Scope, param: ast.Param) -> Value:

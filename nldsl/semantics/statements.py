@@ -33,7 +33,7 @@ from nldsl.source import Span
 def bind(ctx: Context, scope: Scope, statement: ast.Bind) -> None:
     value = evaluate(ctx, scope, statement.value)
     value = value if isinstance(value, (Instance, StateRef)) else rvalue(ctx, value, statement.span)
-    if isinstance(value, StateRef):
+    if isinstance(value, StateRef) or (isinstance(value, Instance) and value.decl.keyword == "memory"):
         value = rvalue(ctx, value, statement.span)  # a name is a value of the moment, not the state itself
     target = statement.target
     if value is None:
