@@ -121,7 +121,7 @@ def _negated(m: Match, value: int, depth: int = NEGATION_DEPTH) -> int | None:
         number = m.of(instr.args[0]).attr("value")
         if number < 0:
             return m.emit("mul", m.const(-number), instr.args[1])
-    if instr.op in ("mul", "div", "einsum", "sum"):
+    if instr.op in ("mul", "div", "einsum", "sum", "axis_sum", "reshape", "broadcast"):
         for i, arg in enumerate(instr.args):
             positive = _negated(m, arg, depth - 1)
             if positive is not None:

@@ -239,6 +239,44 @@ def _axis_sum_same(m: Match) -> int | None:
     return m.emit("mul", m.const(float(size)), m.args[0])
 
 
+def _axis_sum_of_scaled(m: Match) -> int | None:
+    """A factor that is the same in all lanes comes out; a scalar factor goes into a contraction."""
+    inner, axis = m.instr(0), m.attrs["axis"]
+    if inner.op != "mul" or not m.single(m.args[0]):
+        return None
+    for side in (0, 1):
+        factor, rest = inner.args[side], inner.args[1 - side]
+        if axis not in m.builder.type(factor).axes:
+            total = m.emit("axis_sum", rest, axis=axis)
+            return m.emit("mul", *((factor, total) if side == 0 else (total, factor)))
+        if not m.builder.type(factor).shape and m.of(rest).op == "einsum" and m.single(rest):
+            first, *others = m.of(rest).args
+            scaled = m.emit("einsum", m.emit("mul", factor, first), *others, spec=m.of(rest).attr("spec"))
+            return m.emit("axis_sum", scaled, axis=axis)
+    return None
+
+
+def _axis_sum_of_einsum(m: Match) -> int | None:
+    """The sum of outer products over lanes is one contraction: no lane's product is ever stored."""
+    inner, axis = m.instr(0), m.attrs["axis"]
+    size = m.emitter.sizes.get(axis)
+    if inner.op != "einsum" or not m.single(m.args[0]) or size is None:
+        return None
+    inputs, output = ops.split_spec(inner.attr("spec"))
+    mapped = [i for i, a in enumerate(inner.args) if axis in m.builder.type(a).axes]
+    letter = next((x for x in LETTERS if x not in inner.attr("spec")), None)
+    if not mapped or letter is None:
+        return None
+    args = list(inner.args)
+    if len(mapped) == 1:
+        args[mapped[0]] = m.emit("axis_sum", args[mapped[0]], axis=axis)
+        return m.emit("einsum", *args, spec=inner.attr("spec"))
+    for i in mapped:
+        args[i] = m.emit("collect", args[i], axis=axis, size=size)
+        inputs[i] = letter + inputs[i]
+    return m.emit("einsum", *args, spec=",".join(inputs) + "->" + output)
+
+
 def _mean_same(m: Match) -> int | None:
     return None if BATCH in m.builder.type(m.args[0]).axes else m.args[0]
 
@@ -277,5 +315,12 @@ SHAPE_RULES = (
     rule("collect-same", "collect(x) --> stretch(x) for an x that is the same in all lanes", "collect", _collect_same),
     rule("spread-same", "spread(stretch(x)) --> x", "spread", _spread_same),
     rule("axis-sum-same", "axis_sum(x) --> n * x for an x that is the same in all lanes", "axis_sum", _axis_sum_same),
+    rule("axis-sum-of-scaled", "axis_sum(c * x) --> c * axis_sum(x)", "axis_sum", _axis_sum_of_scaled),
+    rule(
+        "axis-sum-of-einsum",
+        "axis_sum(einsum(x, y)) --> einsum(collect(x), collect(y))",
+        "axis_sum",
+        _axis_sum_of_einsum,
+    ),
     rule("mean-same", "batch_mean(x) --> x for an x that is the same in all lanes", "batch_mean", _mean_same),
 )

@@ -25,6 +25,10 @@ class Small(Maker):
         self.A, self.s = self.input("A", 2, 3), self.input("s")
         self.h = self.param("h", 2, axes=("heads",))
 
+    def each(self) -> int:
+        """A scalar in each head."""
+        return self.op("sum", self.h, dims=(0,))
+
     def x_row(self) -> int:
         return self.op("reshape", self.x, shape=(1, 3))
 
@@ -114,6 +118,26 @@ CASES: list[tuple[str, Build, str]] = [
     ("collect-same", lambda m: m.op("collect", m.x, axis="heads", size=2), "broadcast"),
     ("spread-same", lambda m: m.op("spread", m.full(2.0, 2, 3), axis="heads"), "const 2.0, broadcast"),
     ("axis-sum-same", lambda m: m.op("axis_sum", m.x, axis="heads"), "const 2.0, mul"),
+    (
+        "axis-sum-of-scaled",
+        lambda m: m.op("axis_sum", m.op("mul", m.s, m.op("exp", m.h)), axis="heads"),
+        "exp, axis_sum, mul",
+    ),
+    (
+        "axis-sum-of-scaled",
+        lambda m: m.op("axis_sum", m.op("mul", m.each(), m.einsum("i,j->ij", m.h, m.x)), axis="heads"),
+        "sum, mul, axis_sum, einsum i,j->ij",
+    ),
+    (
+        "axis-sum-of-einsum",
+        lambda m: m.op("axis_sum", m.einsum("i,j->ij", m.op("spread", m.A, axis="heads"), m.h), axis="heads"),
+        "collect, einsum ij,ik->jk",
+    ),
+    (
+        "axis-sum-of-einsum",
+        lambda m: m.op("axis_sum", m.einsum("i,j->ij", m.h, m.x), axis="heads"),
+        "axis_sum, einsum i,j->ij",
+    ),
     ("mean-same", lambda m: m.op("batch_mean", m.op("exp", m.h)), "exp"),
 ]
 
