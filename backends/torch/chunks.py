@@ -248,7 +248,12 @@ class _RunWriter:
             kept |= {a for v, i in enumerate(self.body) if self.stage[v] not in (None, PREPARE) for a in i.args}
         writer = self._writer(kept)
         for value in values:
-            if self.body[value].op not in LEAVES or self.body[value].op in ("const", "iota"):
+            instr = self.body[value]
+            if instr.op == "collect" and self.body[instr.args[0]].op == "given":
+                expr = writer.expression(instr)
+                text = f"{expr.at(ATOM)}.contiguous()"  # moved once, not in each product
+                self.run.env[value] = self.run.bind(replace(expr, text=text), self.run.env[instr.args[0]].text)
+            elif instr.op not in LEAVES or instr.op in ("const", "iota"):
                 writer.value(value)
 
     def _crossing(self, source: int | None, target: int) -> list[int]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from nldsl.ir import ops
 from nldsl.ir.demand import demand, reachable
 from nldsl.ir.graphs import components
-from nldsl.ir.program import Program
+from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import init_reads
 from nldsl.ir.types import BATCH, TIME, Type
 
@@ -196,7 +196,7 @@ def _inlined(regions: Regions) -> frozenset[int]:
         instr = program.body[value]
         own = size(program, instr.type)
         source[value] = own if value in regions.varying else 0
-        if value in regions.of or value not in regions.varying or instr.op not in CHEAP:
+        if value in regions.of or value not in regions.varying or not _cheap(instr):
             continue
         source[value] = min(own, sum(source[a] for a in set(instr.args)))
         if own >= EXPANDED * max(1, source[value]):
@@ -204,6 +204,14 @@ def _inlined(regions: Regions) -> frozenset[int]:
         elif source[value] < own and not any(a in found for a in instr.args):
             source[value] = own
     return frozenset(found)
+
+
+def _cheap(instr: Instr) -> bool:
+    """Whether an operation does next to nothing for each entry of its result: outer products do."""
+    if instr.op != "einsum":
+        return instr.op in CHEAP
+    inputs, output = ops.split_spec(instr.attr("spec"))
+    return all(letter in output for letter in "".join(inputs))
 
 
 def _consumers(edges: dict[Node, list[Node]]) -> dict[Node, list[Node]]:

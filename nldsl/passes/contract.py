@@ -39,7 +39,7 @@ def contract(builder: Builder, operands: Sequence[Operand], out: tuple[Letter, .
         i, j = _best(left, out, sizes)
         rest = [o for n, o in enumerate(left) if n not in (i, j)]
         kept = _needed(rest, out)
-        left = [*rest, _pair(builder, left[i], left[j], kept)]
+        left = [*rest, _pair(builder, left[i], left[j], kept, () if rest else out)]
     (result,) = left
     result = arranged(builder, result, tuple(x for x in out if x in result.letters))
     return Operand(scaled(builder, result.value, scale), result.letters)
@@ -106,13 +106,14 @@ def _best(operands: list[Operand], out: tuple[Letter, ...], sizes: dict[Letter, 
     return found
 
 
-def _pair(builder: Builder, a: Operand, b: Operand, kept: set[Letter]) -> Operand:
+def _pair(builder: Builder, a: Operand, b: Operand, kept: set[Letter], order: tuple[Letter, ...]) -> Operand:
+    """The product of two, summed over what is not in ``kept``; the letters of ``order`` first, in that order."""
     union = tuple(dict.fromkeys((*a.letters, *b.letters)))
     plain = len(set(a.letters)) == len(a.letters) and len(set(b.letters)) == len(b.letters)
     if plain and all(x in kept for x in union):
-        order = _merged(a.letters, b.letters)
-        return Operand(builder.emit("mul", placed(builder, a, order), placed(builder, b, order)), order)
-    result = tuple(x for x in union if x in kept)
+        merged = _merged(a.letters, b.letters)
+        return Operand(builder.emit("mul", placed(builder, a, merged), placed(builder, b, merged)), merged)
+    result = tuple(x for x in dict.fromkeys((*order, *union)) if x in kept and x in union)
     name = dict(zip(union, ascii_letters, strict=False))
     spec = ",".join("".join(name[x] for x in o.letters) for o in (a, b)) + "->" + "".join(name[x] for x in result)
     return Operand(builder.emit("einsum", a.value, b.value, spec=spec), result)
