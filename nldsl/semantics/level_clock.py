@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from nldsl.ir.program import Instr, Program, StateDecl
+from nldsl.ir.program import Program, StateDecl
 
 __all__ = ["Rate", "Rates", "rates_of", "reached_params", "update_roots"]
 
@@ -46,12 +46,13 @@ def update_roots(program: Program) -> dict[str, int]:
 def rates_of(program: Program) -> Rates:
     """The rate of everything that can change, from the updates and the declared levels alone."""
     roots = update_roots(program)
+    moved = _moved(program, roots)
     states: dict[str, Rate] = {}
     carriers = set()
     for state in program.states:
         if state.name not in roots:
             states[state.name] = Rate("frozen")
-        elif state.clock is None and _only_moves(program.body, roots[state.name], state.name):
+        elif state.clock is None and state.name in moved:
             states[state.name] = Rate("nonparametric")
         else:
             states[state.name] = Rate("token", state.clock.period if state.clock else 1)
@@ -65,28 +66,19 @@ def rates_of(program: Program) -> Rates:
     return Rates(states, params, frozenset(carriers))
 
 
-def _only_moves(body: tuple[Instr, ...], root: int, state: str) -> bool:
-    """Whether the state reaches its new value, if at all, through moves alone."""
-    touched: dict[int, bool] = {}
-    for n in sorted(_cone(body, root)):
-        instr = body[n]
+def _moved(program: Program, roots: dict[str, int]) -> set[str]:
+    """The states that reach their own new value, if at all, through moves alone."""
+    bit = {state.name: 1 << n for n, state in enumerate(program.states)}
+    touched, changed = [0] * len(program.body), [0] * len(program.body)
+    for n, instr in enumerate(program.body):
         if instr.op in ("state", "anchor"):
-            touched[n] = instr.attr("state") == state
-            continue
-        touched[n] = any(touched[a] for a in instr.args)
-        if touched[n] and instr.op not in _MOVES:
-            return False
-    return True
-
-
-def _cone(body: tuple[Instr, ...], root: int) -> set[int]:
-    seen, work = {root}, [root]
-    while work:
-        for arg in body[work.pop()].args:
-            if arg not in seen:
-                seen.add(arg)
-                work.append(arg)
-    return seen
+            touched[n] = bit[instr.attr("state")]
+        for arg in instr.args:
+            touched[n] |= touched[arg]
+            changed[n] |= changed[arg]
+        if instr.op not in _MOVES and instr.args:
+            changed[n] |= touched[n]
+    return {name for name, root in roots.items() if not changed[root] & bit[name]}
 
 
 def _orders(program: Program, states: list[StateDecl], roots: dict[str, int]) -> dict[str, int]:

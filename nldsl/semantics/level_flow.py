@@ -63,6 +63,28 @@ def trace(program: Program, parts: list[Part], part_of: dict[str, str], carriers
     return _Tracer(program, parts, part_of, carriers).run()
 
 
+def _families(bit: dict[str, int], paths: dict[str, str]) -> dict[str, int]:
+    """Each part with those inside its memory and around it: what they learn together is one lesson."""
+    at: dict[str, int] = defaultdict(int)
+    under: dict[str, int] = defaultdict(int)
+    around = {part: _prefixes(path) for part, path in paths.items()}
+    for part, path in paths.items():
+        at[path] |= bit[part]
+        for prefix in around[part]:
+            under[prefix] |= bit[part]
+    families = dict(bit)
+    for part, path in paths.items():
+        for prefix in around[part]:
+            families[part] |= at.get(prefix, 0)
+        families[part] |= under.get(path, 0) if path else 0
+    return families
+
+
+def _prefixes(path: str) -> list[str]:
+    names = path.split(".") if path else []
+    return [".".join(names[:n]) for n in range(1, len(names) + 1)]
+
+
 class _Tracer:
     """One pass backwards (where does a value end up?), then forwards (where does it come from?)."""
 
@@ -78,21 +100,9 @@ class _Tracer:
         self.before: dict[str, set[str]] = defaultdict(set)  # parts that a part's value comes from in this tick
         self.unions: dict[tuple[_Tags, _Tags], _Tags] = {}
         self.bit = {part: 1 << n for n, part in enumerate(sorted(paths))}
-        self.family = {part: self._family(part, paths) for part in paths}
+        self.family = _families(self.bit, paths)
         self.stored = self._stored()
         self._ends()
-
-    def _family(self, part: str, paths: dict[str, str]) -> int:
-        """The part, with those inside its memory and around it: what they learn together is one lesson."""
-        path = paths[part]
-        return self.bit[part] | sum(
-            self.bit[other]
-            for other, there in paths.items()
-            if other != part
-            and path
-            and there
-            and (f"{there}.".startswith(f"{path}.") or f"{path}.".startswith(f"{there}."))
-        )
 
     def run(self) -> Flow:
         for _ in range(_ROUNDS):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import groupby
@@ -18,7 +18,10 @@ _MERGED = ("weights", "initial")
 def fold(graph: LevelGraph, limit: int = 20) -> LevelGraph:
     """What one wants to look at: equal layers once, a block of weights in one box, fewer boxes if above `limit`."""
     graph = merge_blocks(fold_repeats(graph))
-    return graph if len(graph.nodes) <= limit else merge_weights(graph, _outer_block)
+    graph = graph if len(graph.nodes) <= limit else merge_weights(graph, _outer_block)
+    through = {(e.source, e.target, e.flow) for e in graph.edges if not e.detached}
+    kept = (e for e in graph.edges if not e.detached or (e.source, e.target, e.flow) not in through)
+    return replace(graph, edges=tuple(kept))
 
 
 # ---------------------------------------------------------------- equal layers
@@ -155,46 +158,52 @@ def _is_round(path: str) -> bool:
 def merge_weights(graph: LevelGraph, block: Callable[[Node], str]) -> LevelGraph:
     """Merge weights of one level and one block, as long as nothing they feed comes back to them."""
     into: dict[str, str] = {n.id: n.id for n in graph.nodes}
-    after: dict[str, set[str]] = defaultdict(set)
+    after: dict[str, set[str]] = defaultdict(set)  # between boxes, not nodes: it is kept up to date below
+    before: dict[str, set[str]] = defaultdict(set)
     for e in graph.edges:
-        if e.flow in ("context", "initialization") and not e.next:
+        if e.flow in ("context", "initialization") and not e.next and e.source != e.target:
             after[e.source].add(e.target)
+            before[e.target].add(e.source)
     boxes: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for node in graph.nodes:
         name = block(node) if node.kind in _MERGED else ""
         if not name:
             continue
-        key = (node.kind, node.level, name, str(node.count))
-        for box in reversed(boxes[key]):
-            if not _comes_back(after, into, box, node.id):
+        found = boxes[node.kind, node.level, name, str(node.count)]
+        for box in reversed(found):
+            if not _comes_back(after, box, node.id) and not _comes_back(after, node.id, box):
                 into[node.id] = box
+                _join(after, before, box, node.id)
                 break
         else:
-            boxes[key].append(node.id)
+            found.append(node.id)
     return _merged(graph, into)
 
 
-def _comes_back(after: dict[str, set[str]], into: dict[str, str], first: str, second: str) -> bool:
-    """Whether a way leads from one to the other through something else, in either direction."""
-    members: dict[str, list[str]] = defaultdict(list)
-    for id, box in into.items():
-        members[box].append(id)
-    inside = {first, second}
+def _comes_back(after: dict[str, set[str]], start: str, goal: str) -> bool:
+    """Whether a way leads from one box to the other through something else."""
+    seen = {start}
+    work = list(after[start] - {goal})
+    while work:
+        box = work.pop()
+        if box in seen:
+            continue
+        seen.add(box)
+        if goal in after[box]:
+            return True
+        work += after[box] - seen
+    return False
 
-    def reach(start: str, goal: str) -> bool:
-        seen, work = {start}, [b for m in members[start] for b in {into[t] for t in after[m]} if b not in inside]
-        while work:
-            box = work.pop()
-            if box in seen:
-                continue
-            seen.add(box)
-            following = {into[t] for m in members[box] for t in after[m]}
-            if goal in following:
-                return True
-            work += following - seen
-        return False
 
-    return reach(first, second) or reach(second, first)
+def _join(after: dict[str, set[str]], before: dict[str, set[str]], box: str, node: str) -> None:
+    """The box takes over what leads to and from the node."""
+    for forth, back in ((after, before), (before, after)):
+        for other in forth.pop(node, set()):
+            back[other].discard(node)
+            if other != box:
+                forth[box].add(other)
+                back[other].add(box)
+        forth[box].discard(node)
 
 
 def _merged(graph: LevelGraph, into: dict[str, str]) -> LevelGraph:
@@ -210,6 +219,12 @@ def _merged(graph: LevelGraph, into: dict[str, str]) -> LevelGraph:
     return replace(graph, nodes=tuple(nodes), edges=_distinct(edges))
 
 
+def _counted(names: Iterable[str]) -> str:
+    """rmsnorm + 3 linear, for rmsnorm, linear, linear_2, linear_3."""
+    counts = Counter(re.sub(r"_\d+$", "", name) for name in dict.fromkeys(names))
+    return " + ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
+
+
 def _one(group: list[Node], graph: LevelGraph) -> Node:
     """A box named after the block it is all of, or after what is in it."""
     first = group[0]
@@ -219,7 +234,7 @@ def _one(group: list[Node], graph: LevelGraph) -> Node:
     whole = all(
         n.id in ids for n in graph.nodes if n.kind == first.kind and (n.path == path or n.path.startswith(f"{path}."))
     )
-    inside = " + ".join(dict.fromkeys(n.path.rpartition(".")[2] if n.path != path else n.label for n in group))
+    inside = _counted(n.path.rpartition(".")[2] if n.path != path else n.label for n in group)
     label = path.rpartition(".")[2] if whole and path and not _is_round(path) and first.kind != "initial" else inside
     params = tuple(
         replace(p, label=p.label if n.path == path else f"{n.path.removeprefix(path + '.')}.{p.label}")

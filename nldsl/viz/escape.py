@@ -38,8 +38,11 @@ def html_text(text: str, limit: int = 64) -> str:
 
 
 def dot_html(text: str, limit: int = 64) -> str:
-    """For the text of an HTML-like label of DOT; a backslash would start an escape there."""
-    return html_text(text, limit).replace("\\", "&#92;")
+    """For the text of an HTML-like label of DOT.
+
+    Graphviz replaces `\\N` and others even where the backslash is an entity: it becomes a sign that looks like one.
+    """
+    return html_text(text, limit).replace("\\", "∖")
 
 
 def mermaid_text(text: str, limit: int = 64) -> str:

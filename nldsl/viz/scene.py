@@ -232,16 +232,16 @@ def _style(edge: Edge) -> str:
 
 
 def _links(graph: LevelGraph) -> list[Link]:
-    links = []
-    through = {(e.source, e.target) for e in graph.edges if not e.detached}
+    links: dict[tuple[str, str, str, bool], Link] = {}
     for edge in graph.edges:
-        if edge.next or edge.source == edge.target or (edge.detached and (edge.source, edge.target) in through):
+        if edge.next or edge.source == edge.target:
             continue
         style = _style(edge)
         label = plain(", ".join(edge.names[:3]), 24) if style in ("generation", "gradient") else ""
         forward = edge.flow != "reset" and not (edge.flow == "gradient" and edge.role == "learn")
-        links.append(Link(edge.source, edge.target, style, label, edge.detached, style == "backprop", forward))
-    return links
+        link = Link(edge.source, edge.target, style, label, edge.detached, style == "backprop", forward)
+        links.setdefault((edge.source, edge.target, style, edge.detached), link)
+    return list(links.values())
 
 
 def _with_hubs(links: list[Link], boxes: dict[str, Box]) -> tuple[list[Link], list[Box]]:
