@@ -40,7 +40,7 @@ def command(files: tuple[str, ...], check: bool, diff: bool) -> int:
         elif check and differs:
             note(f"{name}: not formatted")
         elif name == "-" and not check and not diff:
-            sys.stdout.write(after)
+            sys.stdout.buffer.write(after.encode())
         elif differs and not check and not diff:
             _replace(Path(name), after)
             note(f"{name}: formatted")

@@ -21,6 +21,8 @@ __all__ = ["format_source"]
 WIDTH = 100
 INDENT_WIDTH = 2
 
+# After these a sign is an operator, and a bracket a call or an index.
+_OPERAND = COMPLETE - frozenset(["EVERY", "REPEAT", "ITERATE", "RBRACE"])
 _OPENING = frozenset("LPAR LSQB _LGROUP _LTARGET".split())
 _CLOSING = frozenset("RPAR RSQB _RGROUP".split())
 
@@ -365,7 +367,7 @@ def _tight(pieces: list[Token]) -> set[int]:
             indices.pop()
         elif (piece.type == "MINUS" and not complete) or (piece.type == "COLON" and indices and indices[-1]):
             found.add(piece.start)
-        complete = piece.type in COMPLETE
+        complete = piece.type in _OPERAND
     return found
 
 
@@ -381,7 +383,7 @@ def _space(before: Token, piece: Token, following: Token | None, tight: set[int]
     if b == "COLON":
         return ""
     if b in ("LPAR", "LSQB"):
-        return "" if a in COMPLETE and a not in ("EVERY", "REPEAT", "ITERATE", "RBRACE") else " "
+        return "" if a in _OPERAND else " "
     if (b == "CARET" and following is not None and following.type == "NUMBER") or (a == "CARET" and b == "NUMBER"):
         return ""  # x^2
     if a == "LBRACE" and b == "RBRACE":

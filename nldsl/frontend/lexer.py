@@ -312,6 +312,7 @@ class _Arrange:
             opened = self.open[-1].token
             lexical_errors.unclosed(self.source, self.bag, opened.text, opened.start, token.start, token.end)
             if self.open[-1].type != "LBRACE":
+                self.damaged.append((opened.start, token.start))
                 self.put(Token(ERROR, "", token.start, token.start))
             self.close_all(token.start)
         self.put(token)

@@ -59,14 +59,14 @@ class Locator:
     def __init__(self, folder: Path | None, roots: Sequence[str | Path]) -> None:
         """`folder` is that of the root file; None for a text, whose imports begin at the first of `roots`."""
         folders = ([] if folder is None else [folder]) + [Path(root) for root in roots]
-        self._roots = [_Root(shown, shown.resolve()) for shown in folders]
+        self._roots = [_Root(shown, _real(shown)) for shown in folders]
         self._root: Located | None = None
 
     # ------------------------------------------------------------ the root file
 
     def root(self, path: str) -> Located:
         """Return the place of the root file."""
-        self._root = Located(path, Path(path).resolve())
+        self._root = Located(path, _real(Path(path)))
         return self._root
 
     def text(self, name: str) -> Located:
@@ -103,7 +103,7 @@ class Locator:
         wanted = Path(os.path.normpath(importer.real.parent / path))
         if self._root_of(wanted) is None:
             raise self._outside(path)
-        real = wanted.resolve()
+        real = _real(wanted)
         root = self._root_of(real)
         if root is None:
             raise ReadError(
@@ -144,12 +144,12 @@ class Locator:
 
     def _no_module(self, importer: Located, path: str) -> ReadError:
         name = path.removesuffix(_SUFFIX)
-        hints = tuple(f'did you mean "{found}"?' for found in suggest(name, _modules(), count=2))
+        hints = tuple(f'did you mean "{found}"?' for found in suggest(name, _modules(), count=1))
         if name != path and name in _modules():
             hints = (f'write "{name}"',)
         elif importer.real is not None:
             beside = importer.real.parent / (name + _SUFFIX)
-            if self._root_of(beside.resolve()) is not None and beside.is_file():
+            if self._root_of(_real(beside)) is not None and beside.is_file():
                 hints = (f'for the file beside this one write "./{name}{_SUFFIX}"',)
         return ReadError(
             "NL0008",
@@ -183,6 +183,11 @@ class Locator:
 
     def _root_of(self, real: Path) -> _Root | None:
         return next((root for root in self._roots if real.is_relative_to(root.real)), None)
+
+
+def _real(path: Path) -> Path:
+    """Resolve all links; unlike Path.resolve, links in a circle are left as they are."""
+    return Path(os.path.realpath(path))
 
 
 def _check_path(path: str) -> None:

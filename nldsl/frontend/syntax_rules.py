@@ -22,6 +22,7 @@ Rule = Callable[[Place], Diagnostic | None]
 _LIKENESS = 0.74
 
 _COMPARISONS = frozenset("LESS LE GREATER GE EQ NE".split())
+_INFIX = _COMPARISONS | frozenset("OR AND PLUS STAR SLASH FLOORDIV PERCENT AT_SIGN CARET STARSTAR".split())
 _MEMBERS = frozenset(
     "STATE SHARED PARAM INPUT LEVEL MINIMIZE RETURN REPEAT ITERATE FOR EVERY EXPECT IF OPTIMIZER".split()
 )
@@ -306,6 +307,19 @@ def not_inside(p: Place) -> Diagnostic | None:
     )
 
 
+def leading_operator(p: Place) -> Diagnostic | None:
+    """`+ b` in a line of its own."""
+    if not p.is_first or p.token.type not in _INFIX:
+        return None
+    sign = p.token.text
+    return Diagnostic(
+        "NL0101",
+        f"a statement cannot begin with `{sign}`",
+        p.span,
+        hints=(f"to go on with a line, end it with `{sign}`",),
+    )
+
+
 def else_alone(p: Place) -> Diagnostic | None:
     """`else` where no `if` ended just before."""
     if p.token.type == "ELSE" and (p.is_first or "_SEP" in p.expected):
@@ -359,6 +373,7 @@ RULES: tuple[Rule, ...] = (
     needs_parentheses,
     keyword_as_name,
     else_alone,
+    leading_operator,
     misspelt_keyword,
     target,
     wrong_equals,
