@@ -89,6 +89,7 @@ class Reference:
 
     def tick(self, state: State, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], State]:
         """One tick: outputs and the next state."""
+        self.check_inputs(inputs)
         values = {d.name: self.leaf(self.as_input(inputs[d.name], d.type), d.type) for d in self.program.inputs}
         step = self.step(state, values)
         return {name: value.array for name, value in step.outputs.items()}, step.state
@@ -96,6 +97,7 @@ class Reference:
     def sequence_of(self, inputs: Mapping[str, Array]) -> dict[str, list[Value]]:
         """The inputs of each tick, as values."""
         result: dict[str, list[Value]] = {}
+        self.check_inputs(inputs)
         for declared in self.program.inputs:
             array, time = self.as_input(inputs[declared.name], declared.type), int(BATCH in declared.type.axes)
             ticks = [np.take(array, t, time) for t in range(array.shape[time])]
@@ -108,6 +110,11 @@ class Reference:
 
     def stacked(self, values: Iterable[Value]) -> Array:
         return np.stack([v.array for v in values], axis=int(self.batched))
+
+    def check_inputs(self, inputs: Mapping[str, Array]) -> None:
+        missing = [d.name for d in self.program.inputs if d.name not in inputs]
+        if missing:
+            raise ValueError(f"no values for the inputs {', '.join(missing)}")
 
     @staticmethod
     def as_input(array: Array, type: Type) -> Array:
@@ -259,10 +266,10 @@ class Reference:
         axes = self.order(tuple(a for v in operands for a in v.type.axes))
         frame = Frame(axes, out, state.sizes, attrs or {}, state.tick)
         rank = len(out.shape) if op in ALIGNED else None
-        lifted = [lift(v, axes, rank) for v in operands]
+        lifted, expected = [lift(v, axes, rank) for v in operands], frame.out_shape
         array = np.asarray(FORWARD[op](frame, *lifted)).astype(dtype_of(out))
-        if array.shape != frame.out_shape:
-            raise ValueError(f"{op} gave shape {array.shape}, its type {out} says {frame.out_shape}")
+        if array.shape != expected:
+            raise ValueError(f"{op} gave shape {array.shape}, its type {out} says {expected}")
         return self.tape.record(op, frame, operands, lifted, array) if self.tape else Value(array, out)
 
     def place(self, value: Value, type: Type, sizes: dict[str, int]) -> Value:

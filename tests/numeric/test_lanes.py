@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nldsl.backends.reference import Reference
+from nldsl.backends.reference import Reference, gradients
 from nldsl.ir.program import Program
 from nldsl.ir.verify import verify
 from nldsl.passes.derive import Derive, DeriveError
@@ -96,6 +96,30 @@ LOSSES: dict[str, Callable[[Heads], int]] = {
 def test_derivative_per_lane(name: str) -> None:
     made = Heads()
     agree(made.done(LOSSES[name](made)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_tape_across_lanes(name: str) -> None:
+    """The interpreter's own gradients against differences."""
+    made = Heads()
+    made.outputs = [("loss", LOSSES[name](made))]
+    program = made.program()
+    params = random_arrays(1, own=(2, 3), all=(3,), rows=(2, 3))
+    inputs = random_arrays(0, x=(3, 1, 3))
+    value = Reference(program, params).run(inputs)[0]["loss"]
+    weights = random_arrays(2, w=value.shape)["w"]
+    found = gradients(program, params, inputs, {"loss": weights})
+    for key in ("own", "all", "rows", "x"):
+        source, slopes = (inputs, found.inputs) if key == "x" else (params, found.params)
+        direction, totals = random_arrays(3, d=source[key].shape)["d"], []
+        for step in (1e-6, -1e-6):
+            moved = {key: source[key] + step * direction}
+            outputs, _, _ = Reference(program, params | ({} if key == "x" else moved)).run(
+                inputs | (moved if key == "x" else {})
+            )
+            totals.append(float((outputs["loss"] * weights).sum()))
+        expected = (totals[0] - totals[1]) / 2e-6
+        np.testing.assert_allclose((slopes[key] * direction).sum(), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_lanes_of_an_intermediate_value() -> None:
