@@ -177,18 +177,17 @@ class Reference:
         now = replace(state, tick=tick, anchors=anchors)
         body = self.evaluate(program.body, now, inputs)
 
-        def result(value: int, axes: tuple[str, ...] | None = None) -> Value:
+        def result(value: int, place: Type | None = None) -> Value:
             found = body[value]
             if found is None:
                 raise ValueError(f"value {value} is needed at tick {tick}, but its guard did not fire")
-            if axes is None:  # results always have the axis of the batch
-                axes = self.order((*found.type.axes, *((BATCH,) if self.batched else ())))
-            return self.place(found, replace(found.type, axes=axes), state.sizes)
+            # results always have the axis of the batch
+            axes = self.order((*found.type.axes, *((BATCH,) if self.batched else ())))
+            return self.place(found, place or replace(found.type, axes=axes), state.sizes)
 
         values = dict(state.values)
         for name, value in program.updates:
-            declared = program.state(name).type
-            values[name] = result(value, declared.axes)
+            values[name] = result(value, program.state(name).type)
         losses: dict[str, Value] = {}
         for level, value in program.losses:
             loss = result(value)
@@ -273,10 +272,10 @@ class Reference:
         return self.tape.record(op, frame, operands, lifted, array) if self.tape else Value(array, out)
 
     def place(self, value: Value, type: Type, sizes: dict[str, int]) -> Value:
-        """``value`` with all axes of ``type``."""
+        """``value`` as a value of this type, which may have more axes, or be real where it is an integer."""
         if value.type == type:
             return value
         frame = Frame(type.axes, type, sizes)
         lifted = lift(value, type.axes)
-        array = np.broadcast_to(lifted, frame.out_shape)
+        array = np.broadcast_to(lifted, frame.out_shape).astype(dtype_of(type))
         return self.tape.record("place", frame, [value], [lifted], array) if self.tape else Value(array, type)

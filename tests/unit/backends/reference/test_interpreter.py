@@ -68,6 +68,15 @@ def test_probes_at_ticks_at_which_they_exist() -> None:
     assert [sorted(step.probes) for step in steps] == [[], ["p"], [], ["p"]]
 
 
+def test_an_integer_assigned_to_a_real_state() -> None:
+    made = Maker()
+    x, S = made.input("x"), made.state("S", start=0.5)
+    made.updates["S"] = made.op("clock", scale=1, period=0)
+    made.outputs = [("y", made.op("mul", S, x))]
+    outputs, _, _ = Reference(made.program(), {}).run({"x": np.full((1, 3), 0.5)})
+    assert outputs["y"].tolist() == [[0.25, 0.5, 1.0]]
+
+
 def test_infinities_are_values() -> None:
     made = Maker()
     made.outputs = [("y", made.op("log", made.input("x")))]
