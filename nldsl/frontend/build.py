@@ -35,7 +35,7 @@ class Comments:
                 line, column = source.position(comment.start)
                 if source.text[comment.start - column + 1 : comment.start].isspace() or column == 1:
                     self._lines[line] = comment.text[2:].removeprefix(" ").rstrip()
-        self._first = first
+        self._first_line = source.position(first)[0] if first < len(source.text) else source.line_count + 1
 
     def above(self, start: int) -> str:
         """Return the `##` lines that stand directly above what begins at `start`, if it begins its line."""
@@ -54,14 +54,14 @@ class Comments:
         if not self._lines:
             return ""
         line = next(iter(self._lines))
-        if line >= self._source.position(self._first)[0]:
+        if line >= self._first_line:
             return ""
         found = []
         while line in self._lines:
             found.append(self._lines[line])
             line += 1
         text = "\n".join(found)
-        return "" if taken and line == self._source.position(self._first)[0] else text
+        return "" if taken and line == self._first_line else text
 
 
 class Builder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 
@@ -55,11 +56,7 @@ def test_tree_of_full_depth() -> None:
 
 def test_depth_does_not_need_the_stack() -> None:
     limit = sys.getrecursionlimit()
-    frames = 0
-    frame = sys._getframe()
-    while frame is not None:  # type: ignore[redundant-expr]
-        frames += 1
-        frame = frame.f_back  # type: ignore[assignment]
+    frames = len(inspect.stack())
     try:
         sys.setrecursionlimit(frames + 60)
         parsed("x = " + "(" * 256 + "1" + ")" * 256)

@@ -267,7 +267,7 @@ def test_spans(path: Path) -> None:
         if not isinstance(node, ast.File):
             assert span.text == span.text.strip()
             assert span.text
-        for field in dataclasses.fields(node):  # type: ignore[arg-type]
+        for field in dataclasses.fields(node):
             for inner in nodes(getattr(node, field.name)):
                 assert span.start <= inner.span.start <= inner.span.end <= span.end  # type: ignore[attr-defined]
 

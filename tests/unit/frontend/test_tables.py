@@ -75,7 +75,7 @@ def lark_accepts(text: str, cache: list[Any] = []) -> bool:  # noqa: B006  the p
         def __init__(self, conf: Any) -> None:
             pass
 
-        def lex(self, data: str) -> Iterator[Token]:
+        def lex(self, data: Any, parser_state: Any = None) -> Iterator[Token]:
             source, bag = SourceFile("x", data), DiagnosticBag()
             scanned = scan(source, bag, Limits())
             assert scanned is not None
