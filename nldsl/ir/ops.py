@@ -6,7 +6,9 @@ Contraction     einsum(spec) on the logical dims, one letter each: "ij,j->i"
 Reductions      sum(dims) max(dims), cumsum(dim, reverse)
 Shapes          reshape(shape) broadcast(shape) concat(dim) slice(dim, start, stop) pad(dim, before, after)
 Indexing        take(table, index): rows; scatter_add(rows, index; n): its transpose; one_hot(n)
-Axes            spread(axis): first dim becomes a mapped axis; collect(axis): back; axis_sum(axis), batch_mean
+Axes            spread(axis): first dim becomes a mapped axis, lane h takes row h (of its own tensor, if the value has
+                the axis already); collect(axis): back; axis_sum(axis), batch_mean. A value without the axis is the same
+                in all its lanes: ``axis_sum(1.0, batch)`` is the size of the batch
 Derivatives     grad(loss, x1..xn; index): d loss / d x_index, expanded by ``passes/derive.py``; stop_grad
 Clocks          when(new, old; clock): new at the ticks of the clock, old otherwise
 Algebra         solve(A, b): A^-1 b, b a vector or a matrix
