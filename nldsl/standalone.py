@@ -112,7 +112,8 @@ def _program(request: Request, given: Mapping[str, Any], generic: bool, stop: st
 
 def _symbolic(request: Request, names: Names, unit: ast.Unit, given: Mapping[str, Any]) -> Program | None:
     """The program for sizes that are symbols; a program that needs to know a size has none."""
-    symbols = {p.name: symbol(p.name) for p in unit.params if _is_dim(p)}
+    asked = dict(request.dims)
+    symbols = {p.name: symbol(p.name) for p in unit.params if _is_dim(p) and p.name not in asked}
     wrapped = unit.keyword == "memory"
     if wrapped and request.entry == unit.name:  # alone, every method is tried; here only the step is wanted
         step = [m for m in _methods(unit) if m.name == "step"]

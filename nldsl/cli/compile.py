@@ -53,6 +53,7 @@ def compiled(file: str, entry: str | None, dims: dict[str, Any], backend: str) -
     """The program, the code of the backend, and the backend's name."""
     from nldsl.backends.registry import BACKENDS, backend_named
     from nldsl.driver import Options, front, middle
+    from nldsl.passes.choose_chunk import ChunkOptions, chunk
     from nldsl.passes.schedule import schedule
 
     if backend != "auto" and backend not in BACKENDS:
@@ -60,7 +61,8 @@ def compiled(file: str, entry: str | None, dims: dict[str, Any], backend: str) -
     options = Options(entry, tuple(sorted(dims.items())))
     program = middle(front(file, options), options)
     chosen = backend_named(backend)
-    return program, chosen.emit(schedule(program)), chosen.name
+    planned, _ = chunk(schedule(program), ChunkOptions())
+    return program, chosen.emit(planned), chosen.name
 
 
 def parameters(program: Program, seed: int) -> tuple[str, bytes]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nldsl.explain.naming import short_names
+from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Delay, Parallel, Phase, Scan, Schedule
+from nldsl.passes.affine import Term
+from nldsl.passes.choose_chunk import LoopNote
 from nldsl.source import NO_SPAN, Span
 
 _MOVED = "moved by one token:"
@@ -25,12 +28,26 @@ class Recurrence:
     hint: str = ""
 
 
-def schedule_of(program: Program) -> Schedule | None:
-    """The loop structure; None while sizes are not known."""
+@dataclass(frozen=True)
+class Planned:
+    """The loop structure that backends get, and what was found out about each loop."""
+
+    schedule: Schedule
+    notes: tuple[LoopNote, ...]
+
+    def note(self, states: tuple[str, ...]) -> LoopNote:
+        return next(n for n in self.notes if n.states == states)
+
+
+def plan_of(program: Program) -> Planned | None:
+    """How a program runs; None while sizes are not known."""
+    from nldsl.passes.choose_chunk import ChunkOptions, chunk
     from nldsl.passes.schedule import schedule
 
     sizes = [*(d for i in program.body for d in i.type.shape), *(a.size for a in program.axes if a.size is not None)]
-    return schedule(program) if all(isinstance(d, int) for d in sizes) else None
+    if not all(isinstance(d, int) for d in sizes):
+        return None
+    return Planned(*chunk(schedule(program), ChunkOptions()))
 
 
 @dataclass(frozen=True)
@@ -41,15 +58,15 @@ class Loop:
     recurrence: Recurrence | None = None
 
 
-def loops_of(found: Schedule) -> list[Loop]:
+def loops_of(found: Planned) -> list[Loop]:
     """The phases in the order in which they run; delays that follow one another are one."""
-    program = found.program
+    program = found.schedule.program
     loops: list[Loop] = []
-    for phase in found.all_phases():
-        late = " (for the losses)" if phase in found.loss_phases else ""
+    for phase in found.schedule.all_phases():
+        late = " (for the losses)" if phase in found.schedule.loss_phases else ""
         words = _phase(program, phase)
         scan = getattr(phase, "scan", phase)
-        recurrence = _class_of(program, scan) if isinstance(scan, Scan) else None
+        recurrence = _class_of(program, scan, found.note(scan.states)) if isinstance(scan, Scan) else None
         if isinstance(phase, Delay) and loops and loops[-1].words.startswith(_MOVED):
             loops[-1] = Loop(f"{loops[-1].words}, {phase.state.rpartition('.')[2]}")
         elif words:
@@ -63,12 +80,12 @@ def _phase(program: Program, phase: Phase) -> str:
         return f"for all tokens at once: {_instructions(count)}" if count else ""
     if isinstance(phase, Delay):
         return f"{_MOVED} {phase.state}"
-    scan = getattr(phase, "scan", phase)
-    if not isinstance(scan, Scan):
-        return type(phase).__name__
-    count = sum(program.body[v].op not in _LEAVES for v in scan.values)
-    order = "token by token" if scan is phase else "chunk by chunk"
-    return f"{order}: {_shown(scan.states)} ({_instructions(count)} a token)"
+    if isinstance(phase, ChunkLoop):
+        return f"up to {phase.size} tokens at once: {_shown(phase.states)}"
+    if isinstance(phase, Scan):
+        count = sum(program.body[v].op not in _LEAVES for v in phase.values)
+        return f"token by token: {_shown(phase.states)} ({_instructions(count)} a token)"
+    return type(phase).__name__
 
 
 def _instructions(count: int) -> str:
@@ -87,59 +104,51 @@ def _shown(states: Sequence[str], most: int = 6) -> str:
     return head + ", ".join(ends[:most]) + more
 
 
-def _class_of(program: Program, scan: Scan) -> Recurrence:
+def _class_of(program: Program, scan: Scan, note: LoopNote) -> Recurrence:
+    """The class that the chunking pass found, and why in words."""
     from nldsl.passes.recurrence import Refusal, analyse
 
+    if note.why:
+        return Recurrence(scan.states, note.kind, note.why, note.span, note.lift)
     found = analyse(program, scan)
     if isinstance(found, Refusal):
-        instr = program.body[found.value]
-        return Recurrence(scan.states, "nonlinear", found.why, instr.span, found.lift)
+        return Recurrence(scan.states, note.kind, found.why, program.body[found.value].span, found.lift)
     clocks = ", ".join(sorted({str(c) for c in found.clocks}))
     if not found.live:
-        return Recurrence(scan.states, "piecewise constant", f"changes only at its clock ({clocks})")
-    decay = _decay(program, found.coefficients, found.live)
+        return Recurrence(scan.states, note.kind, f"changes only at its clock ({clocks})")
+    why = _decay(program, found.coefficients, found.live)
     low_rank = [w for terms in found.writes.values() for w in terms if w.source is not None and w.source.kind == "node"]
     anchored = found.anchored()
-    kind, why = decay
     if low_rank:
-        kind = {"sum": "low rank", "coupled": "coupled, low rank"}.get(kind, f"{kind} + low rank")
         why += "; what is written depends on what is read of the state (a product of low rank)"
     elif not anchored:
         why += "; what is written does not depend on the state"
     if anchored:
-        periods = sorted({period for _, period in anchored})
-        kind = f"anchored, {kind}"
-        every = ", ".join(map(str, periods))
+        every = ", ".join(map(str, sorted({period for _, period in anchored})))
         why += f"; gradients are taken at the start of every {every} ticks, so between those the rest is linear"
-    return Recurrence(scan.states, kind, why)
+    return Recurrence(scan.states, note.kind, why)
 
 
-def _decay(program: Program, coefficients: object, live: tuple[str, ...]) -> tuple[str, str]:
-    """The strongest decay among the states, and words for it."""
-    assert isinstance(coefficients, dict)
+def _decay(program: Program, coefficients: Mapping[tuple[str, str], Sequence[Term]], live: tuple[str, ...]) -> str:
+    """The strongest decay among the states, in words."""
     short = short_names(live)
     crossed = sorted((a, b) for a, b in coefficients if a != b)
-    rank = {"sum": 0, "scalar decay": 1, "diagonal decay": 2}
-    kind, side = "sum", ""
+    strongest, side = 0, ""
     for (source, target), terms in coefficients.items():
         if source != target:
             continue
         for term in terms:
             letters = {x for f in term.factors for x in f.letters if x is not None}
-            own = "diagonal decay" if letters else "scalar decay" if term.factors or term.scale != 1 else "sum"
-            if rank[own] > rank[kind]:
-                kind = own
+            strongest = max(strongest, 2 if letters else int(bool(term.factors) or term.scale != 1))
             if letters and len(program.state(target).type.shape) == 2:
                 sides = {"value" if term.letters.index(x) == 0 else "key" for x in letters if x in term.letters}
-                side = " and ".join(sorted(sides))
-    words = {
-        "sum": "the state is kept as it is",
-        "scalar decay": "each tick multiplies the state by a number",
-        "diagonal decay": f"each tick multiplies every {side + ' ' if side else ''}channel by a number of its own",
-    }[kind]
-    if kind == "diagonal decay" and side:
-        kind += f" ({side} side)"
+                side = " and ".join(sorted(sides)) + " "
+    words = (
+        "the state is kept as it is",
+        "each tick multiplies the state by a number",
+        f"each tick multiplies every {side}channel by a number of its own",
+    )[strongest]
     if crossed:
         pairs = ", ".join(f"{short[a]} into {short[b]}" for a, b in crossed)
         words += f"; the states are one recurrence, for each tick adds {pairs}"
-    return kind, words
+    return words

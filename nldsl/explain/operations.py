@@ -32,7 +32,7 @@ from nldsl.explain.terms import (
     tidy,
     word,
 )
-from nldsl.ir.ops import COMPARISONS, UNARY, product
+from nldsl.ir.ops import COMPARISONS, UNARY, product, split_spec
 from nldsl.ir.program import Instr
 
 TICK = word("t")
@@ -132,7 +132,40 @@ def _broadcast(instr: Instr, args: list[Term]) -> Term:
 
 def _einsum(instr: Instr, args: list[Term]) -> Term:
     ones = [Sym(a.shape, "1", "word") if isinstance(a, Num) and a.value == 1 and len(a.shape) == 1 else a for a in args]
-    return contract(instr.attr("spec"), ones)
+    return _window_sum(instr.attr("spec"), ones) or contract(instr.attr("spec"), ones)
+
+
+def _window_sum(spec: str, args: list[Term]) -> Term | None:
+    """A contraction over the places of a window is a sum over them: ``Σ_i u[i] k[i]ᵀ``."""
+    inputs, output = split_spec(spec)
+    for letters, arg in zip(inputs, args, strict=True):
+        core = parts(arg)[2]
+        index = core.function.removeprefix("all_") if isinstance(core, Call) else ""
+        if not index.startswith("i") or not isinstance(core, Call) or core.function == index or letters[0] in output:
+            continue
+        place = letters[0]
+        if any(place in x[1:] for x in inputs):
+            continue
+        rest = [x.removeprefix(place) for x in inputs]
+        inner = [_at_place(a, index) if x.startswith(place) else a for x, a in zip(inputs, args, strict=True)]
+        found = contract(",".join(rest) + "->" + output, inner)
+        coefficient, scalars, term = parts(found)
+        body = scaled(1, scalars, term)
+        return times(Num((), coefficient), Call(found.shape, f"Σ_{index}", (body,)))
+    return None
+
+
+def _at_place(term: Term, index: str) -> Term:
+    """One place of a tensor whose first axis is that of a window."""
+    coefficient, scalars, core = parts(term)
+    assert core is not None
+    if isinstance(core, Call) and core.function == f"all_{index}":
+        place = core.args[0]
+    elif isinstance(core, Call) and core.function == "window":
+        place = Part(core.shape[1:], core.args[0], index)
+    else:
+        place = Part(core.shape[1:], core, index)
+    return times(scaled(coefficient, scalars, None), place)
 
 
 def _where(instr: Instr, args: list[Term]) -> Term:
@@ -273,7 +306,7 @@ _MAKERS: dict[str, Maker] = {
     "one_hot": lambda instr, args: Call(instr.type.shape, "one_hot", tuple(args)),
     "solve": lambda instr, args: _solve(args),
     "spread": _lane,
-    "collect": lambda instr, args: Call(instr.type.shape, "all", tuple(args)),
+    "collect": lambda instr, args: Call(instr.type.shape, f"all_{index_of(instr.attr('axis'))}", tuple(args)),
     "axis_sum": _axis_sum,
     "stop_grad": lambda instr, args: Call(instr.type.shape, "sg", tuple(args)),
     "grad": lambda instr, args: Call(instr.type.shape, "grad", (args[0], args[1 + instr.attr("index")])),

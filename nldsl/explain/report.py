@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nldsl.dims import Dim
-from nldsl.explain.loops import Loop, loops_of, schedule_of
+from nldsl.explain.loops import Loop, loops_of, plan_of
 from nldsl.explain.math import Math, equations, latex_lines, loss_math, text_lines, where_lines
 from nldsl.explain.naming import short_names
 from nldsl.explain.scope import states_of
@@ -46,7 +46,7 @@ class Report:
 def report(program: Program, symbolic: Program | None = None, kind: str = "", notes: Sequence[str] = ()) -> Report:
     """The report on a derived and simplified program; ``symbolic``: the same with sizes as symbols."""
     shapes = program if symbolic is None or not _alike(program, symbolic) else symbolic
-    found = schedule_of(program)
+    found = plan_of(program)
     loops = loops_of(found) if found is not None else []
     sections: list[Section] = []
     found_groups = groups(program)

@@ -14,10 +14,12 @@ from nldsl.driver import Options, derived, names_of, simplified
 from nldsl.ir.print import print_instr, print_program
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Phase, Schedule
+from nldsl.passes.choose_chunk import ChunkOptions, chunk
+from nldsl.passes.schedule import schedule
 from nldsl.source import Span
 from nldsl.standalone import Request, load
 
-STAGES = (*DRIVER_STAGES, *BACKENDS)
+STAGES = (*DRIVER_STAGES, "chunk", *BACKENDS)
 ALIASES = {"ast": "syntax", "typed": "program", "ir": "program"}
 
 
@@ -39,10 +41,10 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
             program = simplified(program)
     if stage in ("program", "derived", "simplified"):
         return print_program(program), "; ".join(remarks)
-    from nldsl.passes.schedule import schedule
-
     planned = schedule(program)
-    text = schedule_text(planned) if stage == "schedule" else BACKENDS[stage]().emit(planned)
+    if stage != "schedule":
+        planned, _ = chunk(planned, ChunkOptions())
+    text = BACKENDS[stage]().emit(planned) if stage in BACKENDS else schedule_text(planned)
     return text, "; ".join(remarks)
 
 

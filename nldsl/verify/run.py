@@ -12,11 +12,11 @@ from nldsl.standalone import Loaded, Request
 from nldsl.verify import Verdict, checks
 from nldsl.verify.checks import Row
 from nldsl.verify.inputs import KINDS, Sample, is_usable, sample
-from nldsl.verify.sizes import largest_period, load_small, ticks_for
+from nldsl.verify.sizes import load_small, periods_of, segment_lengths, ticks_for
 from nldsl.verify.subject import ModuleSubject, ReferenceSubject, Run
 
 BATCH_SIZE = 3
-OPTIONAL_PASSES = ("simplify",)
+OPTIONAL_PASSES = ("simplify", "chunk")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _rows(plan: Plan, loaded: Loaded, drawn: Sample, expected: Run, backend: str
         subject = ModuleSubject(backend, program, drawn.params)
     except ImportError as problem:
         return (checks.skipped("everything", f"not installed: {problem}"),)
-    periods = checks.periods_of(program)
+    periods = tuple(p for p in (*periods_of(program), *segment_lengths(program)) if p > 1)
     steps: list[Callable[[], Row]] = [
         lambda: checks.values(program, drawn, expected, subject),
         lambda: checks.gradients(program, drawn, expected, subject, plan.seed + 1),
@@ -99,7 +99,7 @@ def _title(loaded: Loaded) -> str:
 
 
 def _notes(loaded: Loaded, drawn: Sample) -> tuple[str, ...]:
-    period = largest_period(loaded.program)
+    period = max(periods_of(loaded.program))
     sizes = ", ".join(f"{name} = {value}" for name, value in (*loaded.dims, *loaded.sizes))
     notes = [f"{drawn.ticks} tokens, batch {drawn.batch}, {drawn.kind} inputs" + (f", {sizes}" if sizes else "")]
     if period > 1:

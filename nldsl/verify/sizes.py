@@ -57,20 +57,32 @@ def _candidates(free: dict[str, int]) -> Iterator[dict[str, int]]:
     yield {name: powers.get(value, value) for name, value in free.items()}
 
 
-def largest_period(program: Program) -> int:
-    """The period of the slowest clock inside a sequence."""
-    periods = [1]
+def periods_of(program: Program) -> tuple[int, ...]:
+    """The periods of the clocks inside a sequence, in order."""
+    found = {1}
     for instr in program.body:
         if instr.op == "anchor":
-            periods.append(instr.attr("period"))
+            found.add(instr.attr("period"))
         elif instr.op == "when":
-            periods.append(instr.attr("clock").period)
+            found.add(instr.attr("clock").period)
         if instr.guard is not None:
-            periods.append(instr.guard.period)
-    periods += [s.reset.clock.period for s in program.states if s.reset.clock is not None]
-    return max(periods)
+            found.add(instr.guard.period)
+    found.update(s.reset.clock.period for s in program.states if s.reset.clock is not None)
+    return tuple(sorted(found))
+
+
+def segment_lengths(program: Program) -> tuple[int, ...]:
+    """How many ticks the loops that the compiler made of a program do at once; never part of its meaning."""
+    from nldsl.ir.chunk import ChunkLoop
+    from nldsl.passes.choose_chunk import ChunkOptions, chunk
+    from nldsl.passes.schedule import schedule
+
+    planned, _ = chunk(schedule(program), ChunkOptions())
+    return tuple(sorted({phase.size for phase in planned.all_phases() if isinstance(phase, ChunkLoop)}))
 
 
 def ticks_for(program: Program, most: int = MOST_TICKS) -> int:
-    """Ticks that cover the slowest clock two and a half times, within a bound."""
-    return max(LEAST_TICKS, min(most, int(_PERIODS * largest_period(program) + 0.5)))
+    """Ticks that cover the slowest clock two and a half times and more than one segment, within a bound."""
+    periods = int(_PERIODS * max(periods_of(program)) + 0.5)
+    segments = max(segment_lengths(program), default=0)
+    return max(LEAST_TICKS, min(most, max(periods, segments + LEAST_TICKS if segments else 0)))

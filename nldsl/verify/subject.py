@@ -78,7 +78,15 @@ class ReferenceSubject:
 class ModuleSubject:
     """A module of a backend that gives ``torch.nn.Module``s, in float64 or float32."""
 
-    def __init__(self, name: str, program: Program, params: Mapping[str, Array], single: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        program: Program,
+        params: Mapping[str, Array],
+        single: bool = False,
+        disabled: frozenset[str] = frozenset(),
+    ) -> None:
+        """``disabled``: optional passes to leave out."""
         import torch
 
         from nldsl.runtime.build import build_module
@@ -86,7 +94,7 @@ class ModuleSubject:
         self.name = name
         self.program = program
         self.dtype = torch.float32 if single else torch.float64
-        self.module: Module = build_module(program, backend=name).to(self.dtype)
+        self.module: Module = build_module(program, backend=name, disabled=disabled).to(self.dtype)
         self.module.load_state_dict({n: torch.as_tensor(x).to(self.dtype) for n, x in params.items()})
 
     @property
