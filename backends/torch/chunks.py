@@ -26,7 +26,15 @@ from nldsl.ir.types import TIME, Clock, Type
 
 @dataclass(frozen=True)
 class SegmentLayout(Layout):
-    """``program`` has the axis ``segment`` and the lanes of the loop among its axes."""
+    """``program`` has the axis ``segment`` and the lanes of the loop among its axes.
+
+    The segment comes first, so that one of them lies in one piece; time comes last, next to the logical dims, so that
+    products of the values of all ticks are plain matrix products.
+    """
+
+    def order(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = super().order(tuple(a for a in names if a not in (TIME, SEGMENT)))
+        return (*(a for a in (SEGMENT,) if a in names), *known, *(a for a in (TIME,) if a in names))
 
     def axis_size(self, axis: str) -> str:
         return "N" if axis == SEGMENT else super().axis_size(axis)
@@ -81,6 +89,11 @@ def _dim(type: Type, axis: str) -> int:
     return type.axes.index(axis)
 
 
+def _outer(driver: Scope, type: Type) -> int:
+    """Where time is outside the function of a run."""
+    return _dim(driver.layout.with_axis(Type((), _without(type.axes))), TIME)
+
+
 def _clock_pair(clock: Clock) -> str:
     return f"({clock.period}, {1 % clock.period if clock.start else 0})"
 
@@ -94,7 +107,7 @@ def _write_driver(
     driver.arguments = ["t", *states, *(inside.text for inside, _ in (*call.streams, *call.others))]
     if call.streams:
         first = call.streams[0][0]
-        code.add(f"T = {first.text}.shape[{_dim(first.type, TIME)}]")
+        code.add(f"T = {first.text}.shape[{_outer(driver, first.type)}]")
     else:
         driver.arguments.append("T")
     pairs = [_clock_pair(c) for c in phase.clocks]
@@ -108,7 +121,7 @@ def _write_driver(
         code.add(f"{name} = []")
     pieces, cut = [], []
     for inside, _ in call.streams:
-        dim = _dim(inside.type, TIME)
+        dim = _outer(driver, inside.type)
         pieces.append(driver.names.new(f"{inside.text}_part"))
         cut.append(f"{inside.text}.split({sizes}, {dim})")
     if cut:
@@ -121,8 +134,10 @@ def _write_driver(
     inside_code = Code()
     arguments = ["t", "ticks", "segments", *states]
     for piece, (inside, _) in zip(pieces, call.streams, strict=True):
-        dim = _dim(inside.type, TIME)
-        arguments.append(f"{piece}.unflatten({dim}, (segments, ticks)).transpose({dim}, {dim + 1})")
+        dim, last = _outer(driver, inside.type), _dim(inside.type, TIME)
+        moved = f"movedim(({dim}, {dim + 1}), (0, {last}))" if dim else f"movedim(1, {last})"
+        moved = "" if (dim, last) == (0, 1) else f".{moved}.contiguous()"
+        arguments.append(f"{piece}.unflatten({dim}, (segments, ticks)){moved}")
     arguments += [inside.text for inside, _ in call.others]
     results = [driver.names.new(f"{e.text}_new") for _, e in outputs]
     targets = [*states, *results]
@@ -132,10 +147,12 @@ def _write_driver(
     inside_code.add(")")
     inside_code.add("t += ticks * segments")
     for (name, expr), result in zip(parts, results, strict=True):
-        dim = _dim(expr.type, TIME)
-        inside_code.add(f"{name}.append({result}.transpose({dim}, {dim + 1}).flatten({dim}, {dim + 1}))")
+        dim, last = _outer(driver, expr.type), _dim(expr.type, TIME)
+        moved = f"movedim((0, {last}), ({dim}, {dim + 1}))" if dim else f"movedim({last}, 1)"
+        moved = "" if (dim, last) == (0, 1) else f".{moved}"
+        inside_code.add(f"{name}.append({result}{moved}.flatten({dim}, {dim + 1}))")
     code.extend(inside_code)
-    joined = [f"torch.cat({name}, {_dim(e.type, TIME)})" for name, e in parts]
+    joined = [f"torch.cat({name}, {_outer(driver, e.type)})" for name, e in parts]
     code.add(f"return {', '.join([*states, *joined])}")
 
 
@@ -230,8 +247,8 @@ class _RunWriter:
         for value in self.leaves("clock"):
             instr = self.body[value]
             if not ticks:
-                text = f"torch.arange(t + 1, t + N * T + 1, device={run.need('device')}).unflatten(0, (N, T)).mT"
-                ticks = run.bind(Expr(text, Type((), (TIME, SEGMENT), "int")), "ticks").text
+                text = f"torch.arange(t + 1, t + N * T + 1, device={run.need('device')}).unflatten(0, (N, T))"
+                ticks = run.bind(Expr(text, Type((), (SEGMENT, TIME), "int")), "ticks").text
             text, scale, period = ticks, instr.attr("scale"), instr.attr("period")
             text = f"{text} // {scale}" if scale != 1 else text
             text = f"({text} - 1) % {period} + 1" if period else text
@@ -249,11 +266,7 @@ class _RunWriter:
         writer = self._writer(kept)
         for value in values:
             instr = self.body[value]
-            if instr.op == "collect" and self.body[instr.args[0]].op == "given":
-                expr = writer.expression(instr)
-                text = f"{expr.at(ATOM)}.contiguous()"  # moved once, not in each product
-                self.run.env[value] = self.run.bind(replace(expr, text=text), self.run.env[instr.args[0]].text)
-            elif instr.op not in LEAVES or instr.op in ("const", "iota"):
+            if instr.op not in LEAVES or instr.op in ("const", "iota"):
                 writer.value(value)
 
     def _crossing(self, source: int | None, target: int) -> list[int]:
