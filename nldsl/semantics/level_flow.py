@@ -17,6 +17,7 @@ from nldsl.semantics.level_parts import Part
 
 __all__ = ["Flow", "FlowEdge", "trace"]
 
+_STATIC = ("weights:", "initial:")
 _ROUNDS = 4  # of following what the compiler's own states carry from tick to tick
 
 
@@ -172,6 +173,9 @@ class _Tracer:
                 break
 
     def _only_for(self, n: int, part: str) -> bool:
+        """Whether a value ends in the new states of a memory and nowhere else."""
+        if part.startswith(_STATIC):
+            return False
         return bool(self.sink[n]) and not self.sink[n] & ~self.family[part] and not self.forward[n]
 
     # ------------------------------------------------------------ where values come from
@@ -225,7 +229,8 @@ class _Tracer:
         if raws and not others and len(raws) == 1:
             return _NONE, raws[0]
         if raws:
-            writes = [t.part for t in others if self.sink[n] == self.bit.get(t.part) and not self.forward[n]]
+            concerned = [*raws, *sorted(t.part for t in others)]
+            writes = [p for p in concerned if self.sink[n] == self.bit.get(p) and not self.forward[n]]
             host = writes[0] if writes else max(raws, key=self._weight)
             incoming = self._merge([others, frozenset(_Tag(r) for r in raws if r != host)])
             if not self.alive[n]:
@@ -246,7 +251,7 @@ class _Tracer:
     def _weight(self, part: str) -> tuple[bool, tuple[int, int, int]]:
         """Through whom an operation on two parts passes: a memory before parameters, the faster before the slower."""
         kind, period, order = self.rate_of[part].key()
-        return not part.startswith(("weights:", "initial:")), (-kind, -period, -order)
+        return not part.startswith(_STATIC), (-kind, -period, -order)
 
     def _derivative(self, n: int, instr: Instr) -> _Tags:
         loss, x = instr.args[0], instr.args[1 + instr.attr("index")]

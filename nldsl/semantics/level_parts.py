@@ -81,7 +81,7 @@ def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]
         shown = _below(owner, root)
         label = _tail(shown) or (info.template if info else "") if kind == "memory" else ""
         label = label or ", ".join(list(dict.fromkeys(_past(s) for s in members))[:3])
-        states = tuple(_state(s, rate, program) for s in members)
+        states = tuple(_state(s, rate, owner, program) for s in members)
         place = info.span if info else members[0].span
         parts.append(Part(id, kind, shown, label, rate, *_about(info), _place(place), states))
     in_body, in_init = ({i.attr("param") for i in body if i.op == "param"} for body in (program.body, program.init))
@@ -93,9 +93,9 @@ def parts_of(program: Program, rates: Rates) -> tuple[list[Part], dict[str, str]
         about = _about(infos.get(owner)) if owner != root else ("", "")
         path = _below(owner, root)
         rate = rates.params[param.name]
-        box = _param(param, program)
+        box = _param(param, owner, program)
         kind = "initial" if initial else "weights"
-        label = box.label if initial or not path else _tail(path)
+        label = _tail(path) if path and owner in infos and not initial else box.label
         parts.append(Part(id, kind, path, label, rate, *about, _place(param.span), (), (box,)))
     return parts, part_of
 
@@ -105,7 +105,15 @@ def _owners(program: Program) -> dict[str, str]:
     owners = {name: m.path for m in program.memories for name in (*m.states, *m.params)}
     declared: Iterable[StateDecl | ParamDecl] = (*program.states, *program.params)
     paths = {m.path for m in program.memories}
-    return {d.name: d.owner if d.owner in paths else owners.get(d.name, d.owner) for d in declared}
+    return {d.name: _round_of(d.name, d.owner if d.owner in paths else owners.get(d.name, d.owner)) for d in declared}
+
+
+def _round_of(name: str, owner: str) -> str:
+    """The owner, with the round of a loop in it that the name is from: `layers.0` for `layers.0.w`."""
+    start = f"{owner}." if owner else ""
+    inner = name.removeprefix(start).split(".")[:-1] if name.startswith(start) else []
+    rounds = max((n + 1 for n, part in enumerate(inner) if part.isdigit()), default=0)
+    return start + ".".join(inner[:rounds]) if rounds else owner
 
 
 def _about(info: MemoryInfo | None) -> tuple[str, str]:
@@ -148,8 +156,8 @@ def _axes(names: tuple[str, ...], program: Program) -> tuple[tuple[str, str], ..
     return tuple((a, str(program.axis_size(a) or a)) for a in names if a != BATCH)
 
 
-def _state(state: StateDecl, rate: Rate, program: Program) -> StateBox:
-    label = state.name.removeprefix(state.owner + ".") if state.owner else state.name
+def _state(state: StateDecl, rate: Rate, owner: str, program: Program) -> StateBox:
+    label = state.name.removeprefix(owner + ".") if owner else state.name
     axes = _axes(state.type.axes, program)
     every = state.reset.clock.period if state.reset.clock else 0
     period = 0 if rate.kind == "frozen" else state.clock.period if state.clock else 1
@@ -167,8 +175,8 @@ def _state(state: StateDecl, rate: Rate, program: Program) -> StateBox:
     )
 
 
-def _param(param: ParamDecl, program: Program) -> ParamBox:
-    label = param.name.removeprefix(param.owner + ".") if param.owner else param.name
+def _param(param: ParamDecl, owner: str, program: Program) -> ParamBox:
+    label = param.name.removeprefix(owner + ".") if owner else param.name
     size = product(param.type.shape)
     for axis in param.type.axes:
         size = size * (program.axis_size(axis) or 1)

@@ -14,14 +14,14 @@ from nldsl.viz.layout import HEADER, Layout, Rect, arrange
 from nldsl.viz.palette import FRAME, LIGHT, LINKS, QUIET, level_colors
 from nldsl.viz.render import render
 from nldsl.viz.route import Point, Route
-from nldsl.viz.scene import Box, Lane, Line, Link, Scene, SceneOptions, scene_of
+from nldsl.viz.scene import LEGEND_STEP, Box, Lane, Line, Link, Scene, SceneOptions, legend_of, scene_of
 from nldsl.viz.svg import clean_svg
 
 __all__ = ["FONT", "box_ids", "dot", "dot_of_scene", "svg"]
 
 FONT = "Helvetica,Arial,sans-serif"
 _FOOT = 30.0  # room for the legend
-_ROUND = ("input", "output", "loss", "optimizer", "hub")
+_ROUND = ("input", "output", "loss", "optimizer", "hub", "clock")
 
 
 def dot(graph: LevelGraph, options: SceneOptions | None = None, legend: bool = True) -> str:
@@ -59,7 +59,7 @@ def dot_of_scene(scene: Scene, layout: Layout, legend: bool = True) -> str:
     for n, (link, way) in enumerate(layout.routes):
         picture.edge(ids[link.source], ids[link.target], id=f"e{n}", **_edge(link, way, page))
     if legend:
-        _legend(picture, layout, page)
+        _legend(picture, scene, page)
     return str(picture.source)
 
 
@@ -170,29 +170,22 @@ def _line(style: str, dashed: bool) -> dict[str, str]:
     return {"color": look.light, "penwidth": f"{look.width:g}", "arrowhead": look.head, **lines}
 
 
-def _legend(picture: Any, layout: Layout, page: _Page) -> None:
+def _legend(picture: Any, scene: Scene, page: _Page) -> None:
     """One sample of each style that occurs, in a row below."""
-    used = [s for s in LINKS if any(link.style == s for link, _ in layout.routes)]
-    entries = [(s, LINKS[s].label, False) for s in used]
-    if any(link.dashed for link, _ in layout.routes):
-        entries.append(("context", "no derivative", True))
     x, y = 12.0, page.height - _FOOT / 2 + 4
-    for n, (style, label, dashed) in enumerate(entries):
-        line = Line(label, "muted")
+    for n, (style, label, dashed) in enumerate(legend_of(scene)):
+        both = LINKS[style].both
         ends = (f"g{n}a", f"g{n}b")
         for end, at in zip(ends, (x, x + 26), strict=True):
-            picture.node(
-                end, label="", shape="point", style="invis", pos=page.point((at, y)), width="0.01", height="0.01"
-            )
-        a, b = (x + 7 if LINKS[style].both else x, y), (x + 19, y)
+            place = {"pos": page.point((at, y)), "width": "0.01", "height": "0.01"}
+            picture.node(end, label="", shape="point", style="invis", **place)
+        a, b = (x + 7 if both else x, y), (x + 19, y)
         path = " ".join(page.point(p) for p in (a, (a[0] + 3, y), (b[0] - 3, y), b))
-        start = f"s,{page.point((x, y))} " if LINKS[style].both else ""
-        look = _line(style, dashed)
-        if LINKS[style].both:
-            look |= {"dir": "both", "arrowtail": "onormal"}
+        start = f"s,{page.point((x, y))} " if both else ""
+        look = _line(style, dashed) | ({"dir": "both", "arrowtail": "onormal"} if both else {})
         picture.edge(*ends, pos=f"{start}e,{page.point((x + 26, y))} {path}", **look, **{"class": "legend"})
-        width = line.width + 4
+        width = Line(label, "muted").width
         text = f'<<FONT POINT-SIZE="9.5" COLOR="{LIGHT.muted}">{dot_html(label)}</FONT>>'
-        place = page.node(Rect(x + 30, y - 7, width, 14))
+        place = page.node(Rect(x + 30, y - 7, width + 4, 14))
         picture.node(f"g{n}t", label=text, shape="plaintext", style="", **place, **{"class": "legend"})
-        x += 30 + width + 18
+        x += LEGEND_STEP + width

@@ -11,8 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
+from nldsl.viz.columns import columns_of
 from nldsl.viz.route import Rect, Route, route
-from nldsl.viz.scene import DATA, Frame, Link, Scene
+from nldsl.viz.scene import DATA, Frame, Link, Scene, legend_width
 from nldsl.viz.spread import Item, spread
 
 __all__ = ["HEADER", "Layout", "Rect", "Route", "arrange"]
@@ -37,7 +38,7 @@ class Layout:
 
 def arrange(scene: Scene) -> Layout:
     """Place a scene."""
-    columns = _columns(scene)
+    columns = columns_of(scene)
     items = {b.id: Item(b.lane, columns[b.id], b.size[1], b.size[0], b) for b in scene.boxes}
     chains = _chains(scene, items)
     everything = [*items.values(), *(i for chain in chains for i in chain[1:-1])]
@@ -46,83 +47,20 @@ def arrange(scene: Scene) -> Layout:
     for item in everything:
         cells[item.lane, item.column].append(item)
     lanes = _lane_rows(scene, cells)
-    _settle(cells, lanes, [lane.id for lane in scene.lanes], last)
-    _straighten(chains, cells, lanes)
+    rows = dict(lanes)
+    if scene.frames:  # their labels have the lower end of the first lane
+        rows[DATA] = (lanes[DATA][0], lanes[DATA][1] - _FRAME_ROOM)
+    _settle(cells, rows, [lane.id for lane in scene.lanes], last)
+    _straighten(chains, cells, rows)
     _align(chains, cells)
     apart = [frame.boxes for frame in scene.frames if _is_block(scene, frame, columns)]
     hops = spread(scene.links, chains, everything, apart, HEADER + _PAD)
     boxes = {id: Rect(i.x - i.width / 2, i.y - i.height / 2, i.width, i.height) for id, i in items.items()}
-    width = max((i.right for i in everything), default=HEADER) + _PAD
+    width = max([HEADER, legend_width(scene), *(i.right for i in everything)]) + _PAD
     routes = route(scene.links, hops, boxes)
     frames = _frames(scene, boxes, lanes)
     rects = {id: Rect(0.0, top, width, bottom - top) for id, (top, bottom) in lanes.items()}
     return Layout(width, max(bottom for _, bottom in lanes.values()), rects, boxes, routes, frames)
-
-
-# ---------------------------------------------------------------- columns
-
-
-def _columns(scene: Scene) -> dict[str, int]:
-    after: dict[str, list[str]] = {b.id: [] for b in scene.boxes}
-    rank = {"context": 0, "direct": 0, "nonparametric": 0, "backprop": 0, "generation": 1, "initialization": 2}
-    forward = [x for x in scene.links if x.forward and x.source in after and x.target in after]
-    for link in sorted(forward, key=lambda x: rank.get(x.style, 3)):
-        if link.target not in after[link.source] and not _reaches(after, link.target, link.source):
-            after[link.source].append(link.target)
-    order = _topological(after)
-    column = dict.fromkeys(order, 0)
-    for id in order:
-        for target in after[id]:
-            column[target] = max(column[target], column[id] + 1)
-    fed = {t for targets in after.values() for t in targets}
-    lane = {b.id: b.lane for b in scene.boxes}
-    for id in reversed(order):  # what nothing feeds stands next to what it feeds, an input above it
-        if id not in fed and after[id]:
-            above = lane[id] == DATA and all(lane[t] != DATA for t in after[id])
-            column[id] = min(column[t] for t in after[id]) - (not above)
-    before = {t: [s for s, targets in after.items() if t in targets] for t in after}
-    for b in scene.boxes:  # and a result above what gives it
-        inner = [column[s] for s in before[b.id] if lane[s] != DATA]
-        outer = [column[s] + 1 for s in before[b.id] if lane[s] == DATA]
-        if b.lane == DATA and b.kind != "input" and inner:
-            column[b.id] = max(inner + outer)
-    for id in reversed(order):
-        if id not in fed and lane[id] == DATA and any(lane[t] == DATA for t in after[id]):
-            column[id] = min(column[t] - (lane[t] == DATA) for t in after[id])
-    last = max((column[b.id] for b in scene.boxes if b.kind != "optimizer"), default=0)
-    for b in scene.boxes:
-        if b.kind == "optimizer":
-            column[b.id] = last + 1
-    first = min(column.values(), default=0)
-    return {id: c - first for id, c in column.items()}
-
-
-def _reaches(after: dict[str, list[str]], start: str, goal: str) -> bool:
-    seen, work = {start}, [start]
-    while work:
-        id = work.pop()
-        if id == goal:
-            return True
-        work += [t for t in after[id] if t not in seen]
-        seen.update(after[id])
-    return False
-
-
-def _topological(after: dict[str, list[str]]) -> list[str]:
-    waiting = dict.fromkeys(after, 0)
-    for targets in after.values():
-        for target in targets:
-            waiting[target] += 1
-    ready = [id for id, count in waiting.items() if not count]
-    order = []
-    while ready:
-        id = ready.pop(0)
-        order.append(id)
-        for target in after[id]:
-            waiting[target] -= 1
-            if not waiting[target]:
-                ready.append(target)
-    return order
 
 
 def _chains(scene: Scene, items: dict[str, Item]) -> list[list[Item]]:
@@ -260,7 +198,11 @@ def _place(items: list[Item], wanted: list[float], top: float, bottom: float) ->
 def _is_block(scene: Scene, frame: Frame, columns: dict[str, int]) -> bool:
     """Whether nothing else stands in the columns of a frame."""
     inside = [columns[id] for id in frame.boxes if id in columns]
-    others = [columns[b.id] for b in scene.boxes if b.id not in frame.boxes and b.kind != "hub" and b.lane != DATA]
+    others = [
+        columns[b.id]
+        for b in scene.boxes
+        if b.id not in frame.boxes and b.kind not in ("hub", "clock") and b.lane != DATA
+    ]
     return bool(inside) and not any(min(inside) <= c <= max(inside) for c in others)
 
 
@@ -271,7 +213,7 @@ def _frames(
     frames = []
     data = lanes[DATA][1]
     bottom = max(b for _, b in lanes.values())
-    others = {b.id for b in scene.boxes if b.kind != "hub" and b.lane != DATA}
+    others = {b.id for b in scene.boxes if b.kind not in ("hub", "clock") and b.lane != DATA}
     for frame in scene.frames:
         inside = [boxes[id] for id in frame.boxes if id in boxes]
         left = min(r.x for r in inside) - 12

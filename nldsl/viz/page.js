@@ -266,7 +266,7 @@ const lightBox = (box) => light(edges.filter((e) => e.source === box.n || e.targ
 let chosen = null;
 function choose(box) {
   chosen?.group.classList.remove("chosen");
-  chosen = chosen === box || (box && box.kind === "hub") ? null : box;
+  chosen = chosen === box || !box.node ? null : box;
   chosen?.group.classList.add("chosen");
   unlight();
   if (chosen) showBox(chosen);

@@ -9,13 +9,15 @@ from nldsl.semantics.level_data import Edge, Level, LevelGraph, Node
 from nldsl.semantics.level_fold import fold
 from nldsl.viz.escape import plain
 from nldsl.viz.metrics import text_width
+from nldsl.viz.palette import LINKS
 
 __all__ = [
     "DATA", "Box", "Frame", "Lane", "Line", "Link", "Scene", "SceneOptions",
-    "counted", "level_title", "scene_of", "short_number", "shown_names",
+    "counted", "legend_of", "legend_width", "level_title", "scene_of", "short_number", "shown_names",
 ]  # fmt: skip
 
 DATA = "data"
+LEGEND_STEP = 54.0  # a sample and the space around it
 _ENDS = ("input", "output", "loss")
 
 
@@ -56,7 +58,7 @@ class Box:
     @property
     def size(self) -> tuple[float, float]:
         """Width and height, in points."""
-        if self.kind in (*_ENDS, "optimizer", "hub"):
+        if self.kind in (*_ENDS, "optimizer", "hub", "clock"):
             return max(line.width for line in self.lines) + 24, 15.0 + 12.5 * len(self.lines)
         title = self.lines[0].width + (22 if self.count > 1 else 0)
         width = max([title, *(line.width for line in self.lines[1:])]) + 20
@@ -110,7 +112,8 @@ def scene_of(graph: LevelGraph, options: SceneOptions | None = None) -> Scene:
         graph = fold(graph)
     graph = _collapsed(graph, options)
     boxes = [_box(node) for node in graph.nodes]
-    links = _links(graph)
+    links, clocks = _links(graph)
+    boxes += clocks
     links, hubs = _with_hubs(links, {b.id: b for b in boxes})
     lanes = [Lane(DATA, "", (), 0.0), *_lanes(graph)]
     return Scene(plain(graph.name), tuple(lanes), (*boxes, *hubs), tuple(links), _frames(graph), graph)
@@ -222,6 +225,18 @@ def _badges(node: Node) -> list[str]:
     return badges
 
 
+def legend_of(scene: Scene) -> list[tuple[str, str, bool]]:
+    """What the legend explains: style, label, dashed."""
+    used = {link.style for link in scene.links}
+    dashed = [("context", "no derivative", True)] if any(link.dashed for link in scene.links) else []
+    return [(s, LINKS[s].label, False) for s in LINKS if s in used] + dashed
+
+
+def legend_width(scene: Scene) -> float:
+    """The room for the legend in one row."""
+    return sum(LEGEND_STEP + Line(label, "muted").width for _, label, _ in legend_of(scene))
+
+
 # ---------------------------------------------------------------- links
 
 
@@ -231,17 +246,22 @@ def _style(edge: Edge) -> str:
     return edge.transfer or "context"
 
 
-def _links(graph: LevelGraph) -> list[Link]:
+def _links(graph: LevelGraph) -> tuple[list[Link], list[Box]]:
+    """The links, and a box for each level whose boundaries reset something."""
+    clocks: dict[str, Box] = {}
     links: dict[tuple[str, str, str, bool], Link] = {}
     for edge in graph.edges:
         if edge.next or edge.source == edge.target:
             continue
         style = _style(edge)
         label = plain(", ".join(edge.names[:3]), 24) if style in ("generation", "gradient") else ""
-        forward = edge.flow != "reset" and not (edge.flow == "gradient" and edge.role == "learn")
+        forward = not (edge.flow == "gradient" and edge.role == "learn")
+        if edge.flow == "reset":
+            level = edge.source.removeprefix("level:")
+            clocks[level] = Box(edge.source, "clock", level, (Line("boundary", "joint"),))
         link = Link(edge.source, edge.target, style, label, edge.detached, style == "backprop", forward)
         links.setdefault((edge.source, edge.target, style, edge.detached), link)
-    return list(links.values())
+    return list(links.values()), list(clocks.values())
 
 
 def _with_hubs(links: list[Link], boxes: dict[str, Box]) -> tuple[list[Link], list[Box]]:

@@ -152,11 +152,11 @@ def _rails(links: Sequence[Link], hops: list[list[Hop]]) -> dict[int, list[list[
                 continue
             key: tuple[object, ...] = (n, id(hop))
             if hop is way[0] and fans[id(hop.first), link.style] > 1:
-                key = ("out", id(hop.first), link.style)
+                key = ("out", id(hop.first), link.style, link.dashed)
             elif hop is way[-1]:
-                key = ("in", id(hop.last), link.style)
+                key = ("in", id(hop.last), link.style, link.dashed)
             elif hop is way[0]:
-                key = ("out", id(hop.first), link.style)
+                key = ("out", id(hop.first), link.style, link.dashed)
             groups[hop.last.column][key].append(hop)
     # where lines leave boxes that stand above one another, the upper box gets the line further left
     found: dict[int, list[list[Hop]]] = defaultdict(list)
