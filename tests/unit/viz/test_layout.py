@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from itertools import combinations, pairwise
 
 import pytest
@@ -68,6 +69,28 @@ def test_random_graphs(seed: int) -> None:
     layout = arrange(scene)
     check(scene, layout)
     assert layout == arrange(scene)
+
+
+def spots(points: tuple[tuple[float, float], ...]) -> Iterator[tuple[float, float]]:
+    """Places along the curves."""
+    for k in range(0, len(points) - 1, 3):
+        for t in (i / 20 for i in range(21)):
+            weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3)
+            here = points[k : k + 4]
+            x = sum(w * p[0] for w, p in zip(weights, here, strict=True))
+            yield x, sum(w * p[1] for w, p in zip(weights, here, strict=True))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("folded", [False, True])
+def test_no_link_runs_through_a_box(layers: int, momentum: bool, folded: bool) -> None:
+    layout = arrange(scene_of(build_level_graph(hope(layers, momentum)), SceneOptions(fold=folded)))
+    for link, way in layout.routes:
+        for id, r in layout.boxes.items():
+            if id not in (link.source, link.target):
+                inside = [p for p in spots(way.points) if r.x < p[0] < r.right and r.y < p[1] < r.bottom]
+                assert not inside, (link, id)
 
 
 def test_links_flow_to_the_right() -> None:
