@@ -14,12 +14,12 @@ Dim = Union[int, "Poly"]
 Monomial = tuple[tuple[str, int], ...]  # (("d", 2), ("heads", 1)) is d^2*heads
 
 
-Coefficient = Union[int, Fraction]
+Coefficient = int | Fraction
 
 
 @dataclass(frozen=True)
 class Poly:
-    """A polynomial in normal form: sorted monomials with non-zero coefficients. Never a constant integer (that is an int).
+    """A polynomial in normal form: sorted monomials, non-zero coefficients. Never a constant integer (that is an int).
 
     Powers may be negative and coefficients fractions: ``d / heads`` times ``heads`` is ``d`` again. That a size is a
     whole number is checked when its symbols get their values.
@@ -53,10 +53,11 @@ class Poly:
 
     def __str__(self) -> str:
         out = ""
+        coefficient: Coefficient
         for monomial, coefficient in self.terms:
             factors = [name if power == 1 else f"{name}^{power}" for name, power in monomial if power > 0]
             over = [name if power == -1 else f"{name}^{-power}" for name, power in monomial if power < 0]
-            size = Fraction(abs(coefficient))
+            size = Fraction(coefficient if coefficient > 0 else -coefficient)
             if size.numerator != 1 or not factors:
                 factors.insert(0, str(size.numerator))
             if size.denominator != 1:
@@ -75,6 +76,7 @@ def symbol(name: str) -> Dim:
 
 
 def symbols_of(dim: Dim) -> set[str]:
+    """The names in a size."""
     return set() if isinstance(dim, int) else {name for monomial, _ in dim.terms for name, _ in monomial}
 
 
@@ -93,6 +95,7 @@ def divide(left: Dim, right: Dim) -> Dim | None:
 
 
 def floor_divide(left: Dim, right: Dim) -> Dim | None:
+    """``left // right``; opaque for symbols, None for a division by zero."""
     if isinstance(left, int) and isinstance(right, int):
         return left // right if right else None
     return symbol(f"({left})//({right})")
@@ -104,7 +107,8 @@ def solve_linear(left: Dim, right: Dim, free: set[str]) -> tuple[str, Dim] | Non
     if isinstance(difference, int):
         return None
     for monomial, coefficient in difference.terms:
-        if len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0] in free and abs(coefficient) == 1:
+        if len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0] in free and coefficient in (1, -1):
+            coefficient = int(coefficient)
             name = monomial[0][0]
             rest = difference - coefficient * symbol(name)
             if name not in symbols_of(rest):
@@ -113,6 +117,7 @@ def solve_linear(left: Dim, right: Dim, free: set[str]) -> tuple[str, Dim] | Non
 
 
 def substitute(dim: Dim, values: dict[str, Dim]) -> Dim:
+    """The size with some of its names replaced."""
     if isinstance(dim, int) or not (symbols_of(dim) & values.keys()):
         return dim
     total: Dim = 0

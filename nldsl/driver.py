@@ -125,12 +125,14 @@ def program_of(names: Names, options: Options, bag: DiagnosticBag) -> Program | 
 
 
 def derived(program: Program) -> Program:
+    """The program without ``grad``."""
     from nldsl.passes.derive import Derive
 
     return Derive().apply(program)
 
 
 def simplified(program: Program) -> Program:
+    """The same program, as a person would write it."""
     from nldsl.passes.simplify import Simplify
 
     return Simplify().apply(program)

@@ -7,6 +7,7 @@ differ only in layout give equal trees (the formatter relies on this).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nldsl.source import NO_SPAN, Span
 
@@ -17,7 +18,12 @@ def _span() -> Span:
 
 @dataclass(frozen=True)
 class Node:
-    """Base of all nodes."""
+    """Base of all nodes. Every node has a span, a field of its own class so that it comes last."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def span(self) -> Span: ...
 
 
 # ---------------------------------------------------------------- expressions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nldsl.ir.clocks import implies
-from nldsl.ir.program import Instr
+from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import Clock
 
 
@@ -50,3 +50,9 @@ def reachable(body: Sequence[Instr], start: Iterable[int]) -> set[int]:
             found.add(value)
             stack.extend(body[value].args)
     return found
+
+
+def roots(program: Program) -> list[int]:
+    """What a tick is computed for: new states, results, probes."""
+    named = (*program.updates, *program.outputs, *program.losses, *program.probes)
+    return [value for _, value in named]

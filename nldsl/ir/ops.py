@@ -25,7 +25,8 @@ from nldsl.ir.time_ops import TIME_RULES
 from nldsl.ir.types import BATCH, ShapeError, Type, broadcast_shapes
 
 UNARY = frozenset(
-    "neg exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh arctan sigmoid softplus relu erf floor logical_not to_real".split()
+    "neg exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh arctan sigmoid softplus relu erf floor".split()
+    + ["logical_not", "to_real"]
 )
 BINARY = frozenset("add sub mul div pow maximum minimum lt le gt ge eq ne mod logical_and logical_or".split())
 COMPARISONS = frozenset("lt le gt ge eq ne logical_and logical_or logical_not".split())
@@ -61,6 +62,7 @@ def infer(op: str, types: list[Type], attrs: dict[str, Any], order: AxisMerge) -
 
 
 def split_spec(spec: str) -> tuple[list[str], str]:
+    """Letters of the operands and of the result."""
     inputs, _, output = spec.partition("->")
     return inputs.split(","), output
 
@@ -70,10 +72,10 @@ def _einsum(types: list[Type], attrs: dict[str, Any]) -> Type:
     if len(inputs) != len(types):
         raise ShapeError(f'"{attrs["spec"]}" names {len(inputs)} operands, got {len(types)}')
     sizes: dict[str, Dim] = {}
-    for letters, t in zip(inputs, types):
+    for letters, t in zip(inputs, types, strict=False):
         if len(letters) != len(t.shape):
             raise ShapeError(f'"{letters}" has {len(letters)} dimensions, the operand {t.shown} has {len(t.shape)}')
-        for letter, size in zip(letters, t.shape):
+        for letter, size in zip(letters, t.shape, strict=False):
             if sizes.setdefault(letter, size) != size:
                 raise ShapeError(f"{sizes[letter]} is not {size}")
     missing = [letter for letter in output if letter not in sizes]
@@ -110,7 +112,7 @@ def _concat(types: list[Type], attrs: dict[str, Any]) -> Type:
     if any(len(t.shape) != len(first) or not 0 <= dim < len(first) for t in types):
         raise ShapeError("concat: " + " and ".join(t.shown for t in types) + f" on axis {dim}")
     for t in types[1:]:
-        if any(a != b for i, (a, b) in enumerate(zip(first, t.shape)) if i != dim):
+        if any(a != b for i, (a, b) in enumerate(zip(first, t.shape, strict=False)) if i != dim):
             raise ShapeError(f"concat: {types[0].shown} and {t.shown} differ outside axis {dim}")
     total: Dim = 0
     for t in types:
@@ -211,6 +213,7 @@ ALL_OPS = frozenset(_RULES) | POINTWISE
 
 
 def product(shape: tuple[Dim, ...]) -> Dim:
+    """The number of entries of a shape."""
     total: Dim = 1
     for size in shape:
         total = total * size

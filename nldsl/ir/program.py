@@ -1,8 +1,8 @@
 """The whole per-token IR: instructions, declarations, program. Immutable; see ``build.py`` to make one.
 
-A program is the computation of one tick. ``body`` is in SSA form: instruction ``i`` defines value ``i`` from values with
-smaller numbers. ``updates`` says which value each state has after the tick. ``init`` is a second body, without inputs, that computes the
-initial values. An instruction with a ``guard`` is needed only at the ticks of that clock.
+A program is the computation of one tick. ``body`` is in SSA form: instruction ``i`` defines value ``i`` from values
+with smaller numbers. ``updates`` says which value each state has after the tick. ``init`` is a second body, without
+inputs, that computes the initial values. An instruction with a ``guard`` is needed only at the ticks of that clock.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class InputDecl:
-    """A stream with one value per tick. ``ahead`` is 1 for ``next(x)``: the value of stream ``source`` one tick later."""
+    """A stream with one value per tick. ``ahead`` is 1 for ``next(x)``: the value of stream ``source`` later by one."""
 
     name: str
     type: Type

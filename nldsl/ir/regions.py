@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nldsl.ir import ops
-from nldsl.ir.demand import demand, reachable
+from nldsl.ir.demand import demand, reachable, roots
 from nldsl.ir.graphs import components
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import init_reads
@@ -58,12 +58,6 @@ class Regions:
             else:
                 found[arg] = None
         return tuple(found)
-
-
-def roots(program: Program) -> list[int]:
-    """What a tick is computed for: new states, results, probes."""
-    named = (*program.updates, *program.outputs, *program.losses, *program.probes)
-    return [value for _, value in named]
 
 
 def find_regions(program: Program) -> Regions:
@@ -177,15 +171,19 @@ def _read_at_reset(regions: Regions, state: str) -> list[Node]:
 
 def _assign(regions: Regions, edges: dict[Node, list[Node]]) -> None:
     """Number the cycles."""
-    regions.of.clear()
-    for number, component in enumerate(components(edges)):
-        node = component[0]
-        if len(component) > 1 or node in edges[node]:
-            regions.of.update(dict.fromkeys(component, number))
-    for value in regions.live:  # reading a state is part of its loop
-        instr = regions.program.body[value]
-        if instr.op in ("state", "anchor") and instr.attr("state") in regions.of:
-            regions.of[value] = regions.of[instr.attr("state")]
+    body = regions.program.body
+    reads = [v for v in regions.live if body[v].op in ("state", "anchor")]
+    while True:
+        regions.of.clear()
+        for number, component in enumerate(components(edges)):
+            node = component[0]
+            if len(component) > 1 or node in edges[node]:
+                regions.of.update(dict.fromkeys(component, number))
+        outside = [v for v in reads if body[v].attr("state") in regions.of and v not in regions.of]
+        if not outside:
+            return
+        for value in outside:  # reading a state is part of its loop
+            edges[body[value].attr("state")].append(value)
 
 
 def _inlined(regions: Regions) -> frozenset[int]:

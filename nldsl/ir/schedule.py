@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from nldsl.ir.demand import reachable, roots
 from nldsl.ir.program import Program
 
 
@@ -76,9 +77,9 @@ def anchor_key(state: str, period: int) -> str:
 
 
 def anchors(program: Program) -> tuple[tuple[str, int], ...]:
-    """Every (state, period) that the body reads with ``anchor``, in order of first use."""
-    found = dict.fromkeys((i.attr("state"), i.attr("period")) for i in program.body if i.op == "anchor")
-    return tuple(found)
+    """Every (state, period) that something reads with ``anchor``, in order of first use."""
+    live = (program.body[v] for v in sorted(reachable(program.body, roots(program))))
+    return tuple(dict.fromkeys((i.attr("state"), i.attr("period")) for i in live if i.op == "anchor"))
 
 
 def init_values(program: Program, name: str) -> tuple[int, ...]:

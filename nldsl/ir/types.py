@@ -2,7 +2,7 @@
 
 A value has *mapped axes* and a *logical shape*. Operations are defined on the logical shape alone; over the axes
 they are mapped (each lane on its own, missing axes broadcast), as under ``vmap``. ``batch`` is an axis, copies of a
-memory (heads) are an axis, and a pass that vectorizes over tokens adds the axis ``time``: no operation ever mentions them.
+memory (heads) are an axis, and a pass that vectorizes over tokens adds the axis ``time``: no operation mentions them.
 """
 
 from __future__ import annotations

@@ -78,9 +78,9 @@ def binary(ctx: Context, scope: Scope, expr: ast.Binary) -> Value:
         if isinstance(left, Unknown) or isinstance(right, Unknown):
             return Unknown("bool")
         return (left == right) == (expr.op == "==")
-    if expr.op == "+" and isinstance(left, ListValue) and isinstance(right, ListValue):
-        if not all(is_static_number(i) for i in left.items + right.items):
-            return ListValue(left.items + right.items)
+    lists = expr.op == "+" and isinstance(left, ListValue) and isinstance(right, ListValue)
+    if lists and not all(is_static_number(i) for i in left.items + right.items):
+        return ListValue(left.items + right.items)
     if expr.op == "@":
         return matmul(ctx, left, right, expr)
     if expr.op == "^":
@@ -217,7 +217,7 @@ def matmul(ctx: Context, left: Value, right: Value, expr: ast.Binary) -> Value:
             hints=("`*` multiplies entry by entry",),
         )
     if a.type.shape[-1] != b.type.shape[0]:
-        hints = ()
+        hints: tuple[str, ...] = ()
         if len(a.type.shape) == 2 and a.type.shape[0] == b.type.shape[0]:
             hints = ("transpose the left side with `'`",)
         return ctx.error(

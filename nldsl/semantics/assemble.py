@@ -12,14 +12,25 @@ from nldsl.ir.types import BATCH, Type
 from nldsl.limits import Limits
 from nldsl.semantics import arithmetic, expectations, names, statements, streams, units  # noqa: F401  (they register handlers)
 from nldsl.semantics.calls import call_method, run_body, symbolic
-from nldsl.semantics.context import Context, TooMuch
+from nldsl.semantics.context import Context, TooMuchError
 from nldsl.semantics.model import add_input, tick_fast_weights
 from nldsl.semantics.optimizers import OptimizerSpec, learn_method, update_of
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import bind_argument, tensor_shape
 from nldsl.semantics.tensors import leaves
 from nldsl.semantics.units import bind_methods, block_inputs, instantiate
-from nldsl.semantics.values import BoundMethod, Group, Instance, ListValue, Poison, Template, Tensor, Unknown, Value, describe
+from nldsl.semantics.values import (
+    BoundMethod,
+    Group,
+    Instance,
+    ListValue,
+    Poison,
+    Template,
+    Tensor,
+    Unknown,
+    Value,
+    describe,
+)
 from nldsl.source import Span
 
 
@@ -33,7 +44,7 @@ def unit_program(
     ctx = Context(bag, limits, generic=generic)
     try:
         result = _root(ctx, decl, scope, given, generic)
-    except TooMuch:
+    except TooMuchError:
         return None
     if bag.has_errors:
         return None
@@ -71,8 +82,8 @@ def _model_body(ctx: Context, scope: Scope, body: tuple[ast.Statement, ...], dec
     for member in early:
         execute(ctx, scope, member)
     result = run_body(ctx, scope, rest, f"`{decl.name}`", decl.name_span, needs)
-    for member in late:
-        execute(ctx, scope, member)
+    for last in late:
+        execute(ctx, scope, last)
     return result
 
 
@@ -223,7 +234,7 @@ def optimizer_program(template: Template, shape: tuple[Dim, ...], bag: Diagnosti
         gradient = holder.bindings["g"].value
         weight = holder.bindings["weight"].value if "weight" in holder.bindings else gradient
         change = update_of(ctx, template, gradient, weight, "optimizer", None, span)
-    except TooMuch:
+    except TooMuchError:
         return None
     if isinstance(change, Poison) or bag.has_errors:
         return None

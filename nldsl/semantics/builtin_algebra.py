@@ -105,7 +105,7 @@ def _inner(ctx: Context, left: Value, right: Value, span: Span) -> Value:
     if len(a) != len(b):
         return ctx.error("NL0304", span, f"groups of {len(a)} and {len(b)} fields do not combine")
     parts = []
-    for x, y in zip(a, b):
+    for x, y in zip(a, b, strict=False):
         if x.type.shape != y.type.shape:
             return ctx.error("NL0301", span, f"shapes {show_type(x.type)} and {show_type(y.type)} do not fit")
         letters = "ijklmnop"[: len(x.type.shape)]
@@ -220,7 +220,7 @@ builtin("ones", 0, 1)(_filled(1.0))
 def identity(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
     """``identity(n)``: a matrix; ``identity(0.5)``: an initializer."""
     size = args[0]
-    if isinstance(size, float) or isinstance(size, Unknown):
+    if isinstance(size, (float, Unknown)):
         return InitValue(Initializer("identity", (size if isinstance(size, float) else 1.0,)))
     if not isinstance(size, (int, Poly)) or isinstance(size, bool):
         return NotImplemented
@@ -401,7 +401,8 @@ def cross_entropy(ctx: Context, scope: Scope, args: list[Value], named: dict[str
         return ctx.error(
             "NL0301",
             span,
-            f"`cross_entropy` takes logits [n] and an integer target, found {show_type(logits.type)} and {show_type(target.type)}",
+            "`cross_entropy` takes logits [n] and an integer target, "
+            f"found {show_type(logits.type)} and {show_type(target.type)}",
         )
     picked = ctx.emit("take", logits, target, span=span)
     return pointwise(ctx, "sub", span, _log_sum_exp(ctx, logits, span), picked)

@@ -9,7 +9,7 @@ from nldsl.ir.types import Type
 from nldsl.limits import Limits
 from nldsl.semantics.assemble import unit_program
 from nldsl.semantics.calls import apply, symbolic
-from nldsl.semantics.context import Context, TooMuch
+from nldsl.semantics.context import Context, TooMuchError
 from nldsl.semantics.dispatch import execute
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import tensor_shape
@@ -42,7 +42,7 @@ def _check_function(decl: ast.Function, scope: Scope, bag: DiagnosticBag, limits
         given.append((param.name, value, param.span))
     try:
         apply(ctx, scope, FunctionValue(decl, scope), given, decl.name_span)  # type: ignore[arg-type]
-    except TooMuch:
+    except TooMuchError:
         return
 
 
@@ -79,7 +79,7 @@ def elaborate_example(decl: ast.Example, scope: Scope, bag: DiagnosticBag, limit
     try:
         for statement in decl.body:
             execute(ctx, inner, statement)
-    except TooMuch:
+    except TooMuchError:
         return None
     return ctx
 

@@ -51,7 +51,7 @@ def clock_period(ctx: Context, scope: Scope, clock: ast.Clock) -> int | None:
                 hints=("use `token` or `tick` here; a level of steps trains parameters: `param w at slow`",),
             )
             return None
-        return count * (ctx.scale if base == "tick" else 1)
+        return int(count) * (ctx.scale if base == "tick" else 1)
     binding = scope.find(clock.base)
     value = binding.value if binding else None
     if isinstance(value, Unknown):
@@ -62,7 +62,7 @@ def clock_period(ctx: Context, scope: Scope, clock: ast.Clock) -> int | None:
                 "NL0407", clock.span, f"`{value.name}` is a level of training steps, which tick outside the sequence"
             )
             return None
-        return count * value.period
+        return int(count) * value.period
     if not isinstance(value, Poison):
         close = closest(clock.base, [*BASES, *scope.names()])
         ctx.error(

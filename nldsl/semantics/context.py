@@ -19,7 +19,7 @@ from nldsl.semantics.values import POISON, Cell, Instance, LevelValue, Poison, T
 from nldsl.source import NO_SPAN, Span
 
 
-class TooMuch(Exception):
+class TooMuchError(Exception):
     """A limit was reached; the diagnostic is already in the bag. Stops this elaboration, nothing else."""
 
 
@@ -115,7 +115,7 @@ class Context:
                 f"the program unrolls to more than {self.limits.expansion} statements",
                 hints=("fewer rounds of `repeat`, `iterate` or `for`",),
             )
-            raise TooMuch
+            raise TooMuchError
 
     # ------------------------------------------------------------ values
 
@@ -146,7 +146,7 @@ class Context:
             return self.error(code, span, str(problem), hints=hints)
         except OverflowError:
             self.error("NL0010", span, f"the program has more than {self.limits.ir_nodes} operations")
-            raise TooMuch from None
+            raise TooMuchError from None
         return Tensor(value, self.builder)
 
     def const(self, value: float | int, span: Span = NO_SPAN) -> Tensor:
@@ -187,7 +187,7 @@ class Context:
                 f"the states of one sequence take more than {self.limits.state_bytes >> 30} GiB",
                 hints=("smaller dimensions, or fewer copies",),
             )
-            raise TooMuch
+            raise TooMuchError
         cell.start = self.leaf("state", cell.type, name.rpartition(".")[2], cell.span, state=name)
         cell.current = cell.start
         return cell
@@ -240,7 +240,7 @@ class Context:
         if self.depth > self.limits.call_depth:
             self.depth = 0
             self.error("NL0011", span, f"calls nest deeper than {self.limits.call_depth}")
-            raise TooMuch
+            raise TooMuchError
         try:
             yield
         finally:
@@ -253,4 +253,4 @@ def path_key(node: Any) -> tuple[str, int, int]:
     return span.file.path, span.start, span.end
 
 
-__all__ = ["Context", "FastWeight", "MinimizeInfo", "TooMuch", "ast", "path_key"]
+__all__ = ["Context", "FastWeight", "MinimizeInfo", "TooMuchError", "ast", "path_key"]

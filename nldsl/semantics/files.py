@@ -9,7 +9,7 @@ from nldsl.frontend import ast
 from nldsl.limits import Limits
 from nldsl.semantics import assemble  # noqa: F401  (registers the handlers that evaluate constants)
 from nldsl.semantics.builtins import make_builtins
-from nldsl.semantics.context import Context, TooMuch
+from nldsl.semantics.context import Context, TooMuchError
 from nldsl.semantics.dispatch import evaluate
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.spelling import closest
@@ -66,7 +66,7 @@ def _bind_import(scope: Scope, item: ast.Import, source: Scope | None, bag: Diag
 
 
 def _bind_once(scope: Scope, name: str, value: object, node: ast.Import | ast.Declaration, bag: DiagnosticBag) -> None:
-    span = getattr(node, "name_span", None) or node.span  # type: ignore[union-attr]
+    span = getattr(node, "name_span", None) or node.span
     before = scope.bindings.get(name)
     if before is not None:
         bag.error(
@@ -90,7 +90,7 @@ def _declare(scope: Scope, declaration: ast.Declaration, base: Scope, bag: Diagn
         ctx = Context(bag, limits)
         try:
             value = evaluate(ctx, scope, declaration.value)
-        except TooMuch:
+        except TooMuchError:
             value = POISON
         _bind_once(scope, declaration.name, value, declaration, bag)
 
@@ -108,8 +108,8 @@ def _check_members(unit: ast.Unit, bag: DiagnosticBag) -> None:
         if name in seen:
             bag.error(
                 "NL0202",
-                node.span,  # type: ignore[attr-defined]
+                node.span,
                 f"`{name}` is declared twice in `{unit.name}`",
-                related=((seen[name].span, "declared here first"),),  # type: ignore[attr-defined]
+                related=((seen[name].span, "declared here first"),),
             )
         seen.setdefault(name, node)

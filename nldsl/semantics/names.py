@@ -77,9 +77,9 @@ def name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
     if binding is None:
         return unknown_name(ctx, scope, expr)
     value = binding.value
-    if ctx.guard is not None and ctx.builder is ctx.body and scope.crosses(expr.id):
-        if isinstance(value, (Tensor, Group, StateRef)) and varies_faster(ctx, value, scope, expr.id):
-            return _crossing(ctx, expr, value, binding.span)
+    slower = ctx.guard is not None and ctx.builder is ctx.body and scope.crosses(expr.id)
+    if slower and isinstance(value, (Tensor, Group, StateRef)) and varies_faster(ctx, value, scope, expr.id):
+        return _crossing(ctx, expr, value, binding.span)
     return value
 
 
@@ -218,7 +218,7 @@ def slice_expression(ctx: Context, scope: Scope, expr: ast.Slice) -> Value:
     bounds = [None if b is None else evaluate(ctx, scope, b) for b in (expr.start, expr.stop)]
     if any(isinstance(b, Poison) for b in bounds):
         return POISON
-    for given, node in zip(bounds, (expr.start, expr.stop)):
+    for given, node in zip(bounds, (expr.start, expr.stop), strict=False):
         if given is not None and (isinstance(given, bool) or not isinstance(given, (int, Poly))) and node is not None:
             return ctx.error("NL0305", node.span, f"a slice bound is an integer, found {describe(given)}")
     start, stop = bounds
@@ -284,7 +284,7 @@ def at_level(ctx: Context, scope: Scope, expr: ast.AtLevel) -> Value:
 def static_value(ctx: Context, scope: Scope, expr: ast.Expr, what: str, kinds: tuple[type, ...]) -> Value:
     """A static value of one of these kinds; Unknown passes in generic checks."""
     value = evaluate(ctx, scope, expr)
-    if isinstance(value, (Poison, Unknown)) or isinstance(value, kinds):
+    if isinstance(value, (Poison, Unknown, kinds)):
         return value
     return ctx.error("NL0207", expr.span, f"{what} is needed here, found {describe(value)}")
 

@@ -1,4 +1,7 @@
-"""Names and what they stand for. A scope is lexical; loops bind in the scope around them, ``every`` blocks open a new one."""
+"""Names and what they stand for.
+
+A scope is lexical; loops bind in the scope around them, ``every`` blocks open a new one.
+"""
 
 from __future__ import annotations
 

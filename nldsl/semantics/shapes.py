@@ -74,7 +74,7 @@ def tensor_shape(ctx: Context, scope: Scope, type: ast.TensorType) -> tuple[Dim,
 def bind_argument(
     ctx: Context, scope: Scope, param: ast.Param, value: Value, span: Span, free: dict[str, Dim | None]
 ) -> Value:
-    """Check an argument against its declared type; bind new shape variables in ``scope``. ``free``: those seen so far."""
+    """Check an argument against its declared type; bind new shape variables in ``scope``; ``free``: those so far."""
     if isinstance(value, Poison):
         return POISON
     type = param.type
@@ -131,7 +131,7 @@ def _tensor_argument(
         return tensor
     if len(type.dims) != len(tensor.type.shape):
         return _mismatch(ctx, scope, param, type, tensor, span, free)
-    for expr, actual in zip(type.dims, tensor.type.shape):
+    for expr, actual in zip(type.dims, tensor.type.shape, strict=False):
         if isinstance(expr, ast.Name) and scope.find(expr.id) is None:
             scope.bind(expr.id, actual, expr.span)
             free[expr.id] = actual
@@ -193,7 +193,7 @@ def same_structure(ctx: Context, left: Value, right: Value) -> bool:
         return True
     if isinstance(left, Group) and isinstance(right, Group):
         return len(left.items) == len(right.items) and all(
-            same_structure(ctx, a, b) for a, b in zip(left.items, right.items)
+            same_structure(ctx, a, b) for a, b in zip(left.items, right.items, strict=False)
         )
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         return left.type.shape == right.type.shape
@@ -243,7 +243,7 @@ def check_result(ctx: Context, scope: Scope, type: ast.TypeExpr | None, value: V
 def _shape_fits(ctx: Context, scope: Scope, type: ast.TensorType, tensor: Tensor) -> bool:
     if len(type.dims) != len(tensor.type.shape):
         return False
-    for expr, actual in zip(type.dims, tensor.type.shape):
+    for expr, actual in zip(type.dims, tensor.type.shape, strict=False):
         if isinstance(expr, ast.Name) and scope.find(expr.id) is None:
             scope.bind(expr.id, actual, expr.span)
             continue

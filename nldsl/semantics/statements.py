@@ -101,7 +101,7 @@ def _destructure(ctx: Context, scope: Scope, target: ast.Target, value: Value) -
     if len(items) != len(target.names):
         ctx.error("NL0304", target.span, f"{len(target.names)} names for a group of {len(items)}")
         items = (POISON,) * len(target.names)
-    for name, item in zip(target.names, items):
+    for name, item in zip(target.names, items, strict=False):
         scope.bind(name, item, target.span, ctx.guard)
 
 
@@ -130,7 +130,7 @@ def assign(ctx: Context, scope: Scope, statement: ast.Assign) -> None:
         return
     if statement.target.group:
         if isinstance(value, Group) and len(value.items) == len(refs):
-            for ref, item in zip(refs, value.items):
+            for ref, item in zip(refs, value.items, strict=False):
                 _store(ctx, ref, item, statement)
             return
         if isinstance(value, Group):
@@ -143,7 +143,7 @@ def assign(ctx: Context, scope: Scope, statement: ast.Assign) -> None:
 def _targets(ctx: Context, scope: Scope, target: ast.Target) -> list[StateRef] | None:
     if target.group:
         found = [_state(ctx, scope, name, target.span) for name in target.names]
-        return None if any(f is None for f in found) else [f for f in found if f is not None]
+        return None if any(f is None for f in found) else [f for f in found if isinstance(f, StateRef)]
     first = _state(ctx, scope, target.names[0], target.span, allow_instance=len(target.names) > 1)
     if len(target.names) == 1:
         return None if first is None or isinstance(first, Instance) else [first]
@@ -220,7 +220,8 @@ def _store_cell(ctx: Context, cell: Cell, value: Value, statement: ast.Assign) -
             ctx.error(
                 "NL0309",
                 span,
-                f"the state `{cell.name.rpartition('.')[2]}` is {show_type(cell.type)}, the new value {show_type(tensor.type)}",
+                f"the state `{cell.name.rpartition('.')[2]}` is {show_type(cell.type)}, "
+                f"the new value {show_type(tensor.type)}",
                 label=f"this is {show_type(tensor.type)}",
                 related=((cell.span, "the state is declared here"),),
             )

@@ -143,9 +143,9 @@ def map_groups(ctx: Context, span: Span, apply: Callable[..., Value], *values: V
     if any(len(g.items) != size for g in groups):
         sizes = " and ".join(str(len(g.items)) for g in groups)
         return ctx.error("NL0304", span, f"groups of {sizes} fields do not combine")
-    fields: list[Any] = []
-    for i in range(size):
-        fields.append(map_groups(ctx, span, apply, *(v.items[i] if isinstance(v, Group) else v for v in values)))
+    fields = [
+        map_groups(ctx, span, apply, *(v.items[i] if isinstance(v, Group) else v for v in values)) for i in range(size)
+    ]
     if any(isinstance(f, Poison) for f in fields):
         return POISON
     return Group(tuple(fields), groups[0].names)

@@ -69,7 +69,7 @@ def instantiate(
     span: Span,
     copies: Dim | None = None,
 ) -> Instance | Poison:
-    """A new instance with its own states and parameters. A memory's members are made now, a block's when it is applied."""
+    """A new instance with its own states and parameters. A memory's members are made now, a block's when applied."""
     from nldsl.semantics.calls import bind_parameters
 
     decl = template.decl
@@ -311,7 +311,8 @@ def to_initializer(ctx: Context, value: Value, shape: tuple[Dim, ...], span: Spa
         ctx.error(
             "NL0207",
             span,
-            f"an initializer is a number, a list of numbers, zeros, ones, normal(std), uniform(low, high) or identity(scale); found {describe(value)}",
+            "an initializer is a number, a list of numbers, zeros, ones, normal(std), uniform(low, high) "
+            f"or identity(scale); found {describe(value)}",
         )
     return None
 

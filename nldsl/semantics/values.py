@@ -1,14 +1,14 @@
 """What names and expressions stand for while a program is elaborated.
 
-Static values are plain Python: ``int``, ``float``, ``bool``, ``str``, ``Poly`` (a symbolic size) and ``Unknown`` (a static
-value that a generic check does not know). Everything else is one of the classes below.
+Static values are plain Python: ``int``, ``float``, ``bool``, ``str``, ``Poly`` (a symbolic size) and ``Unknown`` (a
+static value that a generic check does not know). Everything else is one of the classes below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from nldsl.dims import Dim, Poly
 from nldsl.frontend import ast
@@ -103,7 +103,7 @@ class Builtin:
 
 @dataclass(frozen=True)
 class Template:
-    """A memory, block or model; ``bound`` are arguments given so far (``GatedDelta(dk, dv)`` before it is an instance)."""
+    """A memory, block or model; ``bound`` are the arguments given so far: ``GatedDelta(dk, dv)`` is no instance yet."""
 
     decl: ast.Unit
     scope: Scope = field(compare=False, repr=False)
@@ -171,7 +171,6 @@ class Namespace:
     name: str = ""
 
 
-Static = Union[int, float, bool, str, Poly, Unknown]
 Value = Any
 
 
