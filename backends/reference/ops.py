@@ -182,6 +182,7 @@ FORWARD: dict[str, Forward] = {name: _pointwise(function) for name, function in 
     "axis_sum": _axis_sum,
     "batch_mean": _batch_mean,
     "stop_grad": lambda f, x: x,
+    "fixed": lambda f, x: x,
     # not operations of the IR: a value used as it is, and one stretched to all axes of its place
     "same": lambda f, x: x,
     "place": lambda f, x: np.broadcast_to(x, f.out_shape),

@@ -309,5 +309,6 @@ _MAKERS: dict[str, Maker] = {
     "collect": lambda instr, args: Call(instr.type.shape, f"all_{index_of(instr.attr('axis'))}", tuple(args)),
     "axis_sum": _axis_sum,
     "stop_grad": lambda instr, args: Call(instr.type.shape, "sg", tuple(args)),
+    "fixed": lambda instr, args: args[0],
     "grad": lambda instr, args: Call(instr.type.shape, "grad", (args[0], args[1 + instr.attr("index")])),
 }

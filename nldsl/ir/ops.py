@@ -9,7 +9,8 @@ Indexing        take(table, index): rows; scatter_add(rows, index; n): its trans
 Axes            spread(axis): first dim becomes a mapped axis, lane h takes row h (of its own tensor, if the value has
                 the axis already); collect(axis): back; axis_sum(axis), batch_mean. A value without the axis is the same
                 in all its lanes: ``axis_sum(1.0, batch)`` is the size of the batch
-Derivatives     grad(loss, x1..xn; index): d loss / d x_index, expanded by ``passes/derive.py``; stop_grad
+Derivatives     grad(loss, x1..xn; index): d loss / d x_index, expanded by ``passes/derive.py``; stop_grad;
+                fixed: a constant for every ``grad``, removed when they are expanded
 Clocks          when(new, old; clock): new at the ticks of the clock, old otherwise
 Algebra         solve(A, b): A^-1 b, b a vector or a matrix
 Time            only in chunk-parallel bodies: see time_ops.py
@@ -198,6 +199,7 @@ _RULES: dict[str, Rule] = {
     "batch_mean": _same,
     "grad": lambda types, attrs: Type(types[1 + attrs["index"]].shape),
     "stop_grad": _same,
+    "fixed": _same,
     "when": _when,
     "solve": _solve,
     "const": lambda types, attrs: Type((), (), "int" if isinstance(attrs["value"], int) else "real"),

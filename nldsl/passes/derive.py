@@ -2,6 +2,7 @@
 
 Needs: any verified program. Guarantees: no ``grad`` is left, the meaning is the same (an operand that does not
 influence the loss has derivative zero), instructions of a sweep are guarded like the ``grad`` and have its span.
+No ``fixed`` is left either: it is a constant for every ``grad``, and nothing else.
 
     grad(loss, x1..xn; index=i) --> vjp({loss: 1}, [x1..xn], lanes=axes(loss))[i]
 
@@ -40,14 +41,29 @@ class Derive:
     name: ClassVar[str] = "derive"
 
     def apply(self, program: Program) -> Program:
-        if all(i.op != "grad" for i in (*program.body, *program.init)):
+        if all(i.op not in ("grad", "fixed") for i in (*program.body, *program.init)):
             return program
         axes = list(program.axis_names())
         added: dict[str, Axis] = {}
         body, init = Builder(axes), Builder(axes)
         body_values = rebuild(program.body, body, _Expansion(program, added))
         init_values = rebuild(program.init, init, _Expansion(program, added))
-        return with_axes(with_bodies(program, body, body_values, init, init_values), added)
+        return _unfixed(with_axes(with_bodies(program, body, body_values, init, init_values), added))
+
+
+def _unfixed(program: Program) -> Program:
+    """What was a constant for the program's own derivatives is none for those of its training."""
+    if all(i.op != "fixed" for i in (*program.body, *program.init)):
+        return program
+    axes = list(program.axis_names())
+    body, init = Builder(axes), Builder(axes)
+    body_values = rebuild(program.body, body, _value_itself)
+    init_values = rebuild(program.init, init, _value_itself)
+    return with_bodies(program, body, body_values, init, init_values)
+
+
+def _value_itself(builder: Builder, instr: Instr, args: tuple[int, ...]) -> int:
+    return args[0] if instr.op == "fixed" else copy(builder, instr, args)
 
 
 class _Expansion:

@@ -1,4 +1,4 @@
-"""``grad``, ``stop_grad`` and ``straight_through``."""
+"""``grad``, ``stop_grad``, ``fixed`` and ``straight_through``."""
 
 from __future__ import annotations
 
@@ -40,10 +40,12 @@ def gradient(ctx: Context, loss: Value, wrt: Value, span: Span) -> Value:
     return rebuild(variables, list(found))
 
 
-def stop_gradient(ctx: Context, value: Value, span: Span) -> Value:
+def constant_for(ctx: Context, op: str, value: Value, span: Span) -> Value:
+    """The value, with derivative zero: everywhere (``stop_grad``), or for the program's own ``grad`` (``fixed``)."""
+
     def one(part: Value) -> Value:
         tensor = to_tensor(ctx, part, span)
-        return POISON if isinstance(tensor, Poison) else ctx.emit("stop_grad", tensor, span=span)
+        return POISON if isinstance(tensor, Poison) else ctx.emit(op, tensor, span=span)
 
     return map_groups(ctx, span, one, value)
 

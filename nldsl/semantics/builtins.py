@@ -10,7 +10,7 @@ from nldsl.dims import Dim, Poly
 from nldsl.ir.program import Initializer
 from nldsl.semantics.arithmetic import pointwise, real, transposed, where
 from nldsl.semantics.builtin_algebra import ALGEBRA
-from nldsl.semantics.builtin_grad import gradient, stop_gradient, straight_through
+from nldsl.semantics.builtin_grad import constant_for, gradient, straight_through
 from nldsl.semantics.context import Context
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.streams import delayed, next_value, window_buffer, window_mask
@@ -146,7 +146,11 @@ def _grad(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value]
 
 
 def _stop(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
-    return stop_gradient(ctx, args[0], span) if len(args) == 1 else NotImplemented
+    return constant_for(ctx, "stop_grad", args[0], span) if len(args) == 1 else NotImplemented
+
+
+def _fixed(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
+    return constant_for(ctx, "fixed", args[0], span) if len(args) == 1 and not named else NotImplemented
 
 
 def _through(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
@@ -255,7 +259,7 @@ def make_builtins() -> dict[str, Builtin]:
     table: dict[str, Apply] = {op: _unary(op) for op in UNARY}
     table |= {"silu": _composite(_silu), "gelu": _composite(_gelu), "gelu_erf": _composite(_gelu_erf)}
     table |= {"min": _extreme("minimum"), "max": _extreme("maximum"), "clamp": _clamp, "where": _where}
-    table |= {"grad": _grad, "stop_grad": _stop, "straight_through": _through}
+    table |= {"grad": _grad, "stop_grad": _stop, "fixed": _fixed, "straight_through": _through}
     table |= {"prev": _prev, "window": _window, "window_mask": _window_mask, "clock": _clock, "next": _next}
     table |= {
         "normal": _init("normal", 1),
