@@ -36,6 +36,7 @@ def delayed(ctx: Context, scope: Scope, value: Value, ticks: int, label: str, sp
     tensor = to_tensor(ctx, value, span)
     if isinstance(tensor, Poison):
         return POISON
+    label = _label(tensor, label)
     for _ in range(ticks):
         key = ("prev", tensor.id, ctx.guard)
         cell = ctx.delays.get(key)
@@ -57,6 +58,7 @@ def window_buffer(ctx: Context, scope: Scope, value: Value, size: Dim, label: st
     tensor = to_tensor(ctx, value, span)
     if isinstance(tensor, Poison):
         return POISON
+    label = _label(tensor, label)
     newest = ctx.emit("reshape", tensor, span=span, shape=(1, *tensor.type.shape))
     if isinstance(newest, Poison):
         return POISON
@@ -77,6 +79,11 @@ def window_buffer(ctx: Context, scope: Scope, value: Value, size: Dim, label: st
     cell.current = _hold(ctx, tail.id, cell.start, span)
     cell.clock = ctx.guard
     return buffer
+
+
+def _label(tensor: Tensor, label: str) -> str:
+    """The program's name of a stream, where it has one."""
+    return tensor.builder.instrs[tensor.id].name or label if label == "value" else label
 
 
 def _short_window(
