@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +212,14 @@ def _is_plain(part: str) -> bool:
 # ------------------------------------------------------------ the standard library
 
 
+def _library() -> Any:
+    from importlib import resources  # slow to import, and not every program needs it
+
+    return resources.files("nldsl.stdlib")
+
+
 def _resource(parts: Iterable[str]) -> Any:
-    place = resources.files("nldsl.stdlib")
+    place = _library()
     *folders, name = parts
     for folder in folders:
         place = place.joinpath(folder)
@@ -224,7 +229,7 @@ def _resource(parts: Iterable[str]) -> Any:
 def _modules() -> list[str]:
     """Names of the modules of the standard library."""
     found: list[str] = []
-    waiting: list[tuple[str, Any]] = [("", resources.files("nldsl.stdlib"))]
+    waiting: list[tuple[str, Any]] = [("", _library())]
     while waiting and len(found) < _MOST_LISTED:
         prefix, folder = waiting.pop()
         for entry in folder.iterdir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..diagnostics import DiagnosticBag
 from ..limits import Limits
 from ..source import SourceFile
-from . import ast, syntax_errors
+from . import ast
 from .build import Builder, Comments
 from .lexer import arrange, scan
 from .lr import Failure, TooDeepError
@@ -38,6 +38,8 @@ def _parse(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> ast.File |
     builder = Builder(source, Comments(source, scanned.comments, tokens[0].start), bag)
 
     def fail(failure: Failure) -> bool:
+        from . import syntax_errors  # most programs are right
+
         at = tokens[failure.at].start
         if not any(start <= at <= end for start, end in damaged):
             syntax_errors.report(tables, source, bag, failure)

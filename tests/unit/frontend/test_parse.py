@@ -269,7 +269,7 @@ def test_spans(path: Path) -> None:
             assert span.text
         for field in dataclasses.fields(node):
             for inner in nodes(getattr(node, field.name)):
-                assert span.start <= inner.span.start <= inner.span.end <= span.end  # type: ignore[attr-defined]
+                assert span.start <= inner.span.start <= inner.span.end <= span.end
 
 
 def test_spans_of_names() -> None:
