@@ -1,4 +1,4 @@
-"""Compares a program, run by the reference interpreter, with an independent implementation in float64.
+"""Compares a program, run by the reference interpreter or compiled to torch, with an independent implementation in float64.
 
 A ``Case`` names a program and its oracle: a function from torch tensors (inputs ``[batch, time, ...]`` and parameters)
 to the outputs. Values are compared to 1e-10, gradients of a random weighting of the outputs to 1e-8.
@@ -7,6 +7,7 @@ to the outputs. Values are compared to 1e-10, gradients of a random weighting of
 from __future__ import annotations
 
 import importlib.util
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nldsl.api import load_program
+from nldsl.api import compile, load_program
 from nldsl.backends.reference import gradients
 from nldsl.ir.program import Program
 from nldsl.runtime.initialize import initialize
@@ -31,6 +32,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 STDLIB = Path(__file__).parents[2] / "stdlib"
 VALUES, GRADIENTS = 1e-10, 1e-8
+BACKENDS = ("reference", "torch")
 
 
 def normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -76,6 +78,18 @@ class Case:
     def name(self) -> str:
         return f"{self.entry}{' ' + self.label if self.label else ''}"
 
+    @property
+    def shown(self) -> str:
+        """The name in the table: programs written for a test carry theirs in the label."""
+        if not self.text:
+            return self.name
+        return self.label.partition(" vs ")[0].removeprefix("(").removesuffix(")" if self.label.startswith("(") else "")
+
+    @property
+    def program(self) -> str:
+        """The file of the standard library."""
+        return re.findall(r'from "(.+?)"', self.text)[0] if self.text else self.file
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -84,15 +98,31 @@ class Errors:
 
 
 def program_of(case: Case) -> Program:
-    path = STDLIB / f"{case.file}.nl"
     if case.text:
         return load_program(case.file, case.entry, text=case.text, **case.dims)
-    return load_program(path, case.entry, **case.dims)
+    return load_program(STDLIB / f"{case.file}.nl", case.entry, **case.dims)
 
 
-def measure(case: Case) -> Errors:
-    """The largest differences, each relative to the largest entry of what it is compared with (at least 1)."""
-    program = program_of(case)
+def module_of(case: Case) -> torch.nn.Module:
+    if case.text:
+        return compile(case.file, case.entry, text=case.text, backend="torch", **case.dims)
+    return compile(STDLIB / f"{case.file}.nl", case.entry, backend="torch", **case.dims)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What both sides get: inputs, parameters, and the weights of the outputs in what is differentiated."""
+
+    inputs: dict[str, Array]
+    params: dict[str, Array]
+    random: np.random.Generator
+
+    def leaves(self) -> tuple[Tensors, Tensors]:
+        inputs = {n: torch.tensor(x, requires_grad=x.dtype.kind == "f") for n, x in self.inputs.items()}
+        return inputs, {n: torch.tensor(x, requires_grad=True) for n, x in self.params.items()}
+
+
+def data_for(case: Case, program: Program) -> Data:
     random = np.random.default_rng(zlib.crc32(case.name.encode()))
     inputs: dict[str, Array] = {}
     for declared in program.inputs:
@@ -100,27 +130,57 @@ def measure(case: Case) -> Errors:
         draw = case.draws.get(declared.name) or DRAWS.get(declared.name, normal)
         inputs[declared.name] = draw(random, shape)
     params = initialize(program, 3)
-    params = {n: p + 0.1 * random.standard_normal(p.shape) for n, p in params.items()}
+    return Data(inputs, {n: p + 0.1 * random.standard_normal(p.shape) for n, p in params.items()}, random)
 
-    torch_inputs = {n: torch.tensor(x, requires_grad=x.dtype.kind == "f") for n, x in inputs.items()}
-    torch_params = {n: torch.tensor(x, requires_grad=True) for n, x in params.items()}
-    expected = case.oracle(torch_inputs, torch_params)
+
+def slopes(outputs: Tensors, weights: dict[str, Array], leaves: Tensors) -> Tensors:
+    """The gradients of the weighted sum of the outputs; zero for what has no influence."""
+    loss = sum((torch.tensor(weights[n]) * y).sum() for n, y in outputs.items())
+    wanted = {n: x for n, x in leaves.items() if x.requires_grad}
+    found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)  # type: ignore[arg-type]
+    return {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(wanted.items(), found, strict=True)}
+
+
+def measure(case: Case, backend: str = "reference") -> Errors:
+    """The largest differences, each relative to the largest entry of what it is compared with (at least 1)."""
+    program = program_of(case)
+    data = data_for(case, program)
+    inputs, params = data.leaves()
+    expected = case.oracle(inputs, params)
     if isinstance(expected, torch.Tensor):
         expected = {"y": expected}
-    weights = {n: random.standard_normal(y.shape) for n, y in expected.items()}
-    found = gradients(program, params, inputs, output_weights=weights)
-
-    value_error = max(difference(found.outputs[n], y) for n, y in expected.items())
+    weights = {n: data.random.standard_normal(y.shape) for n, y in expected.items()}
+    run = with_reference if backend == "reference" else with_torch
+    outputs, ours = run(case, program, data, weights)
+    value_error = max(difference(outputs[n], y) for n, y in expected.items())
     if case.gradients is None:
         return Errors(value_error, None)
-    loss = sum((torch.tensor(weights[n]) * y).sum() for n, y in expected.items())
-    leaves = {n: x for n, x in {**torch_inputs, **torch_params}.items() if x.requires_grad}
-    slopes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)  # type: ignore[arg-type]
-    worst = 0.0
-    for (name, leaf), slope in zip(leaves.items(), slopes, strict=True):
-        ours = found.inputs[name] if name in torch_inputs else found.params[name]
-        worst = max(worst, difference(ours, torch.zeros_like(leaf) if slope is None else slope))
-    return Errors(value_error, worst)
+    theirs = slopes(expected, weights, {**inputs, **params})
+    return Errors(value_error, max(difference(ours[n], g) for n, g in theirs.items()))
+
+
+def with_reference(
+    case: Case, program: Program, data: Data, weights: dict[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Outputs and gradients by the reference interpreter."""
+    found = gradients(program, data.params, data.inputs, output_weights=weights)
+    return found.outputs, {**found.inputs, **found.params}
+
+
+def with_torch(
+    case: Case, program: Program, data: Data, weights: dict[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Outputs and gradients of the compiled module, by autograd."""
+    module = module_of(case).double()
+    inputs, _ = data.leaves()
+    params = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, value in data.params.items():
+            params[name].copy_(torch.tensor(value))
+    result = module(**inputs)
+    outputs = {"y": result} if isinstance(result, torch.Tensor) else dict(result)
+    found = slopes({n: outputs[n] for n in weights}, weights, {**inputs, **params})
+    return {n: y.detach().numpy() for n, y in outputs.items()}, {n: g.numpy() for n, g in found.items()}
 
 
 def difference(ours: Array, theirs: torch.Tensor) -> float:
@@ -130,8 +190,8 @@ def difference(ours: Array, theirs: torch.Tensor) -> float:
     return error / max(1.0, float(np.max(np.abs(other), initial=0.0)))
 
 
-def agree(case: Case) -> None:
-    errors = measure(case)
+def agree(case: Case, backend: str = "reference") -> None:
+    errors = measure(case, backend)
     assert errors.values <= case.values, f"{case.name}: values differ by {errors.values:.1e} from {case.against}"
     if case.gradients is not None and errors.gradients is not None:
         message = f"{case.name}: gradients differ by {errors.gradients:.1e} from {case.against}"

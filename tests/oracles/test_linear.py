@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.oracles.harness import Case, Tensors, agree, between, doubles, fla, heads, heads_first, normal, unit
+from tests.oracles.harness import (
+    BACKENDS,
+    Case,
+    Tensors,
+    agree,
+    between,
+    doubles,
+    fla,
+    heads,
+    heads_first,
+    normal,
+    unit,
+)
 
 
 def linear_attention(x: Tensors, _: Tensors) -> torch.Tensor:
@@ -299,6 +311,7 @@ block Phi(q: [4], k: [4], v: [3]) {
 ]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_agrees(case: Case) -> None:
-    agree(case)
+def test_agrees(case: Case, backend: str) -> None:
+    agree(case, backend)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from tests.oracles.harness import Case, Tensors, agree, doubles, fla, heads
+from tests.oracles.harness import BACKENDS, Case, Tensors, agree, doubles, fla, heads
 
 gelu = torch.nn.GELU(approximate="tanh")
 Weights = tuple[torch.Tensor, ...]
@@ -219,6 +219,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_agrees(case: Case) -> None:
-    agree(case)
+def test_agrees(case: Case, backend: str) -> None:
+    agree(case, backend)
