@@ -54,7 +54,8 @@ def coefficient(body: Builder, terms: Iterable[Term]) -> Coefficient:
             continue
         kept = tuple(x for x in term.letters if x is not None)
         product = contract(body, [Operand(f.value, f.letters) for f in term.factors], kept, term.scale)
-        part = placed(body, product, term.letters)
+        first = next((d for d, x in enumerate(term.letters) if x in product.letters and x is not None), len(kept))
+        part = placed(body, product, term.letters[first:]) if product.letters else product.value
         value = part if value is None else body.emit("add", value, part)
     if value is None:
         return Coefficient(None, number)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from nldsl.ir.chunk import TICKS
 from nldsl.passes.affine import Affine, Term, refreshed, substitute
 from nldsl.passes.chunk_decay import Decay
+from nldsl.passes.chunk_stack import stacked, tiled
 from nldsl.passes.chunk_values import AT, FROM, Values
-from nldsl.passes.contract import Letter, Operand, placed
+from nldsl.passes.contract import Letter, Operand, added, placed
 
 
 class Reads:
@@ -121,9 +122,12 @@ class Reads:
         out: tuple[Letter, ...] = (AT, *(x for x in read.out if x is not None))
         found = []
         for j in self.sources(read):
-            for write in self.writes[j]:
-                if write.source is not None and write.source.key in skip:
-                    continue
+            writes = [w for w in self.writes[j] if w.source is None or w.source.key not in skip]
+            joined = self._from_stack(read, j, [self.matched(read, w) for w in writes], nodes)
+            if joined is not None:
+                found.append(joined)
+                continue
+            for write in writes:
                 matched = self.matched(read, write)
                 operands, scale = self.coupling(read, j, matched)
                 if matched.source is not None:
@@ -131,6 +135,21 @@ class Reads:
                     operands.append(Operand(nodes[matched.source.key], (FROM, *matched.letters)))
                 found.append(self.values.product(operands, out, scale))
         return found
+
+    def _from_stack(self, read: Term, j: str, writes: list[Term], nodes: dict[int, int]) -> Operand | None:
+        """The same for several writes into one state at once, where the decay is a number."""
+        assert read.source is not None
+        state, after = str(read.source.key), read.source.kind == "after"
+        lanes = tuple(x for x in read.letters if x is not None and x in read.out)
+        if self.decays[state].dims or set(lanes) != {x for x in read.out if x is not None}:
+            return None
+        stack = stacked(self.values, writes, nodes, lanes, self.sizes.of)
+        if stack is None:
+            return None
+        table = tiled(self.values, self.decays[state].between(state, j, after), stack.count, 1)
+        reading = [self.values.factor(f, AT) for f in read.factors]
+        operands = [*reading, Operand(table, (AT, FROM)), stack.keys, stack.lanes]
+        return self.values.product(operands, (AT, *(x for x in read.out if x is not None)), read.scale)
 
     def from_start(self, read: Term) -> list[Operand]:
         """The parts of a read from the states at the beginning of the segment."""
@@ -225,14 +244,21 @@ class Reads:
             if factor is not None:
                 operands.append(Operand(factor, decay.letters(letters)))
             total = self._add(total, self.values.product(operands, out), letters)
-            for write in self.writes[j]:
-                matched = self.matched(whole, write)
+            weight = decay.end(name, j, after)
+            matches = [self.matched(whole, w) for w in self.writes[j]]
+            stack = None if decay.dims else stacked(self.values, matches, nodes, self._lanes(matches), self.sizes.of)
+            if stack is not None:
+                operands = [stack.keys, stack.lanes]
+                if weight is not None:
+                    operands.append(Operand(tiled(self.values, weight, stack.count, 0), (FROM,)))
+                total = self._add(total, self.values.product(operands, out), letters)
+                continue
+            for matched in matches:
                 operands = [self.values.factor(f, FROM) for f in matched.factors]
                 scale = matched.scale
                 if matched.source is not None:
                     assert isinstance(matched.source.key, int)
                     operands.append(Operand(nodes[matched.source.key], (FROM, *matched.letters)))
-                weight = decay.end(name, j, after)
                 if weight is None and not any(FROM in o.letters for o in operands):
                     weight = builder.emit("broadcast", builder.const(1.0), shape=(TICKS,))
                 if weight is not None:
@@ -241,6 +267,15 @@ class Reads:
         assert total is not None
         return self.values.stretched(total, shape)
 
+    @staticmethod
+    def _lanes(writes: list[Term]) -> tuple[int, ...]:
+        """The dims of the unknown of a state, or its first dim."""
+        for write in writes:
+            if write.source is not None:
+                return tuple(x for x in write.letters if x is not None)
+        first = [x for w in writes for x in w.out if x is not None]
+        return tuple(first[:1])
+
     def _add(self, total: int | None, part: Operand, letters: tuple[Letter | None, ...]) -> int:
         value = placed(self.builder, part, letters)
-        return value if total is None else self.builder.emit("add", total, value)
+        return value if total is None else added(self.builder, total, value)

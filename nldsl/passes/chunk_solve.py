@@ -20,7 +20,7 @@ from nldsl.ir.ops import product
 from nldsl.passes.affine import Affine, Letters, Term, substitute
 from nldsl.passes.chunk_read import Reads
 from nldsl.passes.chunk_values import AT, FROM, Values
-from nldsl.passes.contract import Letter, Operand, placed
+from nldsl.passes.contract import Letter, Operand, added, negative, placed
 
 
 class NotTriangularError(Exception):
@@ -106,7 +106,9 @@ class Solver:
                         out: tuple[Letter, ...] = (AT, *dict.fromkeys(x for x in term.letters if x is not None))
                         row = self.values.product(operands, out, term.scale)
                         start.append((n, term, j, row))
-        if not lanes and not self.values.depends_on_carry(matrix) and self._separable(start, system):
+        ahead = not lanes and not self.values.depends_on_carry(matrix)
+        early = all(not self.values.depends_on_carry(p.value) for parts in offsets.values() for _, p in parts)
+        if ahead and early and self._separable(start, system):
             self._solve_ahead(system, matrix, offsets, start)
             return
         for n, term, j, row in start:
@@ -114,7 +116,7 @@ class Solver:
             part = self.values.product([row, self.reads.state(j, term.letters)], out)
             offsets[n].append((term, part))
         right = {n: self.reads.sum(self.rules.nodes[n].affine, offsets[n]) for n in members}
-        self._finish(system, self._solved(system, matrix, right, lanes))
+        self._finish(system, self._solved(system, matrix, right, lanes, ahead))
 
     def _system(self, members: tuple[int, ...]) -> System:
         shapes = {self.rules.nodes[n].affine.shape for n in members}
@@ -177,10 +179,10 @@ class Solver:
                 total: int | None = None
                 for part in blocks[n, m]:
                     value = placed(builder, part, order)
-                    total = value if total is None else builder.emit("add", total, value)
+                    total = value if total is None else added(builder, total, value)
                 if total is None:
                     total = builder.const(0.0)
-                total = self.values.stretched(builder.emit("neg", total), (*sizes, TICKS, TICKS))
+                total = self.values.stretched(negative(builder, total), (*sizes, TICKS, TICKS))
                 if count == 1:
                     return total
                 row.append(builder.emit("reshape", total, shape=(*sizes, TICKS, 1, TICKS, 1)))
@@ -219,7 +221,7 @@ class Solver:
             sizes = tuple(self.rules.sizes.of[x] for x in letters)
             value = values.stretched(placed(builder, row, (AT, *letters)), (TICKS, *sizes))
             side = sides.setdefault((j, lanes), {})
-            side[n] = builder.emit("add", side[n], value) if n in side else value
+            side[n] = added(builder, side[n], value) if n in side else value
         for (j, lanes), side in sides.items():
             shape = self._side_shape(j, lanes)
             columns.append(self._stacked(system, side, shape))
@@ -238,7 +240,7 @@ class Solver:
         for (j, lanes), part in zip(sides, parts[len(parts) - len(sides) :], strict=True):
             for n, rows in self._unstacked(system, part, self._side_shape(j, lanes)).items():
                 found = self._applied(rows, j, lanes, system)
-                total[n] = builder.emit("add", total[n], found) if n in total else found
+                total[n] = added(builder, total[n], found) if n in total else found
         self.nodes.update(total)
 
     def _side_shape(self, j: str, lanes: Letters) -> tuple[Dim, ...]:
@@ -282,10 +284,19 @@ class Solver:
             found[n] = builder.emit("reshape", part, shape=(TICKS, *shape))
         return found
 
-    def _solved(self, system: System, matrix: int, right: dict[int, int], lanes: tuple[int, ...]) -> dict[int, int]:
+    def _solved(
+        self, system: System, matrix: int, right: dict[int, int], lanes: tuple[int, ...], ahead: bool
+    ) -> dict[int, int]:
         """The system solved for right sides [T, shape], lane by lane if the matrix differs between lanes."""
         builder = self.builder
         self.solves += 1
+        if ahead:  # the matrix is known before the right side: invert it outside the loop
+            count = TICKS * len(system.nodes)
+            unit = builder.emit("to_real", builder.emit("one_hot", builder.emit("iota", n=count), n=count))
+            inverse = builder.emit("solve_triangular", matrix, unit, lower=True, unit=True)
+            stacked = self._stacked(system, right, system.shape)
+            solved = builder.emit("einsum", inverse, stacked, spec="ts,sc->tc")
+            return self._unstacked(system, solved, system.shape)
         if not lanes:
             solved = builder.emit(
                 "solve_triangular", matrix, self._stacked(system, right, system.shape), lower=True, unit=True

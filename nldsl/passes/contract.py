@@ -49,7 +49,21 @@ def scaled(builder: Builder, value: int, scale: float) -> int:
     """``scale`` times the value."""
     if scale == 1.0:
         return value
-    return builder.emit("neg", value) if scale == -1.0 else builder.emit("mul", value, builder.const(float(scale)))
+    return negative(builder, value) if scale == -1.0 else builder.emit("mul", value, builder.const(float(scale)))
+
+
+def negative(builder: Builder, value: int) -> int:
+    """``-value`` without a second sign."""
+    instr = builder.instrs[value]
+    return instr.args[0] if instr.op == "neg" else builder.emit("neg", value)
+
+
+def added(builder: Builder, left: int, right: int) -> int:
+    """``left + right``, as a difference where one has a sign."""
+    for a, b in ((left, right), (right, left)):
+        if builder.instrs[b].op == "neg":
+            return builder.emit("sub", a, builder.instrs[b].args[0])
+    return builder.emit("add", left, right)
 
 
 def arranged(builder: Builder, operand: Operand, letters: tuple[Letter, ...]) -> Operand:

@@ -17,6 +17,7 @@ from nldsl.ir.schedule import Scan
 from nldsl.ir.types import Clock
 from nldsl.passes.affine import Affine, Term
 from nldsl.passes.affine_rules import Abstract, Free, Other, Rules, identity
+from nldsl.passes.merge_writes import merged
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def analyse(program: Program, scan: Scan) -> Recurrence | Refusal:
         refusal = _transition(found, name, updates.get(name), inner)
         if refusal is not None:
             return refusal
+    joined = {i for pair in found.coefficients if pair[0] != pair[1] for i in pair}
+    found.writes = {n: w if n in joined else merged(rules, w) for n, w in found.writes.items()}
     needed = _reachable(program, [updates[n] for n in live if n in updates])
     fixed = {v: a for v, a in inner.items() if v in needed}
     fixed.update({v: rules.source("after", n, program.state(n).type.shape) for n, v in updates.items()})
