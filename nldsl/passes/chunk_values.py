@@ -27,7 +27,7 @@ class Values:
         self.inside = set(recurrence.scan.values)
         self.made: dict[int, int] = {}
         self.varies: dict[int, bool] = {}
-        self.carried: dict[int, bool] = {}
+        self.carried: list[bool] = []
 
     # ---- of each tick
 
@@ -151,7 +151,7 @@ class Values:
 
     def depends_on_carry(self, value: int) -> bool:
         """Whether a value of the segment's body needs states or anchors."""
-        if value not in self.carried:
-            instr = self.builder.instrs[value]
-            self.carried[value] = instr.op in ("state", "anchor") or any(self.depends_on_carry(a) for a in instr.args)
+        for known in range(len(self.carried), value + 1):  # operands come before what uses them
+            instr = self.builder.instrs[known]
+            self.carried.append(instr.op in ("state", "anchor") or any(self.carried[a] for a in instr.args))
         return self.carried[value]
