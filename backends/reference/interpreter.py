@@ -233,8 +233,8 @@ class Reference:
         known = [v for v in operands if v is not None]
         if len(known) != len(operands):
             raise ValueError(f"{instr.op} at tick {state.tick} uses a value whose guard did not fire")
-        if instr.op == "when":
-            return self.place(known[0], instr.type, state.sizes)
+        if instr.op == "when":  # a value of its own: the derivative with respect to it is not that of the chosen one
+            return self.apply("same", [self.place(known[0], instr.type, state.sizes)], instr.type, state)
         if instr.op == "grad":
             assert self.tape is not None
             array = derivative_per_lane(self.tape, known[0], known[1 + instr.attr("index")], instr.type, start)

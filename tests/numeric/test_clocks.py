@@ -141,6 +141,30 @@ def test_derivative_with_respect_to_a_guarded_value() -> None:
         same(run(stage, data)["g"], run(first, data)["g"])
 
 
+def test_a_held_value_is_not_the_value_it_was_chosen_from() -> None:
+    """The loss depends on x, and the value asked for happens to be x at some ticks: the loss does not depend on it."""
+    made = Maker()
+    x, y = made.input("x"), made.input("y")
+    held = made.op("when", x, y, clock=Clock(2))
+    made.outputs = [("g", made.grad(made.op("sin", x), held, x)[0])]
+    data = random_arrays(0, x=(B, T), y=(B, T))
+    for stage in stages(made.program()):
+        same(run(stage, data)["g"], np.zeros((B, T)))
+
+
+def test_what_is_fixed_is_a_constant_for_derivatives_and_nothing_else() -> None:
+    made = Maker()
+    x = made.input("x")
+    inner = made.grad(made.op("mul", x, made.op("fixed", made.op("sin", x))), x)[0]
+    made.outputs = [("g", inner)]
+    first, derived, simple = stages(made.program())
+    data = random_arrays(0, x=(B, T))
+    for stage in (first, derived, simple):
+        same(run(stage, data)["g"], np.sin(data["x"]))
+    found = gradients(simple, {}, data, {"g": np.ones((B, T))})
+    same(found.inputs["x"], np.cos(data["x"]))
+
+
 def test_backward_of_a_guarded_rule_is_guarded() -> None:
     guard = Clock(4)
     derived = Derive().apply(delta_rule(guard))
