@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from tests.oracles.harness import BACKENDS, Case, Tensors, agree, between, normal, unit
+from tests.oracles.harness import Case, Tensors, agree, between, both_backends, normal, unit
 
 gelu = torch.nn.GELU(approximate="tanh")
 Weights = tuple[torch.Tensor, ...]
@@ -424,7 +424,6 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize(("case", "backend"), both_backends(CASES))
 def test_agrees(case: Case, backend: str) -> None:
     agree(case, backend)

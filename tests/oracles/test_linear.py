@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.oracles.harness import (
-    BACKENDS,
     Case,
     Tensors,
     agree,
     between,
+    both_backends,
     doubles,
     fla,
     heads,
@@ -311,7 +311,6 @@ block Phi(q: [4], k: [4], v: [3]) {
 ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize(("case", "backend"), both_backends(CASES))
 def test_agrees(case: Case, backend: str) -> None:
     agree(case, backend)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from tests.oracles.harness import BACKENDS, Case, Tensors, agree, doubles, fla, heads
+from tests.oracles.harness import Case, Tensors, agree, both_backends, doubles, fla, heads
 
 gelu = torch.nn.GELU(approximate="tanh")
 Weights = tuple[torch.Tensor, ...]
@@ -219,7 +219,6 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize(("case", "backend"), both_backends(CASES))
 def test_agrees(case: Case, backend: str) -> None:
     agree(case, backend)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.oracles.harness import BACKENDS, Case, Tensors, agree
+from tests.oracles.harness import Case, Tensors, agree, both_backends
 from tests.oracles.test_deep import cubic_printed, each_sequence, residual, slopes
 
 
@@ -109,7 +109,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize(("case", "backend"), both_backends(CASES))
 def test_agrees(case: Case, backend: str) -> None:
     agree(case, backend)

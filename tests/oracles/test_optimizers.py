@@ -20,7 +20,7 @@ from nldsl.backends.reference import Reference
 from nldsl.diagnostics.diagnostic import DiagnosticBag
 from nldsl.driver import Options, derived, names_of
 from nldsl.semantics.assemble import optimizer_program
-from tests.oracles.harness import BACKENDS, Case, Tensors, agree, doubles
+from tests.oracles.harness import Case, Tensors, agree, both_backends, doubles
 
 ROWS, COLUMNS = 4, 3
 Make = Callable[[torch.Tensor], torch.optim.Optimizer]
@@ -378,8 +378,7 @@ def _cases() -> Iterator[Case]:
 CASES = list(_cases())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.label)
+@pytest.mark.parametrize(("case", "backend"), both_backends(CASES))
 def test_inside_a_memory(case: Case, backend: str) -> None:
     agree(case, backend)
 
