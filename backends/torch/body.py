@@ -167,8 +167,9 @@ def _write_block(writer: Writer, clock: Clock, group: Group) -> None:
         inside.add(f"{name} = {scope.stretched(new, out).text}")
         scope.env[value] = Expr(name, out, low=held.low or new.low)
     scope.code = outside
-    outside.add(f"if {fires(clock)}:")
-    outside.extend(inside)
+    if any(not line.lstrip().startswith("#") for line in inside.lines):  # else everything is written where it is used
+        outside.add(f"if {fires(clock)}:")
+        outside.extend(inside)
     scope.last_place = ""
 
 

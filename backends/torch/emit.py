@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from nldsl.backends.torch.body import literal, write_tick
 from nldsl.backends.torch.layout import Layout
-from nldsl.backends.torch.names import LOOP, Names, short_names
+from nldsl.backends.torch.names import LOOP, Names, plain, short_names
 from nldsl.backends.torch.phases import Emission, operands, write_phase
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.segment import sources
@@ -57,9 +57,6 @@ def quoted(name: str) -> str:
 def _doc(layout: Layout) -> str:
     """What goes in and out, for the reader."""
     program, body = layout.program, layout.program.body
-
-    def plain(text: str) -> str:
-        return re.sub(r"[^\w .,:@()-]", "?", text, flags=re.ASCII)
 
     def rows(title: str, items: Iterable[tuple[str, str]]) -> list[str]:
         found = [f"{INDENT}{plain(name)} {shape}" for name, shape in items]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import linecache
+import sys
 from dataclasses import dataclass
 from importlib.abc import InspectLoader
 from types import ModuleType
@@ -49,13 +50,16 @@ class Emitted:
 
 def load(source: str, title: str = "program", loss_inputs: tuple[str, ...] = (), needs_next: bool = False) -> Emitted:
     """The functions of an emitted module. Tracebacks show its lines."""
-    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(source.encode()).hexdigest()[:32]
     name = f"nldsl_emitted_{title}_{digest}"
     path = f"{name}.py"
+    if name in sys.modules:
+        return Emitted(source, sys.modules[name], loss_inputs, needs_next)
     loader = SourceLoader(source, path)
     spec = importlib.util.spec_from_loader(name, loader, origin=path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
+    sys.modules[name] = module  # torch.compile imports what it traces by name
     linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
     return Emitted(source, module, loss_inputs, needs_next)

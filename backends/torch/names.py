@@ -50,6 +50,11 @@ def comment(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def plain(text: str) -> str:
+    """Text of a program that can stand in a docstring."""
+    return re.sub(r"[^\w .,:@()-]", "?", text, flags=re.ASCII)
+
+
 class Names:
     """The names of one function: each asked for is new."""
 

@@ -13,7 +13,7 @@ from nldsl.backends.torch.target_ast import ADD, AND, ATOM, COMPARE, MUL, OR, PO
 from nldsl.backends.torch.time_ops import TIME_TABLE
 from nldsl.ir import ops
 from nldsl.ir.program import Instr
-from nldsl.ir.types import BATCH, Type
+from nldsl.ir.types import BATCH, Type, broadcast_shapes
 
 Writer = Callable[[Scope, Instr, list[Expr], Type], Expr]
 
@@ -45,12 +45,26 @@ def _low(args: list[Expr]) -> bool:
     return all(a.low for a in args if not a.is_literal)
 
 
+def _settled(scope: Scope, args: list[Expr], out: Type) -> list[Expr]:
+    """The operands, with a number as a tensor where no tensor has the shape of the result."""
+    shapes = [a.type.shape for a in args if not a.is_literal]
+    if shapes and (not out.shape or broadcast_shapes(shapes) == out.shape):
+        return args
+    found = list(args)
+    first = next((i for i, a in enumerate(args) if a.is_literal and a.type.shape == out.shape), None)
+    if first is None:
+        first = next((i for i, a in enumerate(args) if a.is_literal), None)
+    if first is not None:
+        found[first] = scope.tensor(args[first])
+        return _settled(scope, found, out)
+    return found
+
+
 def _arithmetic(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     symbol, own, left, right = ARITHMETIC[instr.op]
     if out.kind == "real":
         args = [scope.real(a) for a in args]
-    if all(a.is_literal for a in args):
-        args = [scope.tensor(args[0]), args[1]]
+    args = _settled(scope, args, out)
     texts = _view(args[0], out, left), _view(args[1], out, right)
     return Expr(f"{texts[0]} {symbol} {texts[1]}", out, own, low=_low(args))
 
@@ -58,8 +72,7 @@ def _arithmetic(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr
 def _comparison(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     if not all(a.is_int or a.is_literal for a in args):
         args = [scope.real(a) for a in args]
-    if all(a.is_literal for a in args):
-        args = [scope.tensor(args[0]), args[1]]
+    args = _settled(scope, args, out)
     left, right = (_view(a, out, COMPARE + 1) for a in args)
     return Expr(f"{left} {COMPARISON[instr.op]} {right}", out, COMPARE, form="bool")
 
@@ -72,7 +85,7 @@ def _bool(scope: Scope, expr: Expr) -> Expr:
 
 def _logical(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     symbol, strength = LOGICAL[instr.op]
-    left, right = (_view(_bool(scope, a), out, ATOM) for a in args)
+    left, right = (_view(_bool(scope, a), out, ATOM) for a in _settled(scope, args, out))
     return Expr(f"{left} {symbol} {right}", out, strength, form="bool")
 
 
@@ -86,15 +99,15 @@ def _where(scope: Scope, _: Instr, args: list[Expr], out: Type) -> Expr:
         branches = [scope.real(b) for b in branches]
     if all(b.is_literal for b in branches):
         branches[0] = scope.tensor(branches[0])
-    texts = [view(e, out) for e in (_bool(scope, condition), *branches)]
+    condition, *branches = _settled(scope, [_bool(scope, condition), *branches], out)
+    texts = [view(e, out) for e in (condition, *branches)]
     return Expr(call("torch.where", *texts), out, low=_low(branches))
 
 
 def _extremum(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     if out.kind == "real":
         args = [scope.real(a) for a in args]
-    if all(a.is_literal for a in args):
-        args = [scope.tensor(args[0]), args[1]]
+    args = _settled(scope, args, out)
     for expr, bound in (args, args[::-1]):
         if bound.is_literal:
             side = "min" if instr.op == "maximum" else "max"

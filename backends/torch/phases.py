@@ -54,13 +54,13 @@ def operands(program: Program, phase: Phase) -> set[int]:
     if isinstance(phase, ChunkLoop):
         return {i.attr("value") for i in phase.body if i.op == "given"}
     if isinstance(phase, Parallel):
-        needed, own = set(phase.values), set(phase.values)
+        own, needed = set(phase.values), set[int]()
     elif isinstance(phase, Scan):
         own = set(phase.values)
-        needed = own | {v for name, v in program.updates if name in phase.states}
+        needed = {v for name, v in program.updates if name in phase.states}
     else:
         raise NotImplementedError(type(phase).__name__)
-    return {a for v in needed for a in program.body[v].args if a not in own} | (needed - own)
+    return (needed | {a for v in own for a in program.body[v].args}) - own
 
 
 def _time_dim(expr: Expr) -> int:

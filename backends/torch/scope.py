@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nldsl.backends.torch.layout import Layout, is_view, view
-from nldsl.backends.torch.names import Names, comment
-from nldsl.backends.torch.target_ast import ATOM, INDENT, Code, Expr, call, wrapped
+from nldsl.backends.torch.names import Names, comment, plain
+from nldsl.backends.torch.target_ast import ATOM, INDENT, Code, Expr, call, reflow, wrapped
 from nldsl.dims import Dim
 from nldsl.ir.types import BATCH, TIME, Clock, Type
 from nldsl.source import Span
@@ -141,6 +141,7 @@ class Scope:
         """The whole function."""
         lines = wrapped(f"def {self.name}(", self.arguments, "):", 0)
         if self.doc:
-            lines.append(f'{INDENT}"""{self.doc}"""')
+            lines.append(f'{INDENT}"""{plain(self.doc)}"""')
         body = self.unpacking + self.head() + self.code.lines
-        return "\n".join(lines + [INDENT + line if line else "" for line in body or ["pass"]]) + "\n"
+        indented = [INDENT + line if line else "" for line in body or ["pass"]]
+        return "\n".join(lines + [part for line in indented for part in reflow(line)]) + "\n"

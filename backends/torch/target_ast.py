@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from nldsl.ir.types import Type
@@ -77,3 +78,43 @@ def wrapped(head: str, items: list[str], tail: str, depth: int, width: int = 116
             current = INDENT
         current += item + ", "
     return [*lines, current.rstrip(), tail]
+
+
+def reflow(line: str, width: int = 120) -> list[str]:
+    """A statement that is too long, broken in its longest list of arguments or items."""
+    text = line.lstrip(" ")
+    depth = (len(line) - len(text)) // len(INDENT)
+    if len(line) <= width or text.startswith("#"):
+        return [line]
+    start, commas, end = _longest(text)
+    if not commas:
+        return [line]
+    cuts = [start, *commas, end]
+    items = [text[a + 1 : b].strip() for a, b in pairwise(cuts)]
+    lines = wrapped(text[: start + 1], items, text[end:], depth, width)
+    return [part for row in lines for part in reflow(INDENT * depth + row, width)] if len(lines) > 1 else [line]
+
+
+def _longest(text: str) -> tuple[int, list[int], int]:
+    """The longest bracket of a call or list that is in no other one: where it opens, its commas, where it closes."""
+    best: tuple[int, list[int], int] = (0, [], 0)
+    opened: list[int] = []
+    commas: list[int] = []
+    quoted = ""
+    for at, char in enumerate(text):
+        if quoted:
+            quoted = "" if char == quoted else quoted
+        elif char in "\"'":
+            quoted = char
+        elif char in "([{":
+            opened.append(at)
+            commas = [] if len(opened) == 1 else commas
+        elif char in ")]}" and opened:
+            start = opened.pop()
+            before = text[start - 1] if start else " "
+            items = (char == ")" and (before.isalnum() or before == "_")) or (char == "]" and before in " (,=")
+            if not opened and items and at - start > best[2] - best[0]:
+                best = start, commas, at
+        elif char == "," and len(opened) == 1:
+            commas.append(at)
+    return best

@@ -13,6 +13,8 @@ from nldsl.backends.torch.target_ast import ATOM, INDENT, Code, Expr
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import anchors, init_values
 
+WIDTH = 100
+
 
 @dataclass(frozen=True)
 class Variables:
@@ -92,8 +94,21 @@ def write_updates(scope: Scope, program: Program, held: Variables) -> None:
             texts.append(text)
     fold(scope.code, names, texts)
     if names:
-        scope.code.add(f"{', '.join(names)} = {', '.join(texts)}")
+        add_assignment(scope.code, names, texts)
     write_resets(scope, program, held)
+
+
+def add_assignment(code: Code, names: list[str], texts: list[str]) -> None:
+    """All variables get their new values together."""
+    line = f"{', '.join(names)} = {', '.join(texts)}"
+    if len(line) <= WIDTH:
+        code.add(line)
+        return
+    for title, items in (("(", names), (") = (", texts)):
+        code.add(title)
+        for item in items:
+            code.add(f"{INDENT}{item},")
+    code.add(")")
 
 
 def fold(code: Code, names: list[str], texts: list[str]) -> None:

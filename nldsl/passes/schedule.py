@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nldsl.ir.demand import reachable
 from nldsl.ir.program import Program
-from nldsl.ir.regions import Regions, find_regions, roots
+from nldsl.ir.regions import Regions, find_regions
 from nldsl.ir.schedule import Delay, Parallel, Phase, Scan, Schedule
 
 GIVEN = frozenset(("input", "param", "const"))
@@ -26,20 +26,20 @@ class _Scheduler:
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
         self.program = program = regions.program
-        wanted = set(roots(program))
-        self.loops: dict[int, list[int]] = {}
+        updates = dict(program.updates)
+        names = [s.name for s in program.states if s.name not in regions.held]
+        self.delays = {name: updates[name] for name in names if name not in regions.of}
+        wanted = {v for _, v in (*program.outputs, *program.losses, *program.probes)} | set(self.delays.values())
+        self.loops: dict[int, list[int]] = {number: [] for number in regions.of.values()}
         self.pending: list[int] = []
         for value in regions.live:
             if value in regions.of:
-                self.loops.setdefault(regions.of[value], []).append(value)
+                self.loops[regions.of[value]].append(value)
             elif value not in regions.inlined or value in wanted:
                 self.pending.append(value)
         self.available = {v for v in self.pending if self._is_given(v)}
         self.pending = [v for v in self.pending if v not in self.available]
-        updates = dict(program.updates)
-        names = [s.name for s in program.states if s.name not in regions.held]
         self.states = {n: tuple(s for s in names if regions.of.get(s) == n) for n in set(regions.of.values())}
-        self.delays = {name: updates[name] for name in names if name not in regions.of}
         self.used = self._used_outside()
 
     def _is_given(self, value: int) -> bool:
@@ -51,6 +51,7 @@ class _Scheduler:
         of = self.regions.of
         used = {v for _, v in (*self.program.outputs, *self.program.losses, *self.program.probes)}
         used.update(self.delays.values())
+        used.update(v for name, v in self.program.updates if of.get(name) != of.get(v))
         for value in self.regions.live:
             if value not in self.regions.inlined or value in self.pending:
                 used.update(a for a in self.regions.operands(value) if of.get(a) != of.get(value))
@@ -104,9 +105,12 @@ class _Scheduler:
         found: list[Phase] = []
         for number, values in list(self.loops.items()):
             own = set(values)
-            if all(a in self.available or a in own for v in values for a in self.regions.operands(v)):
+            new = {v for name, v in self.program.updates if name in self.states[number]}
+            made = [*values, *(v for v in new if v in self.regions.inlined)]
+            needed = {a for v in made for a in self.regions.operands(v)} | (new - set(made))
+            if all(a in self.available or a in own for a in needed):
                 exports = tuple(v for v in values if v in self.used)
-                found.append(Scan(self.states[number], self._with_inlined(values), exports))
+                found.append(Scan(self.states[number], self._with_inlined(made), exports))
                 self.available.update(exports)
                 del self.loops[number]
         return found
