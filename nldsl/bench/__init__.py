@@ -1,0 +1,1 @@
+"""``nldsl bench``: how fast a program runs here, in its parallel form and token by token."""
