@@ -176,7 +176,7 @@ class _RunWriter:
 
     def take_operands(self, scope: Scope) -> Call:
         """Bind the leaves that come from outside."""
-        call, run, known = Call(), self.run, dict[str, Expr]()
+        call, run, known = Call(), self.run, dict[tuple[str, Type], Expr]()
         for value in self.leaves("given"):
             source = self.body[value].attr("value")
             outside, hint = scope.env[source], self.program.body[source].name
@@ -201,12 +201,13 @@ class _RunWriter:
                 self._take(call, value, scope.env[source], name, known)
         return call
 
-    def _take(self, call: Call, value: int, outside: Expr, hint: str, known: dict[str, Expr]) -> None:
+    def _take(self, call: Call, value: int, outside: Expr, hint: str, known: dict[tuple[str, Type], Expr]) -> None:
         run = self.run
         if outside.is_literal:
             run.env[value] = outside
             return
-        if outside.text not in known:
+        key = outside.text, outside.type  # views may share a text
+        if key not in known:
             if outside.form == "bool":
                 outside = replace(outside, text=f"{outside.text}.to(torch.get_default_dtype())", form="tensor")
             type = outside.type
@@ -214,8 +215,8 @@ class _RunWriter:
                 type = run.layout.with_axis(type, SEGMENT)
             inside = Expr(run.names.new(hint), type, low=outside.low)
             (call.streams if TIME in type.axes else call.others).append((inside, outside))
-            known[outside.text] = inside
-        run.env[value] = known[outside.text]
+            known[key] = inside
+        run.env[value] = known[key]
 
     # -- the function
 

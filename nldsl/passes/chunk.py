@@ -19,7 +19,8 @@ from nldsl.passes.chunk_decay import Decay, groups
 from nldsl.passes.chunk_read import Reads
 from nldsl.passes.chunk_solve import NotTriangularError, Solver
 from nldsl.passes.chunk_values import Values
-from nldsl.passes.recurrence import Recurrence, Refusal, analyse, interior
+from nldsl.passes.levels import interior
+from nldsl.passes.recurrence import Recurrence, Refusal, analyse
 from nldsl.passes.recurrence_class import classify
 
 
@@ -56,7 +57,7 @@ class _Body:
     def __init__(self, recurrence: Recurrence) -> None:
         self.recurrence = recurrence
         self.program = recurrence.program
-        self.values = Values(recurrence)
+        self.values = Values(recurrence, self.stream)
         self.builder = self.values.builder
         decays = {s: d for g in groups(recurrence) for d in [Decay(self.values, g)] for s in g}
         self.reads = Reads(self.values, decays)

@@ -101,6 +101,11 @@ class Decay:
         """No decay at all."""
         return self.single and self.coefficients.get((0, 0)) == Coefficient(None, 1.0)
 
+    @property
+    def forgets(self) -> bool:
+        """Whether each tick replaces the whole state."""
+        return self.single and not self.coefficients
+
     def index(self, state: str) -> int:
         return self.members.index(state)
 

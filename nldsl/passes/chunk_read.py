@@ -186,6 +186,8 @@ class Reads:
         write differs along a dim that the read sums and along one that it keeps."""
         assert term.source is not None
         decay = self.decays[str(term.source.key)]
+        if decay.forgets:
+            return True
         groups = [{term.letters[d] for d in decay.dims}]
         for write in self.writes[str(term.source.key)]:
             names = dict(zip(write.out, term.letters, strict=True))
@@ -209,6 +211,9 @@ class Reads:
         shape = values.program.state(name).type.shape
         written = self.sum(Affine(shape, ()), [(t, p) for t in self.writes[name] for p in self.term(t, nodes)])
         letters = tuple(range(-1, -1 - len(shape), -1))
+        if decay.forgets:
+            self.prefixes[name, after] = written if after else self._moved(name, written)
+            return self.prefixes[name, after]
         if decay.trivial:
             found = builder.emit("cumsum", written, dim=0, reverse=False)
         else:
@@ -223,6 +228,12 @@ class Reads:
         began = placed(builder, values.product(initial, (AT, *letters)), (AT, *letters))
         self.prefixes[name, after] = builder.emit("add", found, began)
         return self.prefixes[name, after]
+
+    def _moved(self, name: str, written: int) -> int:
+        """[T, shape] one tick later, from the state at the beginning."""
+        first = self.state_value(name)
+        first = self.builder.emit("reshape", first, shape=(1, *self.builder.type(first).shape))
+        return self.builder.emit("concat", first, self.values.rows(written, 0, TICKS - 1), dim=0)
 
     def value(self, affine: Affine, nodes: dict[int, int]) -> int:
         """An affine value at all ticks: [T, shape]."""

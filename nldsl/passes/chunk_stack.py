@@ -2,8 +2,8 @@
 
     sum over w:  k_w^T u_w   -->   [k_1; k_2; ..]^T [u_1; u_2; ..]
 
-Each write must be a product of a part on the *lanes* (the dims of the unknown, or those that a read keeps) and a part on
-the other dims, the *keys*.
+Each write must be a product of a part on the *lanes* (the dims of the unknown, or those that a read keeps) and a part
+on the other dims, the *keys*.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from nldsl.dims import Dim
@@ -10,8 +11,10 @@ from nldsl.ir.chunk import TICKS
 from nldsl.ir.program import Instr
 from nldsl.ir.types import TIME, Type
 from nldsl.passes.affine import Factor, Letters
+from nldsl.passes.affine_rules import Free
 from nldsl.passes.contract import Letter, Operand, contract, placed
-from nldsl.passes.recurrence import Recurrence, interior
+from nldsl.passes.levels import interior
+from nldsl.passes.recurrence import Recurrence
 
 AT, FROM = "t", "s"  # the tick of a read, the tick of a write
 
@@ -19,8 +22,9 @@ AT, FROM = "t", "s"  # the tick of a read, the tick of a write
 class Values:
     """Copies values of the per-token body into the body of a segment, each once."""
 
-    def __init__(self, recurrence: Recurrence) -> None:
+    def __init__(self, recurrence: Recurrence, stream: Callable[[int], int]) -> None:
         self.recurrence = recurrence
+        self.stream = stream  # makes values that depend on states known before those they are free for
         self.program = recurrence.program
         self.source = recurrence.rules.body
         self.builder = Builder([a.name for a in self.program.axes])
@@ -34,7 +38,8 @@ class Values:
     def per_tick(self, value: int) -> int:
         """A free value, with the axis ``time`` if it varies inside the segment."""
         if value not in self.made:
-            self.made[value] = self._copy(value, self.source.instrs[value])
+            free = isinstance(self.recurrence.abstract.get(value, Free(value)), Free)
+            self.made[value] = self._copy(value, self.source.instrs[value]) if free else self.stream(value)
         return self.made[value]
 
     def _copy(self, value: int, instr: Instr) -> int:

@@ -17,6 +17,7 @@ from nldsl.ir.schedule import Scan
 from nldsl.ir.types import Clock
 from nldsl.passes.affine import Affine, Term
 from nldsl.passes.affine_rules import Abstract, Free, Other, Rules, identity
+from nldsl.passes.levels import FREE, Levels, interior, levels, operands
 from nldsl.passes.merge_writes import merged
 
 
@@ -70,30 +71,25 @@ def analyse(program: Program, scan: Scan) -> Recurrence | Refusal:
     updates = {name: value for name, value in program.updates if name in live}
     clocks = _clocks(program, scan)
     axes, body = list(program.axis_names()), list(program.body)
+    level = levels(program, scan, live)
     first = Rules(Builder(axes, body))
-    _interpret(first, program, scan, live, {})
+    _interpret(first, program, scan, level, {})
     rules = Rules(Builder(axes, body), first.reads())  # a read that one write names is that node everywhere
-    inner = _interpret(rules, program, scan, live, {})
+    inner = _interpret(rules, program, scan, level, {})
     found = Recurrence(program, scan, rules, live, constant, clocks, {})
     for name in live:
-        refusal = _transition(found, name, updates.get(name), inner)
+        refusal = _transition(found, name, updates[name], inner, level)
         if refusal is not None:
             return refusal
     joined = {i for pair in found.coefficients if pair[0] != pair[1] for i in pair}
     found.writes = {n: w if n in joined else merged(rules, w) for n, w in found.writes.items()}
     needed = _reachable(program, [updates[n] for n in live if n in updates])
     fixed = {v: a for v, a in inner.items() if v in needed}
-    fixed.update({v: rules.source("after", n, program.state(n).type.shape) for n, v in updates.items()})
+    affine = {n: v for n, v in updates.items() if not isinstance(inner.get(v), Other)}
+    fixed.update({v: rules.source("after", n, program.state(n).type.shape) for n, v in affine.items()})
     fixed.update({v: inner[v] for n, v in updates.items() if program.body[v].op == "state"})
-    found.abstract = _interpret(rules, program, scan, live, fixed)
+    found.abstract = _interpret(rules, program, scan, level, fixed)
     return found
-
-
-def interior(instr: Instr) -> int | None:
-    """The operand that a ``when`` of an end clock is inside a segment."""
-    if instr.op == "when" and not instr.attr("clock").start:
-        return instr.args[1]
-    return None
 
 
 def _constant(program: Program, scan: Scan) -> tuple[str, ...]:
@@ -126,7 +122,7 @@ def _clocks(program: Program, scan: Scan) -> tuple[Clock, ...]:
 
 
 def _interpret(
-    rules: Rules, program: Program, scan: Scan, live: tuple[str, ...], fixed: dict[int, Abstract]
+    rules: Rules, program: Program, scan: Scan, level: Levels, fixed: dict[int, Abstract]
 ) -> dict[int, Abstract]:
     found: dict[int, Abstract] = {}
     for value in scan.values:
@@ -134,7 +130,7 @@ def _interpret(
             found[value] = fixed[value]
             continue
         instr = program.body[value]
-        if instr.op == "state" and instr.attr("state") in live:
+        if instr.op == "state" and instr.attr("state") in level.states:
             found[value] = rules.source("before", instr.attr("state"), instr.type.shape)
             continue
         args = [found.get(a, Free(a)) for a in instr.args]
@@ -145,10 +141,23 @@ def _interpret(
         if inner is not None:
             found[value] = found.get(inner, Free(inner))
             continue
+        args = _earlier(instr, args, level)
         if instr.op == "when":
             found[value] = _start(rules, value, args)
             continue
         found[value] = rules.renamed(value, rules.apply(value, args))
+    return found
+
+
+def _earlier(instr: Instr, args: list[Abstract], level: Levels) -> list[Abstract]:
+    """The operands, those as free streams that are known before the states of the others."""
+    own = [level.values.get(a, FREE) for a in instr.args]
+    top = max((n for n, a in zip(own, args, strict=True) if isinstance(a, Affine)), default=FREE)
+    product = instr.op in ("mul", "div", "einsum")
+    found: list[Abstract] = []
+    for value, arg, at in zip(instr.args, args, own, strict=True):
+        known = isinstance(arg, Other) or (product and isinstance(arg, Affine))
+        found.append(Free(value) if known and at < top else arg)
     return found
 
 
@@ -163,10 +172,11 @@ def _start(rules: Rules, value: int, args: list[Abstract]) -> Abstract:
     return rules.where(value, [Free(chosen), *args], choose=(chosen, *instr.args))
 
 
-def _transition(found: Recurrence, name: str, update: int | None, inner: dict[int, Abstract]) -> Refusal | None:
+def _transition(found: Recurrence, name: str, update: int, inner: dict[int, Abstract], level: Levels) -> Refusal | None:
     """Split the update of a state into coefficients and writes."""
-    assert update is not None
     value = inner.get(update, Free(update))
+    if isinstance(value, Other) and level.values[update] < level.states[name]:
+        value = Free(update)
     if isinstance(value, Other):
         return Refusal(value.value, value.why, "take that value at the start of a chunk (`at start of C`)")
     affine = found.rules.affine(value)
@@ -199,6 +209,5 @@ def _reachable(program: Program, roots: list[int]) -> set[int]:
         if value in found:
             continue
         found.add(value)
-        inner = interior(program.body[value])
-        stack.extend(program.body[value].args if inner is None else (inner,))
+        stack.extend(operands(program.body[value]))
     return found
