@@ -46,8 +46,8 @@ class Derive:
         axes = list(program.axis_names())
         added: dict[str, Axis] = {}
         body, init = Builder(axes), Builder(axes)
-        body_values = rebuild(program.body, body, _Expansion(program, added))
-        init_values = rebuild(program.init, init, _Expansion(program, added))
+        body_values = rebuild(program.body, body, _Expansion(program, program.body, added))
+        init_values = rebuild(program.init, init, _Expansion(program, program.init, added))
         return _unfixed(with_axes(with_bodies(program, body, body_values, init, init_values), added))
 
 
@@ -69,14 +69,25 @@ def _value_itself(builder: Builder, instr: Instr, args: tuple[int, ...]) -> int:
 class _Expansion:
     """The rewrite of one body; remembers sweeps, since one sweep serves every ``index``."""
 
-    def __init__(self, program: Program, added: dict[str, Axis]) -> None:
+    def __init__(self, program: Program, body: tuple[Instr, ...], added: dict[str, Axis]) -> None:
         self.program = program
         self.added = added
+        self.done = 0
+        self.asked = _needed(body, {x for instr in body if instr.op == "grad" for x in instr.args[1:]})
         self.sweeps: dict[tuple[tuple[int, ...], Clock | None], list[int | None]] = {}
 
     def __call__(self, builder: Builder, instr: Instr, args: tuple[int, ...]) -> int:
+        number, self.done = self.done, self.done + 1
         if instr.op != "grad":
             return copy(builder, instr, args)
+        result = self.expanded(builder, instr, args)
+        if number not in self.asked:
+            return result
+        # It may have come out as a value that was there before (v for S @ v), on which another loss depends without
+        # depending on this derivative. Where a variable is made from it, it must be a value of its own.
+        return builder.emit("broadcast", result, span=instr.span, shape=builder.type(result).shape)
+
+    def expanded(self, builder: Builder, instr: Instr, args: tuple[int, ...]) -> int:
         key = args, instr.guard
         if key not in self.sweeps:
             self.sweeps[key] = self.sweep(builder, args[0], args[1:], instr.span)
@@ -137,6 +148,15 @@ class _Expansion:
 
     def size(self, axis: str) -> Dim | None:
         return self.added[axis].size if axis in self.added else self.program.axis_size(axis)
+
+
+def _needed(body: tuple[Instr, ...], values: set[int]) -> set[int]:
+    """``values`` and all that they are computed from."""
+    found = set(values)
+    for value in range(len(body) - 1, -1, -1):
+        if value in found:
+            found.update(body[value].args)
+    return found
 
 
 def _unit_rows(builder: Builder, axis: Axis, span: Span) -> int:

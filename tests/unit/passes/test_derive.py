@@ -83,6 +83,23 @@ def test_names_and_spans() -> None:
     assert all(i.span.text == "grad(loss, S)" for i in program.body[forward:])
 
 
+def test_a_derivative_is_a_value_of_its_own() -> None:
+    """The derivative of x * y is y; a loss of y does not depend on it."""
+    made = Maker()
+    x, y = made.input("x"), made.input("y")
+    (first,) = made.grad(made.op("mul", x, y), x)
+    (other,) = made.grad(made.op("sin", y), first)
+    (own,) = made.grad(made.op("sin", first), first)
+    (made_of_it,) = made.grad(made.op("exp", made.op("sin", y)), made.op("sin", first))
+    made.outputs = [("other", other), ("own", own), ("made of it", made_of_it)]
+    data = {"x": np.ones((1, 3)), "y": np.linspace(0, 1, 3)[None]}
+    for stage in (derived(made.program()), Simplify().apply(derived(made.program()))):
+        found = run(stage, data)
+        np.testing.assert_allclose(found["other"], np.zeros((1, 3)))
+        np.testing.assert_allclose(found["made of it"], np.zeros((1, 3)))
+        np.testing.assert_allclose(found["own"], np.cos(data["y"]))
+
+
 def test_symbolic_sizes() -> None:
     d, n = symbol("d"), symbol("n")
     made = Maker()
