@@ -170,7 +170,8 @@ _FLAT: Pullback = lambda b: [None] * len(b.xs)  # noqa: E731
 _SAME: Pullback = lambda b: [b.g]  # noqa: E731
 
 PULLBACKS: dict[str, Pullback] = dict.fromkeys(
-    "sign floor logical_not lt le gt ge eq ne logical_and logical_or one_hot stop_grad fixed const iota clock".split(), _FLAT
+    "sign floor logical_not lt le gt ge eq ne logical_and logical_or one_hot stop_grad fixed const iota clock".split(),
+    _FLAT,
 ) | {
     "neg": _slope(lambda x, y: -np.ones_like(x)),
     "exp": _slope(lambda x, y: y),

@@ -75,6 +75,7 @@ CASES = [
     unary("sin", torch.sin),
     unary("cos", torch.cos),
     unary("tanh", torch.tanh),
+    unary("arctan", torch.arctan),
     unary("sigmoid", torch.sigmoid),
     unary("softplus", torch.nn.functional.softplus),
     unary("relu", torch.relu),
