@@ -6,6 +6,7 @@ explain or to verify one, a ``step`` is written for it in the language: it reads
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from nldsl.frontend import ast
 from nldsl.ir.program import Instr, Program
 
 _FREE_SHAPE = "[3, 2]"  # of a parameter whose shape the caller of the method decides
+_INSTANCE = "_alone_"  # what the step calls the memory
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,7 @@ class Request:
 
 def unit_of(request: Request) -> ast.Unit:
     """The declaration that a request is about."""
-    bag = DiagnosticBag()
-    names = names_of(request.path, request.options(request.entry, {}), bag, request.text)
-    unit = entry_of(names, request.entry, bag) if names is not None else None
-    bag.raise_if_errors()
-    assert unit is not None
-    return unit
+    return _named(request)[1]
 
 
 def load(request: Request, symbolic: bool = False, stop: str = "") -> Loaded:
@@ -69,27 +66,63 @@ def load(request: Request, symbolic: bool = False, stop: str = "") -> Loaded:
 
     Raises DiagnosticError with everything wrong about it.
     """
+    names, unit = _named(request)
+    given = dict(request.dims)
+    _require_values(unit, given)
+    alone = unit.keyword == "memory" and not any(m.name == "step" for m in _methods(unit))
+    free = _free_names(names, unit, request.again)
+    missing = [p.name for p in unit.params if _is_dim(p) and p.default is None and p.name not in given]
+    sizes = {name: request.sizes[i % len(request.sizes)] for i, name in enumerate([*missing, *free])}
+    given.update((name, sizes[name]) for name in missing)
+    wrapped = replace(request, entry=unit.name)
+    shape = ""
+    if alone or free:
+        wrapped = _wrapped(request, names, unit, {name: sizes[name] for name in free})
+        shape = _FREE_SHAPE if f": {_FREE_SHAPE}" in (wrapped.text or "") else ""
+    program = _program(wrapped, given, generic=False, stop=stop)
+    if wrapped.text != request.text:
+        program = _unwrapped(program, unit)
+    if alone:
+        program = _labelled(program, _labels(unit, request.again))
+    symbols = _symbolic(request, names, unit, given) if symbolic else None
+    return Loaded(program, unit, symbols, alone, tuple(sizes.items()), request.dims, shape)
+
+
+def _named(request: Request) -> tuple[Names, ast.Unit]:
     bag = DiagnosticBag()
     names = names_of(request.path, request.options(request.entry, {}), bag, request.text)
     unit = entry_of(names, request.entry, bag) if names is not None else None
     bag.raise_if_errors()
     assert names is not None
     assert unit is not None
-    given = dict(request.dims)
-    alone = unit.keyword == "memory" and not any(m.name == "step" for m in _methods(unit))
-    chosen = _chosen(unit, given, request.sizes)
-    if alone:
-        text = names.file.span.file.text + "\n" + _with_step(names, unit, _order(unit, request.again))
-        request = replace(request, entry=_alone_name(names, unit), text=text)
-    else:
-        request = replace(request, entry=unit.name)
-    given.update(chosen)
-    free = _FREE_SHAPE if alone and f": {_FREE_SHAPE}" in (request.text or "") else ""
-    program = _program(request, given, generic=False, stop=stop)
-    if alone:
-        program = without_prefix(_labelled(program, _labels(unit, request.again)), "m")
-    symbols = _symbolic(request, names, unit, given) if symbolic else None
-    return Loaded(program, unit, symbols, alone, tuple(chosen.items()), request.dims, free)
+    return names, unit
+
+
+def _wrapped(request: Request, names: Names, unit: ast.Unit, sizes: Mapping[str, int]) -> Request:
+    """The request for a unit around the unit, which says what the unit leaves open."""
+    text = _around_block(names, unit, sizes) if unit.keyword == "block" else None
+    if text is None:
+        steps = [m for m in _methods(unit) if m.name == "step"] or _order(unit, request.again)
+        text = _around_memory(names, unit, steps, sizes)
+    return replace(request, entry=_alone_name(names, unit), text=names.file.span.file.text + "\n" + text)
+
+
+def _unwrapped(program: Program, unit: ast.Unit) -> Program:
+    inner = next((m.path for m in program.memories if m.path and "." not in m.path), "")
+    program = replace(program, name=unit.name)
+    return without_prefix(program, inner) if inner else program
+
+
+def _require_values(unit: ast.Unit, given: Mapping[str, Any]) -> None:
+    """Sizes are chosen where they are missing; anything else must be said. Raises DiagnosticError."""
+    bag = DiagnosticBag()
+    inputs = ast.TensorType if unit.keyword != "memory" else ()
+    for param in unit.params:
+        missing = param.default is None and param.name not in given and not _is_dim(param)
+        if missing and not isinstance(param.type, inputs):
+            hint = f"give it: `--set {param.name}=...`, or a default in the program"
+            bag.error("NL0203", param.span, f"`{param.name}` of `{unit.name}` has no value", hints=(hint,))
+    bag.raise_if_errors()
 
 
 def _program(request: Request, given: Mapping[str, Any], generic: bool, stop: str = "") -> Program:
@@ -114,21 +147,13 @@ def _symbolic(request: Request, names: Names, unit: ast.Unit, given: Mapping[str
     """The program for sizes that are symbols; a program that needs to know a size has none."""
     asked = dict(request.dims)
     symbols = {p.name: symbol(p.name) for p in unit.params if _is_dim(p) and p.name not in asked}
-    wrapped = unit.keyword == "memory"
-    if wrapped and request.entry == unit.name:  # alone, every method is tried; here only the step is wanted
-        step = [m for m in _methods(unit) if m.name == "step"]
-        text = names.file.span.file.text + "\n" + _with_step(names, unit, step)
-        request = replace(request, entry=_alone_name(names, unit), text=text)
+    memory = unit.keyword == "memory"
+    wrapped = _wrapped(request, names, unit, {}) if memory else replace(request, entry=unit.name)
     try:
-        program = _program(request, {**given, **symbols}, generic=True)
+        program = _program(wrapped, {**given, **symbols}, generic=True)
     except DiagnosticError:
         return None
-    return without_prefix(program, "m") if wrapped else program
-
-
-def _chosen(unit: ast.Unit, given: Mapping[str, Any], sizes: tuple[int, ...]) -> dict[str, int]:
-    missing = [p.name for p in unit.params if _is_dim(p) and p.default is None and p.name not in given]
-    return {name: sizes[i % len(sizes)] for i, name in enumerate(missing)}
+    return _unwrapped(program, unit) if memory else program
 
 
 def _is_dim(param: ast.Param) -> bool:
@@ -172,8 +197,8 @@ def _order(unit: ast.Unit, again: bool) -> list[ast.Method]:
     return [*readers, *_writers(unit), *(readers if again else [])]
 
 
-def _with_step(names: Names, unit: ast.Unit, methods: list[ast.Method]) -> str:
-    """A memory around the memory, with a step that calls these methods and returns what they return."""
+def _around_memory(names: Names, unit: ast.Unit, methods: list[ast.Method], sizes: Mapping[str, int]) -> str:
+    """A memory with a step that calls these methods of the memory and returns what they return."""
     params = ", ".join(p.span.text for p in unit.params)
     arguments = ", ".join(f"{p.name} = {p.name}" for p in unit.params)
     inputs: dict[str, str] = {}
@@ -187,12 +212,50 @@ def _with_step(names: Names, unit: ast.Unit, methods: list[ast.Method]) -> str:
         lines.append(f"    {call}")
     if results:
         lines.append(f"    return {results[0]}" if len(results) == 1 else f"    return {{{', '.join(results)}}}")
-    header = ", ".join(f"{name}: {type}" for name, type in inputs.items())
+    header = ", ".join(f"{name}: {_sized(type, sizes)}" for name, type in inputs.items())
     body = "\n".join(lines)
     return (
-        f"memory {_alone_name(names, unit)}({params}) {{\n  memory m: {unit.name}({arguments})\n"
+        f"memory {_alone_name(names, unit)}({params}) {{\n  memory {_INSTANCE}: {unit.name}({arguments})\n"
         f"  step({header}) {{\n{body}\n  }}\n}}\n"
     )
+
+
+def _around_block(names: Names, unit: ast.Unit, sizes: Mapping[str, int]) -> str:
+    """A block that applies the block to inputs of these sizes."""
+    params = ", ".join(_sized(p.span.text, sizes) for p in unit.params)
+    arguments = ", ".join(f"{p.name} = {p.name}" for p in unit.params)
+    return f"block {_alone_name(names, unit)}({params}) {{\n  return {unit.name}({arguments})\n}}\n"
+
+
+def _sized(text: str, sizes: Mapping[str, int]) -> str:
+    """A type with numbers for names."""
+    for name, size in sizes.items():
+        text = re.sub(rf"\b{name}\b(?!\s*:)", str(size), text)
+    return text
+
+
+def _free_names(names: Names, unit: ast.Unit, again: bool) -> list[str]:
+    """The sizes in types of inputs that nothing else says."""
+    if unit.keyword == "model":
+        return []
+    if unit.keyword == "block":
+        params = [p for p in unit.params if isinstance(p.type, ast.TensorType)]
+    else:
+        steps = [m for m in _methods(unit) if m.name == "step"] or _order(unit, again)
+        params = [p for m in steps for p in m.params]
+    known = {p.name for p in unit.params} | set(names.scopes[names.root].names())
+    found: dict[str, None] = {}
+    for param in params:
+        for dim in param.type.dims if isinstance(param.type, ast.TensorType) else ():
+            found.update(dict.fromkeys(n for n in _names_in(dim) if n not in known))
+    return list(found)
+
+
+def _names_in(expr: ast.Expr) -> list[str]:
+    if isinstance(expr, ast.Name):
+        return [expr.id]
+    parts = (getattr(expr, field, None) for field in ("left", "right", "value", "operand"))
+    return [n for part in parts if isinstance(part, ast.Expr) for n in _names_in(part)]
 
 
 def _returns(method: ast.Method) -> bool:
@@ -211,7 +274,7 @@ def _call(method: ast.Method, inputs: dict[str, str]) -> str:
         name = param.name if inputs.get(param.name, shape) == shape else f"{method.name}_{param.name}"
         inputs[name] = shape
         arguments.append(f"{param.name} = {name}")
-    return f"m.{method.name}({', '.join(arguments)})"
+    return f"{_INSTANCE}.{method.name}({', '.join(arguments)})"
 
 
 def _shape(param: ast.Param, shapes: Mapping[str, str]) -> str | None:

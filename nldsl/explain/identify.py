@@ -20,7 +20,9 @@ from nldsl.explain.terms import (
     Number,
     Power,
     Product,
+    Shape,
     Sum,
+    Sym,
     Term,
     add,
     parts,
@@ -90,6 +92,22 @@ def fold(term: Term) -> Term:
     return term
 
 
+def is_elementwise(term: Term) -> bool:
+    """Whether a term is arithmetic on the entries of tensors of its own shape, with more than a name."""
+    if isinstance(term, Sum | Hadamard) or (isinstance(term, Power) and isinstance(term.exponent, Num)):
+        return all(c.shape in ((), term.shape) for c in term.children)
+    if isinstance(term, Product):
+        return term.core is None or is_elementwise(term.core) or isinstance(term.core, Sym)
+    return isinstance(term, Call) and term.function in _ELEMENTARY and len(term.args) == 1
+
+
+def elementwise_leaves(term: Term) -> set[Term]:
+    """What elementwise operations make a term of; numbers left out."""
+    if isinstance(term, Num):
+        return set()
+    return set().union(*(elementwise_leaves(c) for c in term.children)) if is_elementwise(term) else {term}
+
+
 def _arguments(term: Term) -> list[Term]:
     """What elementwise functions and comparisons in a term are applied to, without duplicates."""
     found: dict[Term, None] = {}
@@ -117,16 +135,16 @@ def _fold_about(term: Term, inner: Term) -> Term:
     """Collect the terms of a sum by what multiplies their part in ``inner``, and name that part if it is known."""
     groups: dict[Term, list[Term]] = {}
     for piece in term.terms if isinstance(term, Sum) else (term,):
-        rest, function = _split(piece, inner)
+        rest, function = _split(piece, inner, term.shape)
         groups.setdefault(rest, []).append(function)
     pieces = []
     for rest, functions in groups.items():
         known = _known(add(*functions), inner)
-        pieces += [times(known, rest)] if known is not None else [times(f, rest) for f in functions]
+        pieces += [times(rest, known)] if known is not None else [times(f, rest) for f in functions]
     return add(*pieces)
 
 
-def _split(piece: Term, inner: Term) -> tuple[Term, Term]:
+def _split(piece: Term, inner: Term, shape: Shape) -> tuple[Term, Term]:
     """(what does not depend on ``inner``, what depends on nothing else)."""
     coefficient, scalars, core = parts(piece)
     factors = core.factors if isinstance(core, Hadamard) else () if core is None else (core,)
@@ -134,7 +152,7 @@ def _split(piece: Term, inner: Term) -> tuple[Term, Term]:
         factors, scalars = scalars, ()
     inside = [f for f in factors if value_at(f, inner, _POINTS[0]) is not None]
     outside = [f for f in factors if f not in inside]
-    one = Num(piece.shape, 1)
+    one = Num(shape, 1)
     function = one if not inside else _multiply(inside)
     rest = times(scaled(1, scalars, None), one if not outside else _multiply(outside))
     return rest, times(Num((), coefficient), function)
@@ -153,7 +171,7 @@ def _known(term: Term, inner: Term) -> Term | None:
     """``c * f(inner)`` for a function of the table; None when there is none that is shorter."""
     _, scalars, core = parts(term)
     bare = scalars[0] if core is None and len(scalars) == 1 else core
-    if isinstance(bare, Call) or not _arguments(term):
+    if (isinstance(bare, Call) and bare.args == (inner,)) or not _arguments(term):
         return None
     values = [value_at(term, inner, z) for z in _POINTS]
     if any(v is None for v in values):

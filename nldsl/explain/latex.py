@@ -143,6 +143,11 @@ class LatexPrinter(Printer):
         body = r" \\ ".join(f"{value} & {condition}" for condition, value in rows)
         return rf"\begin{{cases}} {body} \end{{cases}}"
 
+    def condition(self, term: Term) -> str:
+        if isinstance(term, Call) and term.function == "if":
+            return rf"\text{{if }} {self.term(term.args[0])}"
+        return self.term(term)
+
     def part(self, of: str, index: str) -> str:
         return f"{of}[{index}]"
 

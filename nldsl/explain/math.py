@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from nldsl.explain.affine import transition
 from nldsl.explain.hidden import accumulations
 from nldsl.explain.latex import LatexPrinter
+from nldsl.explain.operations import clock_words
 from nldsl.explain.reader import Reader
 from nldsl.explain.rewrite import occurrences
 from nldsl.explain.scope import dependent, frontier, readings
@@ -15,7 +16,6 @@ from nldsl.explain.settle import Line
 from nldsl.explain.terms import Call, Sym, Term, add, subterms, word
 from nldsl.explain.text import TextPrinter
 from nldsl.ir.program import Program
-from nldsl.ir.types import Clock
 
 _LONGEST_REST = 12  # of what a transition form repeats from the update
 _DOTS = word("…")
@@ -157,13 +157,6 @@ def text_lines(math: Math, width: int = 100) -> list[str]:
             form = printer.lines(forms[line.target], margin + 5, width)
             out += _placed(indent + " " * margin + " = ", form)
     return out
-
-
-def clock_words(clock: Clock | None) -> str:
-    """When a line holds."""
-    if clock is None:
-        return "every tick"
-    return f"at the first of every {clock.period} ticks" if clock.start else f"every {clock.period} ticks"
 
 
 def where_lines(math: Math, width: int = 100) -> list[str]:

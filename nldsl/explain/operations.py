@@ -34,8 +34,18 @@ from nldsl.explain.terms import (
 )
 from nldsl.ir.ops import COMPARISONS, UNARY, product, split_spec
 from nldsl.ir.program import Instr
+from nldsl.ir.types import Clock
 
 TICK = word("t")
+
+
+def clock_words(clock: Clock | None) -> str:
+    """When a clock ticks."""
+    if clock is None:
+        return "every tick"
+    return f"at the first of every {clock.period} ticks" if clock.start else f"every {clock.period} ticks"
+
+
 Maker = Callable[[Instr, list[Term]], Term]
 
 
@@ -188,7 +198,7 @@ def _is_window_mask(condition: Term) -> bool:
 
 def _when(instr: Instr, args: list[Term]) -> Term:
     new, old = args
-    return Cases(instr.type.shape, ((word(str(instr.attr("clock"))), new), (word("otherwise"), old)))
+    return Cases(instr.type.shape, ((word(clock_words(instr.attr("clock"))), new), (word("otherwise"), old)))
 
 
 def over_time(shape: Shape, function: str, of: Term, options: tuple[str, ...]) -> Term:

@@ -21,6 +21,7 @@ from nldsl.explain.report import (
 from nldsl.ir.program import InputDecl, Level
 
 _WIDTH = 100
+_MOST_EQUATIONS = 80
 _BYTES = 4  # of a number in float32
 
 
@@ -76,15 +77,12 @@ def _section(found: Report, section: Section) -> list[str]:
     lines = [] if alone else [title + (f"   {memory.span}" if not memory.span.is_none else "")]
     if len(section.paths) > 1:
         lines.append(f"  and the same for {', '.join(section.paths[1:])}")
-    assigned = dict(found.program.updates)
     names = short_states(section)
     table = [
         (
             f"{names[s.name]}: {shape_text(found.shapes, shape_of(found.shapes, s))}",
             f"= {init_text(found.program, s)}",
-            ", ".join(
-                [clock_text(s, s.name in assigned), reset_text(s), *(["shared by the batch"] if s.shared else [])]
-            ),
+            ", ".join([clock_text(found.program, s), reset_text(s), *(["shared by the batch"] if s.shared else [])]),
         )
         for s in section.states
     ]
@@ -92,7 +90,7 @@ def _section(found: Report, section: Section) -> list[str]:
         wide = [max(len(row[i]) for row in table) for i in range(2)]
         lines.append("  states")
         lines += [f"    {a.ljust(wide[0])}  {b.ljust(wide[1])}  {c}" for a, b, c in table]
-    lines += ["  equations", *(f"    {line}" for line in text_lines(section.math))]
+    lines += ["  equations", *(f"    {line}" for line in _shortened(text_lines(section.math)))]
     where = where_lines(section.math)
     if where:
         lines += ["  where", *(f"    {line}" for line in where)]
@@ -103,6 +101,13 @@ def _section(found: Report, section: Section) -> list[str]:
         if recurrence is not None:
             lines.append(f"  recurrence: {recurrence.kind} (loop {number + 1})")
     return lines
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """Not more than a screen or two of equations."""
+    if len(lines) <= _MOST_EQUATIONS:
+        return lines
+    return [*lines[:_MOST_EQUATIONS], f"... and {len(lines) - _MOST_EQUATIONS} more lines, all in --latex and --json"]
 
 
 def _loop(number: int, loop: Loop) -> list[str]:
@@ -131,11 +136,12 @@ def _cost(found: Report) -> list[str]:
     if len(cost.operations) > 1 and all(isinstance(n, int) for _, n in cost.operations):
         mean = sum(n / period for period, n in cost.operations if isinstance(n, int))
         lines.append(f"              {mean:,.0f} on average")
-    lines.append(f"  state       {_numbers(cost.state)}")
+    if cost.state != 0:
+        lines.append(f"  state       {_numbers(cost.state)}")
     if cost.hidden != 0:
-        lines.append(f"              and {_numbers(cost.hidden)} that the compiler keeps for past values and sums")
+        lines.append(f"  past        {_numbers(cost.hidden)} that the compiler keeps for past values and sums")
     if cost.anchored != 0:
-        lines.append(f"              and {_numbers(cost.anchored)} in copies at the start of chunks")
+        lines.append(f"  anchors     {_numbers(cost.anchored)}: copies of states at the start of chunks")
     if cost.parameters != 0:
         lines.append(f"  parameters  {_numbers(cost.parameters)} (for all sequences)")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from itertools import groupby
 
 from nldsl.explain.terms import (
     Call,
@@ -93,7 +94,7 @@ class Printer(ABC):
         if isinstance(term, Product):
             return self.product(term)
         if isinstance(term, Chain):
-            return self.space.join(self.at_least(f, POSTFIX) for f in term.factors), CHAIN
+            return self.space.join(self.repeated(f, len(list(n))) for f, n in groupby(term.factors)), CHAIN
         if isinstance(term, Hadamard):
             return self.quotient(1, term.factors, self.ring)
         if isinstance(term, Power):
@@ -108,6 +109,12 @@ class Printer(ABC):
             return self.raised(self.at_least(term.args[0], ATOM), self.number(-1)), POSTFIX
         return self.compound(term), ATOM
 
+    def repeated(self, factor: Term, count: int) -> str:
+        """A factor of a matrix product, as a power if it stands there several times."""
+        if count == 1:
+            return self.at_least(factor, POSTFIX)
+        return self.raised(self.at_least(factor, ATOM), self.number(count))
+
     def compound(self, term: Term) -> str:
         """The terms whose parts stand between brackets of their own."""
         if isinstance(term, Call):
@@ -115,12 +122,16 @@ class Printer(ABC):
         if isinstance(term, Compare):
             return self.compare(term.relation, self.term(term.left), self.term(term.right))
         if isinstance(term, Cases):
-            return self.cases([(self.term(condition), self.term(value)) for condition, value in term.rows])
+            return self.cases([(self.condition(c), self.term(value)) for c, value in term.rows])
         if isinstance(term, Part):
             index = ", ".join(self.term(t) for t in term.by) or term.index
             return self.part(self.at_least(term.of, ATOM), index)
         assert isinstance(term, Contraction), type(term)
         return self.contraction(term.spec, [self.at_least(a, ATOM) for a in term.args])
+
+    def condition(self, term: Term) -> str:
+        """When a row of cases holds."""
+        return self.term(term)
 
     def sum(self, term: Sum) -> str:
         """Terms with their signs between them."""

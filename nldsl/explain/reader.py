@@ -107,7 +107,7 @@ class Reader:
         value = dict(self.program.updates).get(state)
         if value is None or self._is_state(value, state):
             return None
-        instr, guard = self.program.body[value], self.program.state(state).clock
+        instr, guard = self.program.body[value], None
         while instr.op == "when" and self._is_state(instr.args[1], state):
             guard, value = instr.attr("clock"), instr.args[0]
             instr = self.program.body[value]

@@ -10,7 +10,8 @@ from nldsl.dims import Dim
 from nldsl.explain.loops import Loop, loops_of, plan_of
 from nldsl.explain.math import Math, equations, latex_lines, loss_math, text_lines, where_lines
 from nldsl.explain.naming import short_names
-from nldsl.explain.scope import states_of
+from nldsl.explain.operations import clock_words
+from nldsl.explain.scope import cone, states_of
 from nldsl.ir.program import MemoryInfo, ParamDecl, Program, StateDecl
 from nldsl.ir.types import Type
 from nldsl.passes.cost import Cost, cost
@@ -80,22 +81,49 @@ def _alike(program: Program, symbolic: Program) -> bool:
 
 
 def groups(program: Program) -> list[tuple[MemoryInfo, tuple[StateDecl, ...]]]:
-    """The memories with states of their own, each with the states of the instances inside it."""
+    """The memories with states, each with the states of the instances inside it and of the optimizers beside it."""
     owners = [m for m in program.memories if m.states]
-    outer = [
-        m for m in owners if not any(o is not m and (not o.path or m.path.startswith(o.path + ".")) for o in owners)
-    ]
+    outer = [m for m in owners if not any(o is not m and _contains(o, m) for o in owners)]
+    named = [(m, frozenset(states_of(program, m))) for m in outer]
+    loose = {s.name for s in program.states if not s.hidden}.difference(*(names for _, names in named))
+    if loose:  # fast weights: parameters of levels of tokens
+        named.append((MemoryInfo("", program.name, "model", tuple(sorted(loose))), frozenset(loose)))
     found = []
-    for memory in outer:
-        names = states_of(program, memory)
+    for memory, names in _joined(program, named):
         states = tuple(s for s in program.states if s.name in names)
         if states:
             found.append((memory, states))
-    loose = {s.name for s in program.states if not s.hidden} - {s.name for _, states in found for s in states}
-    if loose:  # fast weights: parameters of levels of tokens
-        info = MemoryInfo("", program.name, "model", tuple(sorted(loose)))
-        found.append((info, tuple(s for s in program.states if s.name in loose)))
     return found
+
+
+def _contains(outer: MemoryInfo, inner: MemoryInfo) -> bool:
+    return not outer.path or inner.path.startswith(outer.path + ".")
+
+
+Group = tuple[MemoryInfo, frozenset[str]]
+
+
+def _joined(program: Program, found: list[Group]) -> list[Group]:
+    """A memory and the one whose new states its update adds (its optimizer) are one."""
+    updates = dict(program.updates)
+    for position, (memory, names) in enumerate(found):
+        own = [updates[n] for n in names if n in updates]
+        others = {updates[n]: n for n in updates if n not in names and not program.state(n).hidden}
+        reached = cone(program.body, own, stop=others) & set(others)
+        read = {others[v] for v in reached if program.body[v].op != "state"}
+        partner = next((i for i, (_, n) in enumerate(found) if i != position and n & read), None)
+        if partner is not None:
+            both = _around(program, memory, found[partner][0]), names | found[partner][1]
+            rest = [g for i, g in enumerate(found) if i not in (position, partner)]
+            place = min(position, partner)
+            return _joined(program, [*rest[:place], both, *rest[place:]])
+    return found
+
+
+def _around(program: Program, left: MemoryInfo, right: MemoryInfo) -> MemoryInfo:
+    """The innermost instance that holds both, or the program itself."""
+    holders = [m for m in program.memories if all(m is o or _contains(m, o) for o in (left, right))]
+    return max(holders, key=lambda m: len(m.path), default=MemoryInfo("", program.name, "memory"))
 
 
 def _same(left: Section, right: Section) -> bool:
@@ -171,16 +199,20 @@ def reset_text(state: StateDecl) -> str:
     return "never reset" if reset.kind == "never" else "reset per sequence"
 
 
-def clock_text(state: StateDecl, assigned: bool) -> str:
+def clock_text(program: Program, state: StateDecl) -> str:
     """When a state changes."""
-    if not assigned:
+    value = dict(program.updates).get(state.name)
+    if value is None:
         return "never changed"
-    return f"changed {state.clock} ticks" if state.clock is not None else "changed every tick"
+    instr = program.body[value]
+    held = program.body[instr.args[1]] if instr.op == "when" else None
+    if held is None or held.op != "state" or held.attr("state") != state.name:
+        return "changed every tick"
+    return f"changed {clock_words(instr.attr('clock'))}"
 
 
 def to_json(found: Report) -> dict[str, Any]:
     """The report as JSON types."""
-    assigned = dict(found.program.updates)
     return {
         "name": found.program.name,
         "kind": found.kind,
@@ -197,7 +229,7 @@ def to_json(found: Report) -> dict[str, Any]:
                         "shape": [str(d) for d in shape_of(found.shapes, s).shape],
                         "init": init_text(found.program, s),
                         "reset": reset_text(s),
-                        "clock": clock_text(s, s.name in assigned),
+                        "clock": clock_text(found.program, s),
                         "shared": s.shared,
                     }
                     for s in section.states

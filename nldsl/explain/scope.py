@@ -100,20 +100,27 @@ def readings(program: Program, states: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-_KEEPS_SHAPE = frozenset("add sub mul div neg when where stop_grad maximum minimum".split())
+_SUMS = frozenset("add sub neg when where stop_grad maximum minimum".split())
 
 
 def between(program: Program) -> dict[int, str]:
-    """The values of states between two assignments of a tick: made from the state by elementwise steps alone."""
+    """The values of states between two assignments of a tick: made from the state by adding to it and by scaling it
+    with what does not depend on states."""
     body = program.body
+    moving = dependent(body, [s.name for s in program.states])
     found: dict[int, str] = {}
     for number, instr in enumerate(body):
         if instr.op == "state":
             found[number] = instr.attr("state")
-        elif instr.op in _KEEPS_SHAPE:
+            continue
+        scaling = instr.op in ("mul", "div") and sum(a in moving for a in instr.args) == 1
+        if instr.op in _SUMS or scaling:
             states = {found[a] for a in instr.args if a in found and body[a].type.shape == instr.type.shape}
             if len(states) == 1:
                 found[number] = states.pop()
-    updates = [v for name, v in program.updates if not program.state(name).hidden]
-    inside = cone(body, updates)
-    return {v: s for v, s in found.items() if v in inside and body[v].op != "state" and body[v].type.shape}
+    updates = {v: name for name, v in program.updates if not program.state(name).hidden}
+    kept = set(updates)
+    for number in sorted(found, reverse=True):  # only what goes on to the state's own update in the same way
+        if number in kept:
+            kept.update(a for a in body[number].args if found.get(a) == found[number])
+    return {v: s for v, s in found.items() if v in kept and body[v].op != "state" and body[v].type.shape}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from nldsl.explain.identify import elementwise_leaves, fold, is_elementwise
 from nldsl.explain.naming import Names
 from nldsl.explain.recognise import recognised
 from nldsl.explain.rewrite import occurrences, substitute, transformed
-from nldsl.explain.terms import Sym, Term
+from nldsl.explain.terms import Sym, Term, subterms
 from nldsl.ir.types import Clock
 from nldsl.source import NO_SPAN, Span
 
+_LONGEST_ACTIVATION = 160
 INLINE_ONCE = 16  # a value that is written once and is no longer than this needs no line
 
 
@@ -37,6 +39,7 @@ def settle(lines: list[Line], names: Names) -> list[Line]:
     lines = sorted(lines, key=lambda line: line.number)
     bodies = {line.target: line.value for line in lines if line.kind == "let"}
     lines = [replace(line, value=transformed(line.value, lambda t: recognised(t, bodies))) for line in lines]
+    lines = _activations(lines)
     while True:
         seen = occurrences([line.value for line in lines])
         spare = next((line for line in lines if _is_spare(line, seen[line.target])), None)
@@ -45,6 +48,30 @@ def settle(lines: list[Line], names: Names) -> list[Line]:
         gone = {spare.target: spare.value}
         lines = [replace(line, value=substitute(line.value, gone)) for line in lines if line is not spare]
     return _named(lines, names)
+
+
+def _activations(lines: list[Line]) -> list[Line]:
+    """Known functions and their derivatives, also where their parts have become lines of their own."""
+    parts: dict[Sym, Term] = {}
+    done = []
+    for line in lines:
+        value = transformed(line.value, lambda t: _shorter(t, parts))
+        if line.kind == "let" and not line.named and is_elementwise(value):
+            leaves = elementwise_leaves(value)
+            if leaves & parts.keys() or all(isinstance(t, Sym) for t in leaves):
+                parts[line.target] = substitute(value, parts)
+        done.append(replace(line, value=value))
+    return done
+
+
+def _shorter(term: Term, parts: dict[Sym, Term]) -> Term:
+    if not is_elementwise(term) or not any(t in parts for t in subterms(term) if isinstance(t, Sym)):
+        return term
+    whole = substitute(term, parts)
+    if whole.weight > _LONGEST_ACTIVATION:
+        return term
+    folded = fold(whole)
+    return folded if folded.weight < term.weight else term
 
 
 def _is_spare(line: Line, uses: int) -> bool:

@@ -274,7 +274,7 @@ def parts(term: Term) -> tuple[Number, tuple[Term, ...], Term | None]:
 def negate(term: Term) -> Term:
     """``-term``; a sum changes the sign of each of its terms."""
     if isinstance(term, Sum):
-        return Sum(term.shape, tuple(negate(t) for t in term.terms))
+        return add(Num(term.shape, 0), *(negate(t) for t in term.terms))
     coefficient, scalars, core = parts(term)
     return scaled(-coefficient, scalars, core)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nldsl.explain.printer import CHAIN, POSTFIX, Printer
-from nldsl.explain.terms import Num, Number, Sum, Sym, Term
+from nldsl.explain.terms import Call, Num, Number, Sum, Sym, Term
 
 _SUPERSCRIPTS = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
 _RELATIONS = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠"}
@@ -65,6 +65,9 @@ class TextPrinter(Printer):
     def cases(self, rows: list[tuple[str, str]]) -> str:
         shown = [value + (" otherwise" if c == "otherwise" else f" {c}") for c, value in rows]
         return "{ " + ";  ".join(shown) + " }"
+
+    def condition(self, term: Term) -> str:
+        return f"if {self.term(term.args[0])}" if isinstance(term, Call) and term.function == "if" else self.term(term)
 
     def part(self, of: str, index: str) -> str:
         return f"{of}[{index}]"

@@ -56,3 +56,18 @@ def test_mistakes_are_the_programs_own(tmp_path: Path) -> None:
     with pytest.raises(DiagnosticError) as caught:
         load(Request(file))
     assert all(d.span.line <= 4 for d in caught.value.diagnostics)
+
+
+def test_sizes_that_only_an_input_knows() -> None:
+    loaded = load(Request(FILE, "Gate", sizes=(2, 3)), symbolic=True)
+    assert loaded.sizes == (("hidden", 2), ("n", 3))
+    assert loaded.program.param("w").type.shape == (2, 3)
+    assert loaded.symbolic is not None
+    assert [str(d) for d in loaded.symbolic.param("w").type.shape] == ["hidden", "n"]
+
+
+def test_missing_arguments_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "open.nl"
+    file.write_text("memory Open(loss: fn) {\n  state s: [] = 0\n  learn(x: []) { s <- s + x }\n}\n")
+    with pytest.raises(DiagnosticError, match="`loss` of `Open` has no value"):
+        load(Request(file))

@@ -9,12 +9,13 @@ import pytest
 
 from nldsl.dims import symbol
 from nldsl.explain import explain_file, explain_update, report_of
+from nldsl.explain.math import equations, text_lines
 from nldsl.explain.report import dim_text
 from nldsl.standalone import Request, load
 from tests.conftest import Golden
 
 FILE = Path(__file__).parent / "memories.nl"
-NAMES = ("GatedDelta", "Deep", "Slow", "Window", "Exponentiated", "Small")
+NAMES = ("GatedDelta", "Deep", "Slow", "Window", "Exponentiated", "Small", "Siblings", "Gate")
 
 
 def plain(text: str) -> str:
@@ -56,11 +57,17 @@ def test_reads_before_and_after() -> None:
     """The same reading at two places in the order of statements."""
     program = load(Request(FILE, "GatedDelta", again=True)).program
     assert [name for name, _ in program.outputs] == ["read(q)", "read(q) after learning"]
-    from nldsl.explain.math import equations, text_lines
-
     lines = text_lines(equations(program, ["S"]))
     assert lines[0].split(" = ")[1] == "S q"
     assert lines[-1].split(" = ")[1] == "S⁺ q"
+
+
+def test_an_optimizer_is_shown_with_what_it_trains() -> None:
+    (section,) = report_of(FILE, "Siblings").sections
+    lines = [" ".join(line.split()) for line in text_lines(section.math)]
+    assert "m.w1 ← beta·m.w1 − rate·e hᵀ" in lines
+    assert "m.w2 ← beta·m.w2 − rate·(net.w1@4ᵀ e ⊙ gelu′(z)) kᵀ" in lines
+    assert "net.w1 ← keep·net.w1 + m.w1⁺" in lines
 
 
 def test_update_for_a_picture() -> None:

@@ -15,7 +15,7 @@ from nldsl.verify import Verdict, verify_file
 from nldsl.verify.table import text, to_json
 
 FILE = Path(__file__).parents[1] / "explain" / "memories.nl"
-NAMES = ("GatedDelta", "Deep", "Slow", "Window", "Exponentiated", "Small")
+NAMES = ("GatedDelta", "Deep", "Slow", "Window", "Exponentiated", "Small", "Siblings", "Gate")
 
 
 def statuses(verdict: Verdict) -> dict[str, str]:
