@@ -17,6 +17,7 @@ from nldsl.backends.torch.names import LOOP, Names, plain, short_names
 from nldsl.backends.torch.phases import Emission, operands, write_phase
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.segment import sources
+from nldsl.backends.torch.split import LONGEST, split
 from nldsl.backends.torch.target_ast import ADD, INDENT, Code, Expr
 from nldsl.backends.torch.tick import Variables, bind_leaves, variables, write_body, write_initial, write_updates
 from nldsl.ir.demand import reachable
@@ -27,8 +28,8 @@ from nldsl.ir.types import BATCH, TIME, Type
 TICK = "@tick"
 
 
-def emit(schedule: Schedule) -> str:
-    """The source of the module."""
+def emit(schedule: Schedule, longest: int = LONGEST) -> str:
+    """The source of the module. Functions of more than ``longest`` lines are split."""
     program = schedule.program
     layout = Layout(program)
     names = Names()
@@ -37,7 +38,8 @@ def emit(schedule: Schedule) -> str:
     functions = [init, *emission.functions, forward, step]
     if needs_next(schedule):
         functions.append(_peek(layout, schedule))
-    text = "\n\n".join(function.text() for function in functions)
+    whole = [part for function in functions for part in split(function, emission.new_scope, longest)]
+    text = "\n\n".join(function.text() for function in whole)
     text = "\n\n".join([*sources(text), text])
     imports = ["import torch"] + (["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else [])
     return "\n".join([_doc(layout), *imports, "", "", text])

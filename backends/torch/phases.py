@@ -14,7 +14,7 @@ from nldsl.backends.torch.body import at_tick, write_values
 from nldsl.backends.torch.chunks import write_chunk_loop
 from nldsl.backends.torch.names import short_names
 from nldsl.backends.torch.scope import Scope
-from nldsl.backends.torch.target_ast import INDENT, Code, Expr
+from nldsl.backends.torch.target_ast import INDENT, Code, Expr, add_call
 from nldsl.backends.torch.tick import Variables, variables, write_body, write_updates
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
@@ -89,7 +89,7 @@ def _write_chunks(emission: Emission, scope: Scope, held: Variables, phase: Chun
     targets, arguments = write_chunk_loop(run, driver, scope, held, phase)
     emission.functions += [run, driver]
     scope.last_place = ""
-    _add_call(scope.code, targets, driver.name, arguments)
+    add_call(scope.code, targets, driver.name, arguments)
 
 
 def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) -> None:
@@ -122,23 +122,7 @@ def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) 
         scope.env[value] = replace(expr, text=name, type=type, strength=7)
         targets.append(name)
     scope.last_place = ""
-    _add_call(scope.code, targets, loop.name, values)
-
-
-def _add_call(code: Code, targets: list[str], function: str, values: list[str]) -> None:
-    left, right = ", ".join(targets), f"{function}({', '.join(values)})"
-    if len(left) + len(right) < 100:
-        code.add(f"{left} = {right}")
-        return
-    if len(left) > 80:
-        code.add("(")
-        for target in targets:
-            code.add(f"{INDENT}{target},")
-        left = ")"
-    code.add(f"{left} = {function}(")
-    for value in values:
-        code.add(f"{INDENT}{value},")
-    code.add(")")
+    add_call(scope.code, targets, loop.name, values)
 
 
 def _list(names: Sequence[str]) -> str:

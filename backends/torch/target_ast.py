@@ -61,6 +61,23 @@ def call(function: str, *arguments: str) -> str:
     return f"{function}({', '.join(arguments)})"
 
 
+def add_call(code: Code, targets: list[str], function: str, values: list[str]) -> None:
+    """``targets = function(values)``, over several lines where it is long."""
+    left, right = ", ".join(targets), f"{function}({', '.join(values)})"
+    if len(left) + len(right) < 100:
+        code.add(f"{left} = {right}")
+        return
+    if len(left) > 80:
+        code.add("(")
+        for target in targets:
+            code.add(f"{INDENT}{target},")
+        left = ")"
+    code.add(f"{left} = {function}(")
+    for value in values:
+        code.add(f"{INDENT}{value},")
+    code.add(")")
+
+
 def tuple_of(items: list[str]) -> str:
     """A tuple, also of one item."""
     return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"

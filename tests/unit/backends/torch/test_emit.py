@@ -12,15 +12,18 @@ import pytest
 import torch
 
 from nldsl.api import load_program
-from nldsl.backends.torch.emit import emit
+from nldsl.backends.torch.emit import emit, needs_next
 from nldsl.backends.torch.loader import load
 from nldsl.backends.torch.names import Names, comment, identifier, short_names
 from nldsl.ir.build import Builder
 from nldsl.ir.program import Axis, Initializer, InputDecl, ParamDecl, Program, StateDecl
 from nldsl.ir.types import BATCH, Type
 from nldsl.passes.schedule import schedule
+from nldsl.runtime.initialize import initialize
+from nldsl.runtime.module import Module
 from nldsl.source import SourceFile
 from tests.conftest import Golden
+from tests.numeric.torch_compare import Pair, pair
 from tests.numeric.torch_programs import PROGRAMS
 
 
@@ -166,6 +169,33 @@ def test_places_never_become_code(text: str) -> None:
     assert {type(n).__name__ for n in tree.body} <= {"Expr", "Import", "ImportFrom", "FunctionDef"}
     assert "\n" not in comment(text)
     assert "\r" not in comment(text)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_function_in_parts_computes_the_same(name: str) -> None:
+    planned = schedule(load_program(name, text=PROGRAMS[name]))
+    text = emit(planned, longest=5)
+    longest = max(
+        text[m.start() :].partition("\n\n")[0].count("\n") for m in re.finditer(r"def scan_forward_part", text)
+    )
+    assert longest < 60
+    program = planned.program
+
+    def module(source: str) -> Pair:
+        emitted = load(source, "x", planned.loss_inputs, needs_next(planned))
+        return pair(program, module=Module(program, emitted, initialize(program, 1)))
+
+    whole, in_parts = module(emit(planned)), module(text)
+    with torch.no_grad():
+        for a, b in zip(results(whole), results(in_parts), strict=True):
+            assert torch.equal(a, b)
+
+
+def results(it: Pair) -> list[torch.Tensor]:
+    inputs = it.tensors()
+    outputs, losses, _, state = it.module._run(inputs, it.module._begin(inputs, None))
+    _, stepped = it.module.step(**{n: x.select(it.time, 0) for n, x in inputs.items()}, state=state)
+    return [*outputs.values(), *losses.values(), *state.states.values(), *stepped.states.values()]
 
 
 def test_deep_bodies_do_not_nest() -> None:
