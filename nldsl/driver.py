@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nldsl.diagnostics.diagnostic import DiagnosticBag
+from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag, DiagnosticError
 from nldsl.diagnostics.internal import InternalError
 from nldsl.frontend import ast
 from nldsl.limits import Limits
@@ -125,10 +125,14 @@ def program_of(names: Names, options: Options, bag: DiagnosticBag) -> Program | 
 
 
 def derived(program: Program) -> Program:
-    """The program without ``grad``."""
-    from nldsl.passes.derive import Derive
+    """The program without ``grad``; raises DiagnosticError for a gradient that mixes sequences."""
+    from nldsl.passes.derive import Derive, DeriveError
 
-    return Derive().apply(program)
+    try:
+        return Derive().apply(program)
+    except DeriveError as problem:
+        hints = ("take the gradient of a value that does not depend on the other sequences",)
+        raise DiagnosticError(Diagnostic("NL0503", str(problem), problem.span, hints=hints)) from None
 
 
 def simplified(program: Program) -> Program:

@@ -60,3 +60,18 @@ def test_calls_nest_within_a_bound() -> None:
     assert "NL0011" in [d.code for d in check_text(chain)]
     short = "".join(f"fn f{n}(x: []) -> [] = f{n + 1}(x)\n" for n in range(50)) + "fn f50(x: []) -> [] = x\n"
     assert check_text(short) == []
+
+
+SHARED = """memory M(d: dim = 2) {
+  shared state S: [d] = 0
+  step(x: [d]) -> [d] {
+    S <- S + x
+    return grad(sum((S - x)^2), x)
+  }
+}
+"""
+
+
+def test_a_gradient_belongs_to_one_sequence() -> None:
+    assert codes(SHARED) == ["NL0503"]
+    load_program("program.nl", text=SHARED.replace("    S <- S + x\n", ""))
