@@ -206,6 +206,9 @@ def over_time(shape: Shape, function: str, of: Term, options: tuple[str, ...]) -
     if function == "prev":
         inner = isinstance(of, Call) and of.function == "prev"
         return _past(of.args[0], int((*of.options, "1")[0]) + 1) if inner and isinstance(of, Call) else _past(of, 1)
+    coefficient, scalars, core = parts(of)
+    if function.startswith("Σ") and coefficient != 1 and not isinstance(of, Num):
+        return times(Num((), coefficient), Call(shape, function, (scaled(1, scalars, core),), options))
     return Call(shape, function, (of,), options)
 
 

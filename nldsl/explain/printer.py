@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from fractions import Fraction
 from itertools import groupby
 
 from nldsl.explain.terms import (
@@ -26,6 +27,7 @@ from nldsl.explain.terms import (
     Transpose,
 )
 
+_LARGEST_DENOMINATOR = 100_000
 SUM, PRODUCT, CHAIN, POSTFIX, ATOM = range(5)
 
 
@@ -163,9 +165,10 @@ class Printer(ABC):
         below = [_inverted(f) for f in factors if _reciprocal(f)]
         sign = self.minus if coefficient < 0 else ""
         number = abs(coefficient)
-        if below and 0 < number < 1 and (1 / number).is_integer():
-            below.insert(0, Num((), int(1 / number)))
-            number = 1
+        above_one, below_one = _fraction(number, bool(below))
+        if below_one != 1:
+            below.insert(0, Num((), below_one))
+            number = above_one
         texts = [self.at_least(f, CHAIN if i == len(above) - 1 else POSTFIX) for i, f in enumerate(above)]
         if joint == self.ring:
             texts = [self.at_least(f, CHAIN) for f in above]
@@ -191,6 +194,16 @@ class Printer(ABC):
                 return self.norm(self.term(term.base.of)), ATOM
             return self.root(self.term(term.base)), ATOM
         return self.raised(self.at_least(term.base, ATOM), self.number(term.exponent.value)), POSTFIX
+
+
+def _fraction(number: Number, barred: bool) -> tuple[Number, int]:
+    """A number that is shorter as a fraction, ``0.0833333333333 = 1 / 12``, or one that joins a fraction bar."""
+    if isinstance(number, int):
+        return number, 1
+    found = Fraction(number).limit_denominator(_LARGEST_DENOMINATOR)
+    exact = abs(float(found) - number) <= 1e-15 * abs(number) and found.numerator <= 9 and found.denominator > 1
+    worth = barred if found.numerator == 1 else False
+    return (found.numerator, found.denominator) if exact and (worth or len(repr(number)) > 7) else (number, 1)
 
 
 def _negative(term: Term) -> bool:

@@ -35,10 +35,11 @@ def substitute(term: Term, bodies: Mapping[Sym, Term]) -> Term:
     if isinstance(term, Sym):
         return bodies.get(term, term)
     new = tuple(substitute(c, bodies) for c in term.children)
-    return term if new == term.children else _remade(term, new)
+    return term if new == term.children else remade(term, new)
 
 
-def _remade(term: Term, new: tuple[Term, ...]) -> Term:
+def remade(term: Term, new: tuple[Term, ...]) -> Term:
+    """The term with other terms inside."""
     if isinstance(term, Sum):
         return add(*new)
     if isinstance(term, Product):
@@ -72,7 +73,7 @@ def _remade(term: Term, new: tuple[Term, ...]) -> Term:
 def transformed(term: Term, rule: Callable[[Term], Term]) -> Term:
     """The term with a rule applied to every part of it, from the inside."""
     new = tuple(transformed(c, rule) for c in term.children)
-    return rule(term if new == term.children else _remade(term, new))
+    return rule(term if new == term.children else remade(term, new))
 
 
 def occurrences(terms: list[Term]) -> Counter[Sym]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nldsl.explain.identify import elementwise_leaves, fold, is_elementwise
 from nldsl.explain.naming import Names
 from nldsl.explain.recognise import recognised
-from nldsl.explain.rewrite import occurrences, substitute, transformed
+from nldsl.explain.rewrite import occurrences, remade, substitute, transformed
 from nldsl.explain.terms import Sym, Term, subterms
 from nldsl.ir.types import Clock
 from nldsl.source import NO_SPAN, Span
@@ -59,19 +60,28 @@ def _activations(lines: list[Line]) -> list[Line]:
         if line.kind == "let" and not line.named and is_elementwise(value):
             leaves = elementwise_leaves(value)
             if leaves & parts.keys() or all(isinstance(t, Sym) for t in leaves):
-                parts[line.target] = substitute(value, parts)
+                parts[line.target] = _expanded(value, parts)
         done.append(replace(line, value=value))
     return done
 
 
-def _shorter(term: Term, parts: dict[Sym, Term]) -> Term:
+def _shorter(term: Term, parts: Mapping[Sym, Term]) -> Term:
     if not is_elementwise(term) or not any(t in parts for t in subterms(term) if isinstance(t, Sym)):
         return term
-    whole = substitute(term, parts)
+    whole = _expanded(term, parts)
     if whole.weight > _LONGEST_ACTIVATION:
         return term
     folded = fold(whole)
     return folded if folded.weight < term.weight else term
+
+
+def _expanded(term: Term, parts: Mapping[Sym, Term]) -> Term:
+    """The term with these names replaced where it is elementwise; what is inside of matrix products stays."""
+    if isinstance(term, Sym):
+        return parts.get(term, term)
+    if not is_elementwise(term):
+        return term
+    return remade(term, tuple(_expanded(c, parts) for c in term.children))
 
 
 def _is_spare(line: Line, uses: int) -> bool:
