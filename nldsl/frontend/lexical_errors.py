@@ -7,6 +7,7 @@ import re
 
 from ..diagnostics import DiagnosticBag
 from ..source import SourceFile
+from .text import is_hidden
 
 __all__ = [
     "brace_below",
@@ -91,7 +92,7 @@ def report(source: SourceFile, bag: DiagnosticBag, kind: str, text: str, start: 
     elif text in FOREIGN:
         message, hint = FOREIGN[text]
         bag.error("NL0102", span, message, hints=(hint,) if hint else ())
-    elif text.isprintable() and not text.isascii():  # `text` told of those that cannot be seen
+    elif not is_hidden(text):  # `check_text` told of those that are
         _odd_character(source, bag, text, start)
 
 

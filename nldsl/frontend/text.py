@@ -8,7 +8,7 @@ from ..diagnostics import DiagnosticBag
 from ..limits import Limits
 from ..source import SourceFile
 
-__all__ = ["check_text", "decode"]
+__all__ = ["check_text", "decode", "is_hidden"]
 
 _BOM = "\ufeff"
 
@@ -79,6 +79,11 @@ def check_text(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> bool:
             break
         _hidden(source, bag, match.start(), match.group())
     return True
+
+
+def is_hidden(character: str) -> bool:
+    """Whether `check_text` refuses a character wherever it stands."""
+    return _HIDDEN.match(character) is not None
 
 
 def _too_large(source: SourceFile, bag: DiagnosticBag, limits: Limits) -> None:

@@ -61,6 +61,11 @@ def test_a_kind_is_reported_a_few_times_only() -> None:
     assert len(mistakes("# " + "\t" * 100)) == 1
 
 
+def test_characters_that_unicode_has_not_assigned() -> None:
+    assert codes("x = \u0378") == ["NL0102"]
+    assert codes("# \u0378\nx = 1") == []
+
+
 def test_halves_of_pairs() -> None:
     assert codes("x = 1 # \ud800") == ["NL0103"]
 
