@@ -35,7 +35,7 @@ _MOST_ROLLBACKS = 3  # without getting past the step that went wrong
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to run. Zero means: no limit, never, or off."""
+    """How to run. Zero means: no limit, never, or off. `minutes` are those spent training, not evaluating or saving."""
 
     out: Path
     steps: int = 0
@@ -187,7 +187,7 @@ class Trainer:
         options = self.options
         return bool(
             (options.steps and self.progress.step >= options.steps)
-            or (options.minutes and self.progress.seconds >= options.minutes * 60)
+            or (options.minutes and self.progress.training_seconds >= options.minutes * 60)
         )
 
     def _tick(self) -> None:
@@ -243,7 +243,7 @@ class Trainer:
                 gradient_norm=total,
                 tokens=progress.tokens,
                 tokens_per_second=progress.tokens_per_second,
-                seconds=progress.seconds,
+                training_seconds=progress.training_seconds,
                 skipped=progress.skipped,
                 levels=self.meter.levels(progress.step, by_level, self.optimizers, info),
                 memories=self.meter.memories(info, after),

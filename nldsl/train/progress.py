@@ -39,7 +39,7 @@ def progress_bar(steps: int, minutes: float, *, hidden: bool = False) -> Iterato
                 state["loss"] = (
                     f"step {record['step']}  loss {record['loss']:.3f}  {record['tokens_per_second']:.0f} tok/s"
                 )
-            done = record["step"] if steps else record.get("seconds", 0.0)
+            done = record["step"] if steps else record.get("training_seconds", 0.0)
             bar.update(task, completed=done, shown=f"{state['loss']}  {state['bits']}")
 
         yield report

@@ -47,7 +47,7 @@ def test_train_writes_what_it_says(tmp_path: Path, text: Path, capsys: pytest.Ca
     assert load(out).spec.text == PROGRAM.read_text()
 
     assert train(text, out) == 1
-    assert "holds a run already" in capsys.readouterr().err
+    assert "error[NL0817]: " in capsys.readouterr().err
     assert main(["sample", str(out), "--prompt", "def", "--tokens", "10", "--ids"]) == 0
     assert len(capsys.readouterr().out.split()) == 10
 
@@ -74,20 +74,25 @@ def test_freeze(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) 
     assert torch.equal(a["table"], b["table"])
     assert not torch.equal(a["head"], b["head"])
     assert train(text, tmp_path / "x", "--freeze", "slwo") == 1
-    assert "did you mean `slow`?" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error[NL0820]: the program has no level `slwo`" in said
+    assert "did you mean `slow`?" in said
 
 
 def test_token_files_and_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = tmp_path / "ids.npy"
     np.save(ids, np.random.default_rng(0).integers(0, 300, 3000).astype(np.uint16))
     assert train(ids, tmp_path / "a", "--steps", "2") == 1
-    assert "is outside the vocabulary of the program, 0 to 255" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error[NL0804]: token id " in said
+    assert "is outside the vocabulary of the program, 0 to 255" in said
     assert train(ids, tmp_path / "b", "--steps", "2", "--set", "vocab=300") == 0
     assert "held-out bits per token" in capsys.readouterr().out
     assert train(ids, tmp_path / "b", "--steps", "2", "--resume", "--set", "vocab=301") == 1
     assert "`vocab` was 300, now it is 301" in capsys.readouterr().err
     assert train(ids, tmp_path / "b", "--steps", "2", "--resume", "--set", "vocab=301", "--allow-changed-spec") == 1
     said = capsys.readouterr().err
+    assert "error[NL0816]: " in said
     assert "different: `table` is [300, 8] float32 there, [301, 8] float32 in the program" in said
     assert main(["sample", str(tmp_path / "b")]) == 1
     assert "say `--ids`" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_other_data_options_or_program_are_refused(tmp_path: Path, text: Path) -
     make_trainer(text, options(tmp_path)).run()
     saved = load(tmp_path / "out")
     other = make_trainer(write_text(tmp_path / "other.txt", 5000), options(tmp_path))
-    with pytest.raises(DiagnosticError, match="other training data"):
+    with pytest.raises(DiagnosticError, match="NL0815.*other training data"):
         other.resume(saved)
     streamed = make_trainer(text, options(tmp_path), streaming=True)
     with pytest.raises(DiagnosticError, match="--stream"):
@@ -137,7 +137,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, text: Path) -> None:
 
 def test_the_minutes_are_those_of_the_whole_run(tmp_path: Path, text: Path) -> None:
     trainer = make_trainer(text, options(tmp_path, steps=0, minutes=0.005))
-    assert trainer.run().progress.seconds >= 0.3
+    assert trainer.run().progress.training_seconds >= 0.3
     second = make_trainer(text, options(tmp_path, steps=0, minutes=0.005))
     second.resume(load(tmp_path / "out"))
     step = second.progress.step
