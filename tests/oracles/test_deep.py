@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return, misc"
 """MIRAS, ATLAS, TNT, LaCT and implicit steps against loops over the tokens with torch.func.grad."""
 
 from __future__ import annotations
@@ -237,7 +238,11 @@ def omega(
         for t in range(len(f)):
             anchor = w if t % chunk == 0 else anchor
             seen = range(max(0, t - reach + 1), t + 1)
-            g = slopes(lambda w, seen=seen: sum(x["gamma"][i] * loss(read(w, f[i]), x["v"][i]) for i in seen), anchor)  # type: ignore[misc]
+
+            def windowed(w: Weights, seen: range = seen) -> torch.Tensor:
+                return torch.stack([x["gamma"][i] * loss(read(w, f[i]), x["v"][i]) for i in seen]).sum()
+
+            g = slopes(windowed, anchor)
             if muon:
                 s = tuple(x["beta"][t] * a + b for a, b in zip(s, g, strict=True))
                 g = tuple(x["rate"][t] * newton_schulz(a) for a in s)
@@ -303,7 +308,13 @@ def tnt(x: Tensors, p: Tensors) -> list[torch.Tensor]:
     return found
 
 
-LACT = [(4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037), (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012)]  # fmt: skip
+LACT = [
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+]
 
 
 def lact(muon: bool) -> Callable[[Tensors, Tensors], torch.Tensor]:
@@ -363,9 +374,8 @@ def delta_descent(exact: bool) -> Callable[[Tensors, Tensors], torch.Tensor]:
                 system = torch.eye(4, dtype=w.dtype) + rate * torch.outer(k, k)
                 w = torch.linalg.solve(system, (w + rate * torch.outer(u, k)).T).T
             else:
-                w = w @ (torch.eye(4, dtype=w.dtype) - rate / (1 + rate) * torch.outer(k, k)) + rate / (
-                    1 + rate
-                ) * torch.outer(u, k)
+                r = rate / (1 + rate)
+                w = w @ (torch.eye(4, dtype=w.dtype) - r * torch.outer(k, k)) + r * torch.outer(u, k)
             found.append(w @ q)
         return found
 
@@ -389,39 +399,154 @@ GAMMA = {"gamma": between(0.1, 0.6), "beta": between(0.2, 0.8)}
 D3 = {"d": 3, "hidden": 4, "chunk": 3}
 LOOP = "loop with torch.func.grad"
 CASES = [
-    *(Case("miras.nl", "Test", {}, miras(loss, decay), LOOP, label=f"(Miras, bias = {name})", text=miras_text(name, "decay"))
-      for name, loss in BIASES),
-    *(Case("miras.nl", "Test", {}, miras(half, rule), LOOP, label=f"(Miras, retain = {name})",
-           text=miras_text("l2", name, positive), draws={"rate": between(0.05, 0.2)})
-      for name, rule, positive in RETENTIONS),
+    *(
+        Case(
+            "miras.nl",
+            "Test",
+            {},
+            miras(loss, decay),
+            LOOP,
+            label=f"(Miras, bias = {name})",
+            text=miras_text(name, "decay"),
+        )
+        for name, loss in BIASES
+    ),
+    *(
+        Case(
+            "miras.nl",
+            "Test",
+            {},
+            miras(half, rule),
+            LOOP,
+            label=f"(Miras, retain = {name})",
+            text=miras_text("l2", name, positive),
+            draws={"rate": between(0.05, 0.2)},
+        )
+        for name, rule, positive in RETENTIONS
+    ),
     Case("memories/miras", "Yaad", D3, each_sequence(yaad), LOOP, draws={"delta": between(0.5, 3.0)}, ticks=8),
     Case("memories/miras", "Moneta", D3, each_sequence(moneta), LOOP, ticks=8, draws={"rate": between(0.01, 0.05)}),
     Case("memories/miras", "Memora", D3, each_sequence(memora), LOOP, ticks=8),
     Case("memories/atlas", "Omega", {"dk": 3, "dv": 2, "reach": 3, "chunk": 1}, omega(whole, 3), LOOP, draws=GAMMA),
-    Case("dla.nl", "Test", {}, omega(inner, 1, chunk=2), LOOP, label="(DLA)", text=omega_text("DLA", "chunk = 2"), draws=GAMMA),
-    Case("swla.nl", "Test", {}, omega(inner, 3), LOOP, label="(SWLA)", text=omega_text("SWLA", "reach = 3"), draws=GAMMA),
-    Case("omeganet.nl", "Test", {}, omega(whole, 3, polynomial, chunk=2), LOOP, label="(OmegaNet)", draws=GAMMA,
-         text=omega_text("OmegaNet", "reach = 3, features = 10, chunk = 2")),
-    Case("deep.nl", "Test", {}, omega(inner, 1, exponential), LOOP, label="(DeepTransformer)", draws=GAMMA,
-         text=omega_text("DeepTransformer", "features = 13")),
-    Case("sliding.nl", "Test", {}, omega(inner, 3, exponential), LOOP, label="(SlidingDeepTransformer)", draws=GAMMA,
-         text=omega_text("SlidingDeepTransformer", "features = 13, reach = 3")),
-    Case("dot.nl", "Test", {}, omega(whole, 3, exponential), LOOP, label="(Dot)", draws=GAMMA | {"gamma": between(0.01, 0.1)},
-         text=omega_text("Dot", "features = 13, reach = 3, chunk = 1")),
-    Case("memories/atlas", "Atlas", {"d": 3, "reach": 2, "chunk": 2},
-         omega(whole, 2, read=two_layers, chunk=2, first=lambda p: (p["net.w1_0"], p["net.w2_0"]), muon=True), LOOP,
-         draws=GAMMA, ticks=5),
-    Case("memories/tnt", "TNT", {"d": 3, "hidden": 4, "global_chunk": 4, "chunks": [1, 3], "shard": 6}, each_sequence(tnt), LOOP,
-         ticks=8, draws={"rate": between(0.05, 0.2)}),
-    Case("memories/lact", "LaCT", {"dk": 3, "dv": 2, "hidden": 4, "chunk": 3}, lact(False), "block form", ticks=8,
-         draws={"rates": between(0.01, 0.2)}),
-    Case("memories/lact", "LaCT", {"dk": 3, "dv": 2, "hidden": 4, "chunk": 3, "muon": True}, lact(True), "block form", ticks=8,
-         label="(Muon)", draws={"rates": between(0.01, 0.2)}),
-    Case("memories/proximal", "Proximal", {"dk": 4, "dv": 3, "steps": 26, "inner": 0.67}, proximal, "closed form", ticks=4, draws={"k": unit}),
-    Case("descent.nl", "Test", {"exact": True}, delta_descent(True), "linear solve", label="(DeltaDescent, exact)", text=DESCENT,
-         draws={"k": normal}),
-    Case("descent.nl", "Test", {"exact": False}, delta_descent(False), "loop", label="(DeltaDescent, printed)", text=DESCENT),
-]  # fmt: skip
+    Case(
+        "dla.nl",
+        "Test",
+        {},
+        omega(inner, 1, chunk=2),
+        LOOP,
+        label="(DLA)",
+        text=omega_text("DLA", "chunk = 2"),
+        draws=GAMMA,
+    ),
+    Case(
+        "swla.nl", "Test", {}, omega(inner, 3), LOOP, label="(SWLA)", text=omega_text("SWLA", "reach = 3"), draws=GAMMA
+    ),
+    Case(
+        "omeganet.nl",
+        "Test",
+        {},
+        omega(whole, 3, polynomial, chunk=2),
+        LOOP,
+        label="(OmegaNet)",
+        draws=GAMMA,
+        text=omega_text("OmegaNet", "reach = 3, features = 10, chunk = 2"),
+    ),
+    Case(
+        "deep.nl",
+        "Test",
+        {},
+        omega(inner, 1, exponential),
+        LOOP,
+        label="(DeepTransformer)",
+        draws=GAMMA,
+        text=omega_text("DeepTransformer", "features = 13"),
+    ),
+    Case(
+        "sliding.nl",
+        "Test",
+        {},
+        omega(inner, 3, exponential),
+        LOOP,
+        label="(SlidingDeepTransformer)",
+        draws=GAMMA,
+        text=omega_text("SlidingDeepTransformer", "features = 13, reach = 3"),
+    ),
+    Case(
+        "dot.nl",
+        "Test",
+        {},
+        omega(whole, 3, exponential),
+        LOOP,
+        label="(Dot)",
+        draws=GAMMA | {"gamma": between(0.01, 0.1)},
+        text=omega_text("Dot", "features = 13, reach = 3, chunk = 1"),
+    ),
+    Case(
+        "memories/atlas",
+        "Atlas",
+        {"d": 3, "reach": 2, "chunk": 2},
+        omega(whole, 2, read=two_layers, chunk=2, first=lambda p: (p["net.w1_0"], p["net.w2_0"]), muon=True),
+        LOOP,
+        draws=GAMMA,
+        ticks=5,
+    ),
+    Case(
+        "memories/tnt",
+        "TNT",
+        {"d": 3, "hidden": 4, "global_chunk": 4, "chunks": [1, 3], "shard": 6},
+        each_sequence(tnt),
+        LOOP,
+        ticks=8,
+        draws={"rate": between(0.05, 0.2)},
+    ),
+    Case(
+        "memories/lact",
+        "LaCT",
+        {"dk": 3, "dv": 2, "hidden": 4, "chunk": 3},
+        lact(False),
+        "block form",
+        ticks=8,
+        draws={"rates": between(0.01, 0.2)},
+    ),
+    Case(
+        "memories/lact",
+        "LaCT",
+        {"dk": 3, "dv": 2, "hidden": 4, "chunk": 3, "muon": True},
+        lact(True),
+        "block form",
+        ticks=8,
+        label="(Muon)",
+        draws={"rates": between(0.01, 0.2)},
+    ),
+    Case(
+        "memories/proximal",
+        "Proximal",
+        {"dk": 4, "dv": 3, "steps": 26, "inner": 0.67},
+        proximal,
+        "closed form",
+        ticks=4,
+        draws={"k": unit},
+    ),
+    Case(
+        "descent.nl",
+        "Test",
+        {"exact": True},
+        delta_descent(True),
+        "linear solve",
+        label="(DeltaDescent, exact)",
+        text=DESCENT,
+        draws={"k": normal},
+    ),
+    Case(
+        "descent.nl",
+        "Test",
+        {"exact": False},
+        delta_descent(False),
+        "loop",
+        label="(DeltaDescent, printed)",
+        text=DESCENT,
+    ),
+]
 
 
 @pytest.mark.parametrize(("case", "backend"), both_backends(CASES))

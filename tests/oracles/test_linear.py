@@ -1,6 +1,9 @@
+# mypy: disable-error-code="no-any-return, misc"
 """Matrix memories against fla's plain references, and closed forms where there is none."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -314,3 +317,9 @@ block Phi(q: [4], k: [4], v: [3]) {
 @pytest.mark.parametrize(("case", "backend"), both_backends(CASES))
 def test_agrees(case: Case, backend: str) -> None:
     agree(case, backend)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.shown)
+def test_over_several_chunks(case: Case) -> None:
+    """Long enough for the parallel forms of the compiled module to pass on a state."""
+    agree(replace(case, ticks=70), "torch")

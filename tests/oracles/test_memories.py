@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return, misc"
 """Test-time training, Titans, attention and regression memories."""
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ gelu = torch.nn.GELU(approximate="tanh")
 Weights = tuple[torch.Tensor, ...]
 
 
-# ---------------------------------------------------------------- test-time training: the dual form of the official code
+# ------------------------------------------------------- test-time training: the dual form of the official code
 
 
 def norm(x: torch.Tensor, p: Tensors) -> torch.Tensor:
@@ -107,7 +108,7 @@ def network_loop(
     chunk: int,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Callable[[Tensors, Tensors], torch.Tensor]:
-    """Momentum and forgetting, gradients at the start of the chunk, read after the write; gates as they are in Titans."""
+    """Momentum and forgetting, gradients at the start of the chunk, read after the write, as in Titans."""
 
     def run(x: Tensors, p: Tensors) -> torch.Tensor:
         sequences = []
@@ -206,17 +207,41 @@ CASES = [
     Case("rows.nl", "Rows", {}, ttt_rows, "fla chunk_ttt_linear_ref", label="(TTTLinear)", text=TTT_ROWS, ticks=9),
     Case("memories/titans", "Titans", D | {"chunk": 3}, titans, "loop with torch.func.grad", ticks=8),
     Case("memories/titans", "TitansLinear", D | {"chunk": 3}, titans_linear, "loop with torch.func.grad", ticks=8),
-    Case("momentum.nl", "Momentum", {}, momentum_delta, "fla recurrent_momentum_delta_rule_ref", label="(Titans, linear)",
-         text=TITANS_DELTA),
-    Case("memories/attention", "SoftmaxAttention", D | {"reach": 16}, attention(16), "torch scaled_dot_product_attention"),
-    Case("memories/attention", "SoftmaxAttention", D | {"reach": 3}, attention(3), "torch scaled_dot_product_attention",
-         label="(window)"),
+    Case(
+        "momentum.nl",
+        "Momentum",
+        {},
+        momentum_delta,
+        "fla recurrent_momentum_delta_rule_ref",
+        label="(Titans, linear)",
+        text=TITANS_DELTA,
+    ),
+    Case(
+        "memories/attention", "SoftmaxAttention", D | {"reach": 16}, attention(16), "torch scaled_dot_product_attention"
+    ),
+    Case(
+        "memories/attention",
+        "SoftmaxAttention",
+        D | {"reach": 3},
+        attention(3),
+        "torch scaled_dot_product_attention",
+        label="(window)",
+    ),
     Case("memories/attention", "Hopfield", {"d": 4, "reach": 4}, hopfield, "loop"),
     Case("memories/mesa", "Mesa", {"dk": 4, "dv": 4, "steps": 0}, mesa, "fla naive_mesa_net_exact", label="(solve)"),
     Case("memories/mesa", "Mesa", {"dk": 4, "dv": 4, "steps": 4}, mesa, "fla naive_mesa_net_exact"),
-    Case("memories/mesa", "Mesa", {"dk": 4, "dv": 4, "steps": 30}, mesa, "fla naive_mesa_net_exact", label="(30 steps)"),
-    Case("memories/mesa", "Mesa", {"dk": 4, "dv": 4, "steps": 5, "warm": True}, mesa, "fla naive_mesa_net_exact", label="(warm)"),
-]  # fmt: skip
+    Case(
+        "memories/mesa", "Mesa", {"dk": 4, "dv": 4, "steps": 30}, mesa, "fla naive_mesa_net_exact", label="(30 steps)"
+    ),
+    Case(
+        "memories/mesa",
+        "Mesa",
+        {"dk": 4, "dv": 4, "steps": 5, "warm": True},
+        mesa,
+        "fla naive_mesa_net_exact",
+        label="(warm)",
+    ),
+]
 
 
 @pytest.mark.parametrize(("case", "backend"), both_backends(CASES))

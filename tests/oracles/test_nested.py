@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return, misc"
 """Adaptive memories of Nested Learning, and the identities of its delta gradient descent."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Optimizers: the same text inside a memory (per token) and outside (per training step), against torch.optim and others.
+# mypy: disable-error-code="no-any-return, misc"
+"""Optimizers, the same text inside a memory (per token) and outside (per training step), against torch.optim.
 
 Inside a memory each is run for 100 ticks on given gradients and differentiated; outside it descends on a small problem
 for 100 steps, where a difference would grow.
@@ -15,10 +16,13 @@ import numpy as np
 import pytest
 import pytorch_optimizer
 import torch
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 
+from nldsl.api import load_program
 from nldsl.backends.reference import Reference
 from nldsl.diagnostics.diagnostic import DiagnosticBag
 from nldsl.driver import Options, derived, names_of
+from nldsl.runtime.initialize import initialize
 from nldsl.semantics.assemble import optimizer_program
 from tests.oracles.harness import Case, Tensors, agree, both_backends, doubles
 
@@ -27,10 +31,14 @@ Make = Callable[[torch.Tensor], torch.optim.Optimizer]
 Step = Callable[[torch.Tensor, torch.Tensor, dict[str, Any], int], torch.Tensor]
 
 
+def imported(template: str) -> str:
+    return template.partition("(")[0] + (", Whitening" if "Whitening" in template else "")
+
+
 def text_of(file: str, template: str, weight: bool) -> str:
     passed = "g, weight = w" if weight else "g"
     return f"""
-from "optimizers/{file}" import {template.partition("(")[0]}
+from "optimizers/{file}" import {imported(template)}
 memory Descent() {{
   optimizer opt: {template}
   state w: [{ROWS}, {COLUMNS}] = learned normal(1.0)
@@ -163,8 +171,8 @@ def m3(g: torch.Tensor, w: torch.Tensor, s: dict[str, Any], t: int) -> torch.Ten
     chunk = (t - 1) // 4
     m1, v = 0.5 * sum(past), 0.7 * sum(x**2 for x in past)
     fast = newton_schulz(m1)
-    slow = newton_schulz(0.9 * sum(past[: 4 * chunk])) if chunk else 0.0  # type: ignore[arg-type]
-    return -0.05 * (fast + 0.3 * slow) / (v.sqrt() + 1e-8)  # type: ignore[union-attr]
+    slow = newton_schulz(0.9 * sum(past[: 4 * chunk])) if chunk else 0.0
+    return -0.05 * (fast + 0.3 * slow) / (v.sqrt() + 1e-8)
 
 
 def delta_momentum(left: bool, erase: float) -> Step:
@@ -358,8 +366,6 @@ def _cases() -> Iterator[Case]:
     for file, template, weight, oracle, against, smooth in ROWS_OF_TABLE:
         name, _, arguments = template.partition("(")
         text = text_of(file, template, weight)
-        if "Whitening" in template:
-            text = text.replace("import PreconditionedMomentum", "import PreconditionedMomentum, Whitening")
         yield Case(
             f"{name}.nl",
             "Descent",
@@ -443,7 +449,7 @@ def outside_error(file: str, name: str, given: dict[str, Any], make: Make, steps
     ours = 0.5 * random.standard_normal((ROWS, COLUMNS))
     theirs = torch.tensor(ours.copy())
     worst = 0.0
-    exact = partial(pytorch_optimizer.optimizer.utils.matrix.zero_power_via_newton_schulz_5, dtype=torch.float64)
+    exact = partial(zero_power_via_newton_schulz_5, dtype=torch.float64)
     with doubles(), patch("pytorch_optimizer.optimizer.muon.adamuon.zero_power_via_newton_schulz_5", exact):
         optimizer = make(theirs)
         for _ in range(steps):
@@ -458,3 +464,32 @@ def outside_error(file: str, name: str, given: dict[str, Any], make: Make, steps
 @pytest.mark.parametrize(("file", "name", "given", "make"), OUTSIDE, ids=[row[1] for row in OUTSIDE])
 def test_outside(file: str, name: str, given: dict[str, Any], make: Make) -> None:
     assert outside_error(file, name, given, make) <= LOOSE.get(name, 1e-12)
+
+
+# ---------------------------------------------------------------- the same text at both places
+
+
+@pytest.mark.parametrize("row", ROWS_OF_TABLE, ids=lambda row: f"{row[1]}-{row[4]}")
+def test_inside_is_outside(row: tuple[Any, ...]) -> None:
+    """A program of its own at every step of training gives the changes that it gives as a memory at every token."""
+    file, template, weight = row[:3]
+    bag, options = DiagnosticBag(), Options()
+    found = names_of(
+        "outside.nl", options, bag, f'from "optimizers/{file}" import {imported(template)}\nrule = {template}\n'
+    )
+    bag.raise_if_errors()
+    assert found is not None
+    outside = optimizer_program(found.scopes[found.root].bindings["rule"].value, (ROWS, COLUMNS), bag, options.limits)
+    bag.raise_if_errors()
+    assert outside is not None
+    inside = load_program("inside.nl", "Descent", text=text_of(file, template, weight))
+    values = initialize(inside, 0)
+    own = {p.name: values[f"opt.{p.name.rpartition('.')[2]}"] for p in outside.params}
+    gradients = np.random.default_rng(1).standard_normal((1, 12, ROWS, COLUMNS))
+    expected, _, _ = Reference(inside, values).run({"g": gradients})
+    rule, w = Reference(derived(outside), own), values["w_0"]
+    state = rule.init_state(1)
+    for t in range(12):
+        outputs, state = rule.tick(state, {"g": gradients[0, t], "weight": w})
+        w = w + outputs["change"]
+        assert np.abs(w - expected["y"][0, t]).max() <= 1e-14
