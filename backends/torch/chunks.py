@@ -53,7 +53,7 @@ def write_chunk_loop(
 ) -> tuple[list[str], list[str]]:
     """Write the two functions of a loop. Gives the targets and the arguments of a call of ``driver`` in ``scope``."""
     program = scope.layout.program
-    axes = (Axis(SEGMENT, None), *program.axes, *(Axis(lane, 0) for lane in phase.lanes))
+    axes = (Axis(SEGMENT, None), *program.axes, *phase.lanes)
     run.layout = SegmentLayout(replace(program, axes=axes))
     for name in ("N", "T"):
         run.names.new(name)

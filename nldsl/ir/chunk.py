@@ -26,7 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nldsl.dims import symbol
-from nldsl.ir.program import Instr
+from nldsl.ir.program import Axis, Instr
 from nldsl.ir.schedule import Phase, Scan
 from nldsl.ir.types import Clock
 
@@ -44,7 +44,7 @@ class ChunkLoop(Phase):
     clocks: tuple[Clock, ...]
     anchors: tuple[tuple[str, int], ...]
     size: int
-    lanes: tuple[str, ...] = ()
+    lanes: tuple[Axis, ...] = ()
     kind: str = ""
 
     @property

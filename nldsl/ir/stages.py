@@ -28,7 +28,7 @@ def stages(loop: ChunkLoop) -> tuple[int | None, ...]:
         elif not late[value]:
             found.append(PREPARE)
         else:
-            found.append(STEP if value in sequential else FINISH)
+            found.append(STEP if value in sequential or instr.op in ("state", "anchor") else FINISH)
     return tuple(found)
 
 

@@ -62,9 +62,11 @@ Abstract = Free | Affine | Other
 class Rules:
     """The transfer functions. ``body`` is the per-token body; free values that terms need are appended to it."""
 
-    def __init__(self, body: Builder, names: frozenset[int] = frozenset()) -> None:
+    def __init__(self, body: Builder, known: frozenset[int], names: frozenset[int] = frozenset()) -> None:
         self.body = body
+        self.usable = known  # values that may be used: those of the loop, and streams
         self.names = names
+        self.given = len(body.instrs)
         self.sizes = Sizes()
         self.nodes: list[Node] = []
         self.table: dict[str, Callable[[int, list[Abstract]], Abstract | None]] = {
@@ -149,6 +151,8 @@ class Rules:
 
     def _factored(self, value: int) -> Affine | None:
         shape, instr = self.shape(value), self.body.instrs[value]
+        if any(a not in self.usable and a < self.given for a in instr.args):
+            return None
         number = self.number(value)
         if number is not None:
             return Affine(shape, (Term((), scale=number),)) if number else Affine(shape, ())
@@ -159,6 +163,9 @@ class Rules:
         if instr.op == "mul":
             left, right = instr.args
             for a, b in ((left, right), (right, left)):
+                factor = self.number(b)
+                if factor is not None:
+                    return scaled(self.factored(a), factor)
                 if sum(s != 1 for s in self.shape(b)) < sum(s != 1 for s in shape):
                     return multiplied(self.factored(a), b, self.shape(b), self.sizes)
         if instr.op == "einsum":

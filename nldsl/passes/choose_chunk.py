@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from nldsl.dims import Dim, substitute
 from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Phase, Scan, Schedule
+from nldsl.ir.schedule import Parallel, Phase, Scan, Schedule
 from nldsl.passes.chunk import chunk_scan
 from nldsl.passes.recurrence import Refusal
 from nldsl.source import NO_SPAN, Span
@@ -46,12 +46,13 @@ class LoopNote:
 def chunk(schedule: Schedule, options: ChunkOptions) -> tuple[Schedule, tuple[LoopNote, ...]]:
     """Every loop of a schedule in its best form."""
     notes: list[LoopNote] = []
+    known = streams(schedule)
 
     def converted(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
         found: list[Phase] = []
         for phase in phases:
             if isinstance(phase, Scan):
-                phase, note = choose(schedule.program, phase, options)
+                phase, note = choose(schedule.program, phase, options, known)
                 notes.append(note)
             found.append(phase)
         return tuple(found)
@@ -60,11 +61,11 @@ def chunk(schedule: Schedule, options: ChunkOptions) -> tuple[Schedule, tuple[Lo
     return result, tuple(notes)
 
 
-def choose(program: Program, scan: Scan, options: ChunkOptions) -> tuple[Phase, LoopNote]:
+def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset[int]) -> tuple[Phase, LoopNote]:
     """One loop in its best form."""
     if not options.enabled:
         return scan, LoopNote(scan.states, "sequential", why="chunking is switched off")
-    loop = chunk_scan(program, scan, options.size or options.longest)
+    loop = chunk_scan(program, scan, options.size or options.longest, known)
     if isinstance(loop, Refusal):
         return scan, LoopNote(scan.states, "nonlinear", 1, loop.why, loop.lift, span(program, loop))
     if options.size is not None:
@@ -77,6 +78,18 @@ def choose(program: Program, scan: Scan, options: ChunkOptions) -> tuple[Phase, 
     while size > 8 and largest(loop, size) > options.entries:
         size //= 2
     return replace(loop, size=size), LoopNote(scan.states, loop.kind, size)
+
+
+def streams(schedule: Schedule) -> frozenset[int]:
+    """The values that a loop can get from outside."""
+    body = schedule.program.body
+    found = {v for v, i in enumerate(body) if i.op in ("input", "param", "const", "iota")}
+    for phase in schedule.all_phases():
+        if isinstance(phase, Parallel):
+            found.update(phase.values)
+        elif isinstance(phase, Scan):
+            found.update(phase.exports)
+    return frozenset(found)
 
 
 def span(program: Program, refusal: Refusal) -> Span:

@@ -24,11 +24,11 @@ from nldsl.passes.recurrence import Recurrence, Refusal, analyse
 from nldsl.passes.recurrence_class import classify
 
 
-def chunk_scan(program: Program, scan: Scan, size: int) -> ChunkLoop | Refusal:
-    """The loop over segments of at most ``size`` ticks, or why there is none."""
+def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int]) -> ChunkLoop | Refusal:
+    """The loop over segments of at most ``size`` ticks, or why there is none. ``streams``: what other phases give."""
     if any(program.state(s).shared for s in scan.states):
         return Refusal(scan.values[0], "a state that the whole batch shares")
-    recurrence = analyse(program, scan)
+    recurrence = analyse(program, scan, streams)
     if isinstance(recurrence, Refusal):
         return recurrence
     body = _Body(recurrence)
@@ -37,7 +37,6 @@ def chunk_scan(program: Program, scan: Scan, size: int) -> ChunkLoop | Refusal:
         outputs = tuple((v, body.output(v)) for v in scan.exports)
     except NotTriangularError as problem:
         return Refusal(problem.value, problem.why, "read the state from one side only")
-    lanes = tuple(body.values.builder.axes[len(program.axes) :])
     return ChunkLoop(
         scan,
         tuple(body.values.builder.instrs),
@@ -46,7 +45,7 @@ def chunk_scan(program: Program, scan: Scan, size: int) -> ChunkLoop | Refusal:
         recurrence.clocks,
         recurrence.anchored(),
         size,
-        lanes,
+        tuple(body.solver.lanes),
         str(classify(recurrence)),
     )
 
@@ -175,7 +174,7 @@ class _Body:
     def _at_end(self, value: int, clock: Clock | None, instr: Instr) -> int:
         for name, update in self.recurrence.updates().items():
             own = value == self._interior_value(update) and name not in self.recurrence.constant
-            if own and instr.op != "state":
+            if own and instr.op != "state" and not self.clocks(value):
                 self.builder.guard = None
                 return self.end(name)
         if instr.op == "state" and value in self.values.inside:

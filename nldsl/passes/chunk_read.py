@@ -89,6 +89,10 @@ class Reads:
         builder, values, sizes = self.builder, self.values, tuple(self.sizes.of[x] for x in summed)
         if any(not isinstance(s, int) for s in sizes):
             return None
+        for operand in (*reading, *writing):
+            dims = set(operand.letters) - {AT, FROM, None}
+            if dims & set(summed) and not dims <= set(summed):
+                return None
 
         def key(operands: list[Operand], tick: str) -> tuple[int, list[Operand]]:
             own = [o for o in operands if set(o.letters) <= {*summed, tick, None}]

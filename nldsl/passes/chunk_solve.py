@@ -17,6 +17,7 @@ from nldsl.dims import Dim
 from nldsl.ir.chunk import TICKS
 from nldsl.ir.graphs import components
 from nldsl.ir.ops import product
+from nldsl.ir.program import Axis
 from nldsl.passes.affine import Affine, Letters, Term, substitute
 from nldsl.passes.chunk_read import Reads
 from nldsl.passes.chunk_values import AT, FROM, Values
@@ -51,6 +52,7 @@ class Solver:
         self.rules = values.recurrence.rules
         self.nodes: dict[int, int] = {}
         self.solves = 0
+        self.lanes: list[Axis] = []  # the axes made for systems that differ between lanes
 
     def need(self, affine: Affine) -> None:
         """Make all nodes known that a value is computed from."""
@@ -303,7 +305,8 @@ class Solver:
             )
             return self._unstacked(system, solved, system.shape)
         axes = [f"lane{self.solves}_{n}" for n in range(len(lanes))]
-        builder.axes.extend(a for a in axes if a not in builder.axes)
+        builder.axes.extend(axes)
+        self.lanes += [Axis(a, self.rules.sizes.of[x]) for a, x in zip(axes, lanes, strict=True)]
         rest = tuple(x for x in system.letters if x not in lanes)
         sizes = tuple(self.rules.sizes.of[x] for x in lanes)
         shape = tuple(s for s, x in zip(system.shape, system.letters, strict=True) if x in rest)

@@ -1,8 +1,8 @@
 """Which states of a loop are known before which, within a segment.
 
-Anchors do not count here: they are constant in a segment. States that feed one another have the same level; a value has
-the highest level of the states it depends on. For a state of a higher level it is a stream like any other, however it is
-made: the momentum of gradients at an anchor can go through a Newton-Schulz iteration on its way into the weights.
+Anchors do not count here: they are constant in a segment. States that feed one another have the same level; a value
+has the highest level of the states it depends on. For a state of a higher level it is a stream like any other, however
+it is made: the momentum of gradients at an anchor can go through a Newton-Schulz iteration on its way into the weights.
 """
 
 from __future__ import annotations

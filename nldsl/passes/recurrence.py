@@ -64,17 +64,18 @@ class Recurrence:
         return tuple(found)
 
 
-def analyse(program: Program, scan: Scan) -> Recurrence | Refusal:
-    """The recurrence of a loop in affine form, or why there is none."""
+def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence | Refusal:
+    """The recurrence of a loop in affine form, or why there is none. ``streams`` are values of other phases."""
     constant = _constant(program, scan)
     live = tuple(s for s in scan.states if s not in constant)
     updates = {name: value for name, value in program.updates if name in live}
     clocks = _clocks(program, scan)
     axes, body = list(program.axis_names()), list(program.body)
     level = levels(program, scan, live)
-    first = Rules(Builder(axes, body))
+    known = streams | set(scan.values)
+    first = Rules(Builder(axes, body), known)
     _interpret(first, program, scan, level, {})
-    rules = Rules(Builder(axes, body), first.reads())  # a read that one write names is that node everywhere
+    rules = Rules(Builder(axes, body), known, first.reads())  # a read that one write names is that node everywhere
     inner = _interpret(rules, program, scan, level, {})
     found = Recurrence(program, scan, rules, live, constant, clocks, {})
     for name in live:

@@ -196,7 +196,8 @@ class Evaluator:
 
     def op_solve_triangular(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         matrix, right = (self.aligned(a, axes) for a in instr.args)
-        return torch.linalg.solve_triangular(matrix, right, upper=False, unitriangular=True)
+        found: Tensor = torch.linalg.solve_triangular(matrix, right, upper=False, unitriangular=True)
+        return found
 
     def op_segprod(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         value = self.known[instr.args[0]].movedim(len(axes), 0)

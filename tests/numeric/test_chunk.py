@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Phase, Scan, Schedule
-from nldsl.passes.chunk import chunk_scan
-from nldsl.passes.recurrence import Refusal
+from nldsl.ir.schedule import Schedule
+from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
 from tests.numeric.chunk_programs import PROGRAMS, delta, gated_linear, momentum
 from tests.numeric.chunk_run import ChunkRun, Data, Run, random_data, run_ticks
@@ -20,13 +17,9 @@ SIZES = (1, 2, 5, 16, 64, TICKS)
 
 
 def chunked(program: Program, size: int) -> Schedule:
-    found = schedule(program)
-    phases: list[Phase] = []
-    for phase in found.phases:
-        new = chunk_scan(program, phase, size) if isinstance(phase, Scan) else phase
-        assert not isinstance(new, Refusal), new
-        phases.append(new)
-    return replace(found, phases=tuple(phases))
+    found, notes = chunk(schedule(program), ChunkOptions(size=size))
+    assert not any(n.why for n in notes), notes
+    return found
 
 
 def assert_same(run: Run, chunks: ChunkRun, outputs: dict[str, torch.Tensor], bound: float = 1e-9) -> None:
