@@ -67,6 +67,7 @@ class Context:
 
     # the place: restored by the context managers below
     level: str | None = None  # level for new parameters
+    around: LevelValue | None = None  # the level around a level of tokens: `(Block(x) at fast) at slow`
     anchor: int | None = None  # period of the enclosing ``at start of``
     scale: int = 1  # base ticks per ``tick`` of the enclosing method
     unrolled: tuple[str, ...] = ()  # rounds of ``repeat``/``for`` around this place, for names

@@ -277,7 +277,8 @@ def at_level(ctx: Context, scope: Scope, expr: ast.AtLevel) -> Value:
         return ctx.error(
             "NL0403", expr.span, f"`{expr.level}` is not a level", hints=(f"did you mean `{close}`?",) if close else ()
         )
-    with ctx.place(level=value.name):
+    around = ctx.levels.get(ctx.level or "")
+    with ctx.place(level=value.name, around=around if value.base == "token" and around is not None else ctx.around):
         return evaluate(ctx, scope, expr.value)
 
 

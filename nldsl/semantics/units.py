@@ -6,8 +6,8 @@ from typing import Any
 
 from nldsl.dims import Dim, Poly
 from nldsl.frontend import ast
-from nldsl.ir.program import Initializer, ParamDecl
-from nldsl.ir.types import Type
+from nldsl.ir.program import Initializer, ParamDecl, Reset
+from nldsl.ir.types import Clock, Type
 from nldsl.semantics.context import Context, FastWeight, path_key
 from nldsl.semantics.dispatch import evaluate, execute, executes
 from nldsl.semantics.scope import Scope
@@ -239,15 +239,16 @@ def make_parameter(
     known = ctx.levels.get(level or "")
     fast = known is not None and known.base == "token"
     type = Type(shape, ctx.body.order(axes))
-    ctx.params[path] = ParamDecl(
-        path, type, initializer, "" if fast else level or "", owner.path if owner else "", span
-    )
+    around = ctx.around if fast else None
+    trainer = level if not fast else around.name if around is not None and around.base == "step" else ""
+    ctx.params[path] = ParamDecl(path, type, initializer, trainer or "", owner.path if owner else "", span)
     if owner is not None:
         owner.params.append(path)
     if not fast:
         return Tensor(ctx.leaf("param", type, name, span, param=path), ctx.body)
     init = ctx.init.leaf("param", type, name=name, span=span, param=path)
-    cell = Cell(path + ".fast", ctx.state_type(shape, axes, False), init, owner.path if owner else "", span)
+    reset = Reset("clock", Clock(around.period)) if around is not None and around.base == "token" else Reset()
+    cell = Cell(path + ".fast", ctx.state_type(shape, axes, False), init, owner.path if owner else "", span, reset)
     ctx.add_cell(cell)
     if owner is not None:
         owner.cells.append(cell)
