@@ -11,6 +11,9 @@ schedule  -> source      backends.<name>                     code for a target
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +57,17 @@ class Names:
         return self.loaded.files[self.root]
 
 
+@contextlib.contextmanager
+def deep_trees(limits: Limits) -> Iterator[None]:
+    """Room for trees as deep as the limits allow: elaboration calls itself a few times per level."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 16 * limits.depth))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def names_of(source: str | Path, options: Options, bag: DiagnosticBag, text: str | None = None) -> Names | None:
     """Parse a file (or a text) and its imports and resolve their names; None after errors in the text."""
     from nldsl.frontend.imports import load, load_text
@@ -65,7 +79,8 @@ def names_of(source: str | Path, options: Options, bag: DiagnosticBag, text: str
         loaded = load_text(text, str(source), bag, options.limits, options.roots)
     if loaded is None or bag.has_errors:
         return None
-    scopes = file_scopes(loaded, bag, options.limits)
+    with deep_trees(options.limits):
+        scopes = file_scopes(loaded, bag, options.limits)
     return Names(loaded, scopes, loaded.order[-1])
 
 
@@ -73,7 +88,8 @@ def check(names: Names, options: Options, bag: DiagnosticBag) -> None:
     """Check every declaration of the root file, for all sizes."""
     from nldsl.semantics.check import check_declarations
 
-    check_declarations(names.file, names.scopes[names.root], bag, options.limits)
+    with deep_trees(options.limits):
+        check_declarations(names.file, names.scopes[names.root], bag, options.limits)
 
 
 def entry_of(names: Names, entry: str | None, bag: DiagnosticBag) -> ast.Unit | None:
@@ -121,7 +137,8 @@ def program_of(names: Names, options: Options, bag: DiagnosticBag) -> Program | 
                 else (),
             )
             return None
-    return unit_program(unit, names.scopes[names.root], given, bag, options.limits)
+    with deep_trees(options.limits):
+        return unit_program(unit, names.scopes[names.root], given, bag, options.limits)
 
 
 def derived(program: Program) -> Program:

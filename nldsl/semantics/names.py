@@ -277,8 +277,9 @@ def at_level(ctx: Context, scope: Scope, expr: ast.AtLevel) -> Value:
         return ctx.error(
             "NL0403", expr.span, f"`{expr.level}` is not a level", hints=(f"did you mean `{close}`?",) if close else ()
         )
-    around = ctx.levels.get(ctx.level or "")
-    with ctx.place(level=value.name, around=around if value.base == "token" and around is not None else ctx.around):
+    outer = ctx.levels.get(ctx.level or "")
+    nested = value.base == "token" and outer is not None and outer.name != value.name
+    with ctx.place(level=value.name, around=outer if nested else ctx.around):
         return evaluate(ctx, scope, expr.value)
 
 

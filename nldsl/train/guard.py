@@ -45,8 +45,11 @@ class NonFinite:
 
 def is_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Return whether every entry is finite; one number per tensor is moved to the host, once."""
-    sums = [torch.linalg.vector_norm(t.detach(), ord=math.inf).float() for t in tensors if t.numel()]
-    return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True
+    found = [t.detach() for t in tensors if t.numel()]
+    if not found:
+        return True
+    largest = torch._foreach_norm(found, ord=math.inf)
+    return bool(torch.isfinite(torch.stack([x.double() for x in largest])).all())
 
 
 def find(

@@ -109,6 +109,7 @@ class Trainer:
         self.saved: Path | None = None
         self.threads = torch.get_num_threads()
         self._parameters = [p for _, p in module.named_parameters()]
+        self._changed_spec = False
         self._skips = 0
         self._rollbacks = 0
         self._worst_step = -1
@@ -122,7 +123,7 @@ class Trainer:
         with Interrupts() as interrupts:
             self._clock = time.monotonic()
             self._last_save = self._clock
-            if self.progress.step == 0:
+            if self.progress.step == 0 and self.progress.evaluated_at < 0:
                 self.logs.write("start", 0, options=_plain_options(self.options), data=self.sampler.state_dict())
                 self._evaluate(lambda: bool(interrupts.received))
                 if self.options.on_nonfinite == "rollback":
@@ -150,7 +151,7 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         total = norm(gradients)
-        if not guard.is_finite((loss, *gradients, *_floats(after), *_floats(info))):
+        if not guard.is_finite((loss, *self._parameters, *gradients, *_floats(after), *_floats(info))):
             self.module.set_carried_state(held)
             self._handle_nonfinite(loss, info, carried or held, after)
             return False
@@ -158,7 +159,7 @@ class Trainer:
         if self.options.clip and total > self.options.clip:
             torch._foreach_mul_(gradients, self.options.clip / total)
         self.meter.before_step(self.progress.step + 1, self._next_log())
-        self.optimizers.step()
+        self._optimize()
         self.meter.after_step()
         self.carried = after if self.sampler.streaming else None
         self._skips = 0
@@ -168,6 +169,19 @@ class Trainer:
         if self._logs_at(self.progress.step):
             self._log_step(float(loss.detach()), total, by_level, info, after)
         return True
+
+    def _optimize(self) -> None:
+        try:
+            self.optimizers.step()
+        except (KeyError, ValueError, RuntimeError) as error:
+            if not self._changed_spec:
+                raise
+            raise problem(
+                "NL0816",
+                "the state of the optimizers in the checkpoint does not fit the changed program",
+                notes=(str(error),),
+                hints=("a level has another optimizer now: start a new run",),
+            ) from None
 
     def _forward(self, tokens: torch.Tensor, carried: Any) -> tuple[torch.Tensor, dict[str, Any], Any]:
         loss, info = self.module.loss(tokens) if carried is None else self.module.loss(tokens, state=carried)
@@ -322,6 +336,7 @@ class Trainer:
                 hints=("resume with the same `--data`, or start a new run in another `--out`",),
             )
         self.restore(checkpoint)
+        self._changed_spec = checkpoint.spec.sha256 != self.spec.sha256
         self.logs.write("resume", self.progress.step)
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -50,11 +50,21 @@ def _fractions(rng: np.random.Generator, shape: tuple[int, ...], entries: int) -
     return np.asarray(rng.uniform(0.1, 0.9, shape))
 
 
+def _small(rng: np.random.Generator, shape: tuple[int, ...], entries: int) -> Array:
+    return 0.3 * _signed(rng, shape, entries)
+
+
+def _slow(rng: np.random.Generator, shape: tuple[int, ...], entries: int) -> Array:
+    del entries
+    return np.asarray(rng.uniform(0.01, 0.1, shape))
+
+
 Draw = Callable[[np.random.Generator, tuple[int, ...], int], Array]
 # Tensors, then scalars (rates, retentions): the first kind on which the program stays finite is taken.
 KINDS: dict[str, tuple[Draw, Draw]] = {
     "signed": (_signed, _fractions),
     "positive": (_positive, _fractions),
+    "small": (_small, _slow),
     "fractions": (_fractions, _fractions),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from nldsl.diagnostics.diagnostic import DiagnosticError
 from nldsl.frontend import ast
@@ -15,6 +14,7 @@ MOST_TICKS = 160
 LEAST_TICKS = 9
 _PERIODS = 2.5
 _SMALL = 8  # a default up to this is a number of heads, layers or parts
+_SHORT = 40  # a period or a window up to this is tried as it is
 
 
 def load_small(request: Request) -> Loaded:
@@ -24,37 +24,39 @@ def load_small(request: Request) -> Loaded:
     """
     unit = unit_of(request)
     given = dict(request.dims)
-    free = {p.name: value for p in unit.params if p.name not in given and (value := _default(p)) is not None}
-    for dims in _candidates(free):
-        try:
-            return load(_with(request, {**given, **dims}))
-        except DiagnosticError:
-            continue
+    free = {p.name: value for p in unit.params if p.name not in given and (value := _default(p, "dim")) is not None}
+    long = {p.name: value for p in unit.params if p.name not in given and (value := _default(p, "int")) is not None}
+    spans = sorted({v for v in long.values() if v > _SHORT})
+    short = {name: 10 * (spans.index(v) + 1) + 2 for name, v in long.items() if v > _SHORT}
+    for counts in [short, {}] if short else [{}]:
+        for dims in _candidates(free):
+            if not dims and not counts:
+                continue
+            try:
+                return load(replace(request, dims=tuple(sorted({**given, **dims, **counts}.items()))))
+            except DiagnosticError:
+                continue
     return load(request)
 
 
-def _with(request: Request, dims: dict[str, Any]) -> Request:
-    return replace(request, dims=tuple(sorted(dims.items())))
-
-
-def _default(param: ast.Param) -> int | None:
-    """The default of a size, if it is written as a number."""
-    is_dim = isinstance(param.type, ast.NamedType) and param.type.name == "dim"
-    value = getattr(param.default, "value", None)
-    return value if is_dim and isinstance(value, int) and not isinstance(value, bool) else None
+def _default(param: ast.Param, kind: str) -> int | None:
+    """The default of a parameter of that kind, if it is written as a number."""
+    of_kind = isinstance(param.type, ast.NamedType) and param.type.name == kind
+    text = param.default.text if isinstance(param.default, ast.Number) else ""
+    return int(text) if of_kind and text.isdecimal() else None
 
 
 def _candidates(free: dict[str, int]) -> Iterator[dict[str, int]]:
-    """Ever larger sizes. Equal defaults stay equal, different ones different, small ones divide large ones."""
+    """Ever larger sizes, at last those of the program. Equal defaults stay equal, small ones divide large ones."""
     large = sorted({v for v in free.values() if v > _SMALL})
-    if not large:
-        return
-    for heads, unit in ((2, 4), (2, 8), (4, 8)):
+    for heads, unit in ((2, 4), (2, 8), (4, 8)) if large else ():
         sizes = {value: unit * (i + 2) for i, value in enumerate(large)}
         few = {v: min(heads, v) for v in free.values() if v <= _SMALL}
         yield {name: sizes.get(value, few.get(value, value)) for name, value in free.items()}
-    powers = {value: max(8, value // 16) for value in large}
-    yield {name: powers.get(value, value) for name, value in free.items()}
+    if large:
+        powers = {value: max(8, value // 16) for value in large}
+        yield {name: powers.get(value, value) for name, value in free.items()}
+    yield {}
 
 
 def periods_of(program: Program) -> tuple[int, ...]:

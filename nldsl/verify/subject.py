@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,15 @@ class Weights:
         return Weights(like(run.outputs), like(run.losses), like(run.states))
 
 
+def rounded(arrays: Arrays) -> Arrays:
+    """Real numbers as they are in float32."""
+    return {name: _rounded(x) for name, x in arrays.items()}
+
+
+def _rounded(array: Array) -> Array:
+    return np.asarray(array.astype(np.float32).astype(array.dtype) if array.dtype.kind == "f" else array)
+
+
 class ReferenceSubject:
     """The reference interpreter."""
 
@@ -65,6 +74,26 @@ class ReferenceSubject:
 
         outputs, losses, state = Reference(self.program, self.params).run(inputs, ticks=ticks)
         return Run(outputs, losses, {s.name: state[s.name] for s in self.program.states})
+
+    def run_rounded(self, inputs: Arrays, ticks: int) -> Run:
+        """The same with inputs, parameters, and the states after every tick rounded to float32: how far rounding
+        moves the program itself."""
+        from nldsl.backends.reference.interpreter import Reference
+
+        reference = Reference(self.program, rounded(self.params))
+        sequence = reference.sequence_of(rounded(inputs))
+        state = reference.init_state(reference.batch_of(sequence))
+        steps = []
+        for tick in range(ticks):
+            step = reference.step(state, {name: values[tick] for name, values in sequence.items()})
+            values = {n: replace(v, array=_rounded(v.array)) for n, v in step.state.values.items()}
+            state = replace(step.state, values=values)
+            steps.append(step)
+        return Run(
+            {n: reference.stacked(s.outputs[n] for s in steps) for n, _ in self.program.outputs},
+            {n: reference.stacked(s.losses[n] for s in steps) for n in dict(self.program.losses)},
+            {s.name: state[s.name] for s in self.program.states},
+        )
 
     def gradients(self, inputs: Arrays, ticks: int, weights: Weights) -> Run:
         from nldsl.backends.reference.gradients import gradients

@@ -26,11 +26,9 @@ def test_reading(block: int) -> None:
 def test_checking() -> None:
     warm()
     failures = [trace for seed in range(200) if (trace := attempt(seed, 20)[1])]
-    failures = [trace for trace in failures if not trace.startswith("RecursionError")]
     assert not failures, failures[0]
 
 
-@pytest.mark.xfail(reason="the checker walks trees recursively, and a tree may be 1024 deep", strict=False)
 @pytest.mark.parametrize(
     "value",
     ["(" * 250 + "x" + ")" * 250, "-" * 1000 + "x", "x" + " + x" * 1000, "f(" * 250 + "x" + ")" * 250],
