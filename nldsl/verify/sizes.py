@@ -84,7 +84,8 @@ def segment_lengths(program: Program) -> tuple[int, ...]:
 
 
 def ticks_for(program: Program, most: int = MOST_TICKS) -> int:
-    """Ticks that cover the slowest clock two and a half times and more than one segment, within a bound."""
+    """Ticks that cover the slowest clock two and a half times, more than one segment and any window, within a bound."""
     periods = int(_PERIODS * max(periods_of(program)) + 0.5)
-    segments = max(segment_lengths(program), default=0)
-    return max(LEAST_TICKS, min(most, max(periods, segments + LEAST_TICKS if segments else 0)))
+    buffers = [s.type.shape[0] for s in program.states if s.hidden and s.type.shape]  # windows of past values
+    longest = max([*segment_lengths(program), *(n for n in buffers if isinstance(n, int))], default=0)
+    return max(LEAST_TICKS, min(most, max(periods, longest + LEAST_TICKS if longest else 0)))

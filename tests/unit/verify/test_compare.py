@@ -74,3 +74,14 @@ def test_inputs_are_the_same_for_the_same_seed(kind: str) -> None:
 
 def test_ticks_cover_more_than_one_segment() -> None:
     assert ticks_for(load_small(Request(FILE, "GatedDelta")).program) > 64
+
+
+def test_long_windows_and_clocks_are_shortened(tmp_path: Path) -> None:
+    file = tmp_path / "long.nl"
+    file.write_text(
+        "memory Long(d: dim, reach: int = 512, chunk: int = 2048) {\n  state s: [d] = 0 reset every chunk token\n"
+        "  step(x: [d]) -> [d] {\n    s <- s + x\n    return s + sum(window(x, reach), axis = 0)\n  }\n}\n"
+    )
+    loaded = load_small(Request(file))
+    assert dict(loaded.dims) == {"reach": 12, "chunk": 22}
+    assert ticks_for(loaded.program) == 55

@@ -41,6 +41,18 @@ def test_a_program_that_is_not_finite_is_told_so() -> None:
     assert "is not finite by its definition" in text(verdict)
 
 
+def test_programs_that_amplify_rounding_are_not_blamed(tmp_path: Path) -> None:
+    """The logistic map loses a bit at every tick: in float32 nothing is left to compare."""
+    file = tmp_path / "chaos.nl"
+    file.write_text(
+        "memory Chaos() {\n  state x: [] = 0.3\n  step(a: []) -> [] {\n"
+        "    x <- (3.9 + 0.01 * a) * x * (1 - x)\n    return x\n  }\n}\n"
+    )
+    verdict = verify_file(file, ticks=60)
+    assert verdict.ok, text(verdict)
+    assert statuses(verdict)["values, float32"] == "skipped"
+
+
 @dataclass(frozen=True)
 class Miscompiling:
     """The torch backend with a mistake: one text of the emitted code replaced by another."""
