@@ -198,7 +198,7 @@ def moneta(x: Tensors, p: Tensors) -> list[torch.Tensor]:
 
 
 def memora(x: Tensors, p: Tensors) -> list[torch.Tensor]:
-    w: Weights = (torch.softmax(p["first1"], -1), torch.softmax(p["first2"], -1))
+    w: Weights = (torch.softmax(p["a1_0"], -1), torch.softmax(p["a2_0"], -1))
     anchor, found = w, []
     for t, (q, k, v) in enumerate(zip(x["q"], x["k"], x["v"], strict=True)):
         anchor = w if t % 3 == 0 else anchor

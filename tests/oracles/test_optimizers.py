@@ -204,6 +204,14 @@ def deep_momentum(g: torch.Tensor, w: torch.Tensor, s: dict[str, Any], t: int) -
     return network(s["w1"], s["w2"])
 
 
+def learned(g: torch.Tensor, w: torch.Tensor, s: dict[str, Any], t: int) -> torch.Tensor:
+    s["m"] = 0.9 * s.get("m", 0) + 0.1 * g
+    s["v"] = 0.99 * s.get("v", 0) + 0.01 * g**2
+    features = torch.stack([g, s["m"], g / (s["v"].sqrt() + 1e-8)], -1)
+    added = torch.tanh(features @ s["opt.w"].T + s["opt.b"]) @ s["opt.out"]
+    return -0.01 * (s["m"] + added)
+
+
 def ftrl(g: torch.Tensor, w: torch.Tensor, s: dict[str, Any], t: int) -> torch.Tensor:
     n = s.get("n", torch.zeros_like(g))
     s["n"] = n + g**2
@@ -349,6 +357,7 @@ ROWS_OF_TABLE: list[tuple[str, str, bool, Callable[[Tensors, Tensors], torch.Ten
         True,
     ),
     ("deep", "DeepMomentum(rate = 0.01, hidden = 5)", False, loop(deep_momentum), "loop with torch.func.grad", True),
+    ("learned", "LearnedOptimizer(beta2 = 0.99, hidden = 4)", False, loop(learned), "loop", True),
     (
         "ftrl",
         "FTRL(rate = 0.1, beta = 0.5, lasso = 0.2, ridge = 0.3)",
