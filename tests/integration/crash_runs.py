@@ -1,7 +1,8 @@
-"""Trains the hand-written model again and again, each time killed with SIGKILL at a random moment and resumed.
+"""Trains a model again and again, each time killed with SIGKILL at a random moment and resumed.
 
-`python -m tests.integration.crash_runs DIR KILLS SEED` prints one line of JSON. Children are forked from a process
-that has imported torch but not used it, so that a round costs milliseconds.
+`python -m tests.integration.crash_runs DIR KILLS SEED [compiled]` prints one line of JSON. The model is the
+hand-written one or a compiled program. Children are forked from a process that has imported torch but not used it, so
+that a round costs milliseconds.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def train(directory: Path, out: Path) -> None:
     """Go on from the last complete checkpoint to the last step."""
     torch.set_num_threads(1)
     options = TrainOptions(out, steps=STEPS, save_every=2, keep=2, log_every=5, eval_every=10, eval_tokens=64)
+    if sys.argv[4:] == ["compiled"]:
+        return train_compiled(directory, options)
     newest = latest_complete(out)
     found = load(newest) if newest is not None else None
     after = found.step if found else 0
@@ -34,6 +37,18 @@ def train(directory: Path, out: Path) -> None:
     if found:
         trainer.resume(found)
     trainer.run()
+    return None
+
+
+def train_compiled(directory: Path, options: TrainOptions) -> None:
+    """The same with a compiled program."""
+    from nldsl.train.session import Program, RunSettings, open_run
+
+    program = Program(Path(__file__).with_name("small.nl"))
+    data = (directory / "text.txt",)
+    resume = latest_complete(options.out) is not None
+    run = RunSettings(program, options, data, batch=4, length=16, streaming=True, threads=1, resume=resume)
+    open_run(run).run()
 
 
 def forked(directory: Path, out: Path, kill_after: float | None) -> bool:

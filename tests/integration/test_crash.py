@@ -30,13 +30,20 @@ def assert_same_bits(left: Checkpoint, right: Checkpoint) -> None:
         assert left.trainer["progress"][name] == right.trainer["progress"][name], name
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_forty_kills(tmp_path: Path, repository: Path, seed: int) -> None:
-    command = [sys.executable, "-m", "tests.integration.crash_runs", str(tmp_path), "44", str(seed)]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=280, check=False)
+@pytest.mark.parametrize(
+    ("kills", "more"),
+    [
+        (44, []),
+        pytest.param(200, [], marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+        pytest.param(12, ["compiled"], marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+    ],
+)
+def test_kills(tmp_path: Path, repository: Path, kills: int, more: list[str]) -> None:
+    command = [sys.executable, "-m", "tests.integration.crash_runs", str(tmp_path), str(kills), "1", *more]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=1100, check=False)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["killed"] >= 44
+    assert said["killed"] >= kills
     unbroken = load(Path(said["unbroken"]))
     assert unbroken.step == 40
     log = [r for r in read_log(Path(said["unbroken"]) / "log.jsonl") if r["kind"] == "step"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ import pytest
 import torch
 
 from nldsl.cli.main import main
+from nldsl.diagnostics import DiagnosticError
 from nldsl.train.checkpoint import load
 from nldsl.train.logs import read_log
+from nldsl.train.loop import Trainer, TrainOptions
+from nldsl.train.session import Program, RunSettings, open_run
 from tests.integration.test_crash import assert_same_bits
 from tests.unit.train.fakes import write_text
 
@@ -61,6 +65,87 @@ def test_resume_has_the_same_bits(tmp_path: Path, text: Path, more: list[str]) -
     a, b = load(whole), load(parts)
     assert a.trainer["progress"].pop("evaluated_at") == b.trainer["progress"].pop("evaluated_at")
     assert_same_bits(a, b)
+
+
+NEVER = ("  state S: [d, d] = 0\n", "  state S: [d, d] = 0 reset never\n")
+FAST_WEIGHTS = (
+    "  level slow = every slow_period step with Momentum(rate = 0.05, beta = 0.9)\n",
+    "  level slow = every 4 token with Momentum(rate = 0.5, beta = 0.9)\n",
+)
+
+
+@pytest.mark.parametrize("change", [NEVER, FAST_WEIGHTS], ids=["never", "fast"])
+@pytest.mark.parametrize("more", [[], ["--stream"]], ids=["random", "stream"])
+def test_states_that_outlive_a_call(tmp_path: Path, text: Path, change: tuple[str, str], more: list[str]) -> None:
+    """A state that no sequence resets, and weights that learn within the sequence."""
+    program = tmp_path / "changed.nl"
+    assert change[0] in PROGRAM.read_text()
+    program.write_text(PROGRAM.read_text().replace(*change))
+    command = ["train", str(program), "--data", str(text), *SMALL, *more]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    # an evaluation on the way must not disturb the states either
+    assert main([*command, "--out", str(whole), "--steps", "8"]) == 0
+    assert main([*command, "--out", str(parts), "--steps", "3", "--eval-every", "1"]) == 0
+    assert main([*command, "--out", str(parts), "--steps", "8", "--resume"]) == 0
+    a, b = load(whole), load(parts)
+    a.trainer["progress"].pop("evaluated_at"), b.trainer["progress"].pop("evaluated_at")
+    assert_same_bits(a, b)
+    if change is NEVER:
+        assert set(a.carried["module"]) == {"m.S"}
+        assert a.carried["module"]["m.S"].abs().sum() > 0
+
+
+def test_another_optimizer_with_the_state_of_the_old_one(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "changed.nl"
+    program.write_text(PROGRAM.read_text())
+    command = ["train", str(program), "--data", str(text), "--out", str(tmp_path / "out"), *SMALL]
+    assert main([*command, "--steps", "4"]) == 0
+    program.write_text(PROGRAM.read_text().replace("Momentum(rate = 0.05, beta = 0.9)", "AdamW(rate = 0.05)"))
+    assert main([*command, "--steps", "8", "--resume"]) == 1
+    assert "error[NL0812]" in capsys.readouterr().err
+    assert main([*command, "--steps", "8", "--resume", "--allow-changed-spec"]) == 1
+    assert "error[NL0816]: the state of the optimizers" in capsys.readouterr().err
+
+
+def bad_parameter(trainer: Trainer, name: str) -> None:
+    with torch.no_grad():
+        dict(trainer.module.named_parameters())[name].view(-1)[0] = float("nan")
+
+
+def bad_gradient(trainer: Trainer, name: str) -> None:
+    dict(trainer.module.named_parameters())[name].register_hook(  # type: ignore[no-untyped-call]
+        lambda g: g * float("inf")
+    )
+
+
+def bad_state(trainer: Trainer, name: str) -> None:
+    trainer.carried["states"][name][0, 0, 0] = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "said"),
+    [
+        (bad_parameter, "table", "the parameter `table` of level `slow` is not finite: 1 of 2048 entries"),
+        (bad_parameter, "head", "the parameter `head` of level `fast` is not finite: 1 of 2048 entries"),
+        (bad_gradient, "table", "the gradient `table` of level `slow` is not finite"),
+        (bad_gradient, "wq", "the gradient `wq` of level `fast` is not finite: 64 of 64 entries"),
+        (bad_state, "m.S", "the state before the batch `m.S` of the memory `m` is not finite: 1 of 256 entries"),
+    ],
+)
+def test_values_that_are_not_finite(
+    tmp_path: Path, text: Path, spoil: Callable[[Trainer, str], None], name: str, said: str
+) -> None:
+    options = TrainOptions(tmp_path / "out", steps=5)
+    run = RunSettings(Program(PROGRAM), options, (text,), batch=4, length=16, streaming=True)
+    trainer = open_run(run)
+    assert trainer.train_step()
+    spoil(trainer, name)
+    with pytest.raises(DiagnosticError) as error:
+        trainer.train_step()
+    assert said in error.value.diagnostics[0].message
+    assert "at training step 2 " in error.value.diagnostics[0].message
 
 
 def test_freeze(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
