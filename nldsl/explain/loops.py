@@ -66,7 +66,7 @@ def loops_of(found: Planned) -> list[Loop]:
         late = " (for the losses)" if phase in found.schedule.loss_phases else ""
         words = _phase(program, phase)
         scan = getattr(phase, "scan", phase)
-        recurrence = _class_of(program, scan, found.note(scan.states)) if isinstance(scan, Scan) else None
+        recurrence = _class_of(found.schedule, scan, found.note(scan.states)) if isinstance(scan, Scan) else None
         if isinstance(phase, Delay) and loops and loops[-1].words.startswith(_MOVED):
             loops[-1] = Loop(f"{loops[-1].words}, {phase.state.rpartition('.')[2]}")
         elif words:
@@ -104,13 +104,15 @@ def _shown(states: Sequence[str], most: int = 6) -> str:
     return head + ", ".join(ends[:most]) + more
 
 
-def _class_of(program: Program, scan: Scan, note: LoopNote) -> Recurrence:
+def _class_of(schedule: Schedule, scan: Scan, note: LoopNote) -> Recurrence:
     """The class that the chunking pass found, and why in words."""
+    from nldsl.passes.choose_chunk import streams
     from nldsl.passes.recurrence import Refusal, analyse
 
+    program = schedule.program
     if note.why:
         return Recurrence(scan.states, note.kind, note.why, note.span, note.lift)
-    found = analyse(program, scan)
+    found = analyse(program, scan, streams(schedule))
     if isinstance(found, Refusal):
         return Recurrence(scan.states, note.kind, found.why, program.body[found.value].span, found.lift)
     clocks = ", ".join(sorted({str(c) for c in found.clocks}))

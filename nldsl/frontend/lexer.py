@@ -177,7 +177,7 @@ class _Arrange:
         self.damaged: list[tuple[int, int]] = []  # what is wrong here is told already
         self.head = ""  # type of the token that began the statement
         self.headless = ""  # the same of the statement before, if it may lack its body
-        self.bound = False  # whether an `=` or `<-` stands outside of all brackets of the statement
+        self.bound = False  # whether `=`, `<-` or `then` stands outside of all brackets of the statement
         self.last = "_SEP"  # type of the last token that was passed on
         self.before = "_SEP"  # the one before it
 
@@ -212,6 +212,8 @@ class _Arrange:
                 self.headless = "" if self.bound or self.before == "RBRACE" else self.head
                 self.head = kind
                 self.bound = False
+            if kind == "THEN" and self.is_outside():
+                self.bound = True  # an expression: no body is missing
             handler = _HANDLERS.get(kind)
             if handler is None:
                 self.put(token)

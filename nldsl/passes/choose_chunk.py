@@ -14,6 +14,7 @@ from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Parallel, Phase, Scan, Schedule
 from nldsl.passes.chunk import chunk_scan
+from nldsl.passes.join_loops import joined, one_loop
 from nldsl.passes.recurrence import Refusal
 from nldsl.source import NO_SPAN, Span
 
@@ -22,13 +23,14 @@ from nldsl.source import NO_SPAN, Span
 class ChunkOptions:
     """``enabled``: off keeps every loop sequential. ``size``: a length for all loops instead of the chosen one.
     ``longest``: the longest that is chosen. ``entries``: how large a tensor of one segment of one lane may become.
-    ``shortest``: loops whose clocks fire more often stay sequential."""
+    ``shortest``: loops whose clocks fire more often stay sequential. ``join``: loops with the same clocks become one."""
 
     enabled: bool = True
     size: int | None = None
     longest: int = 64
     shortest: int = 2
     entries: int = 1 << 17
+    join: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,20 @@ def chunk(schedule: Schedule, options: ChunkOptions) -> tuple[Schedule, tuple[Lo
 
     def converted(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
         found: list[Phase] = []
-        for phase in phases:
-            if isinstance(phase, Scan):
-                phase, note = choose(schedule.program, phase, options, known)
+        for part in joined(schedule, phases):
+            if not isinstance(part, tuple):
+                found.append(part)
+                continue
+            if len(part) > 1 and options.join:
+                loop, note = choose(schedule.program, one_loop(schedule, part), options, known)
+                if isinstance(loop, ChunkLoop):
+                    found.append(loop)
+                    notes.append(note)
+                    continue
+            for scan in part:
+                loop, note = choose(schedule.program, scan, options, known)
+                found.append(loop)
                 notes.append(note)
-            found.append(phase)
         return tuple(found)
 
     result = replace(schedule, phases=converted(schedule.phases), loss_phases=converted(schedule.loss_phases))
@@ -85,10 +96,11 @@ def streams(schedule: Schedule) -> frozenset[int]:
     body = schedule.program.body
     found = {v for v, i in enumerate(body) if i.op in ("input", "param", "const", "iota")}
     for phase in schedule.all_phases():
+        loop = phase.scan if isinstance(phase, ChunkLoop) else phase
         if isinstance(phase, Parallel):
             found.update(phase.values)
-        elif isinstance(phase, Scan):
-            found.update(phase.exports)
+        elif isinstance(loop, Scan):
+            found.update(loop.exports)
     return frozenset(found)
 
 

@@ -69,7 +69,7 @@ def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence
     constant = _constant(program, scan)
     live = tuple(s for s in scan.states if s not in constant)
     updates = {name: value for name, value in program.updates if name in live}
-    clocks = _clocks(program, scan)
+    clocks = end_clocks(program, scan)
     axes, body = list(program.axis_names()), list(program.body)
     level = levels(program, scan, live)
     known = streams | set(scan.values)
@@ -106,7 +106,7 @@ def _constant(program: Program, scan: Scan) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _clocks(program: Program, scan: Scan) -> tuple[Clock, ...]:
+def end_clocks(program: Program, scan: Scan) -> tuple[Clock, ...]:
     """The clocks that end a segment."""
     found: dict[Clock, None] = {}
     for value in scan.values:
