@@ -103,6 +103,13 @@ def reflow(line: str, width: int = 120) -> list[str]:
     depth = (len(line) - len(text)) // len(INDENT)
     if len(line) <= width or text.startswith("#"):
         return [line]
+    names, equals, value = text.partition(" = ")
+    if equals and len(names) > width // 2 and _top_commas(names):
+        items = _parts(names, _top_commas(names))
+        return [INDENT * depth + row for row in wrapped("(", items, f") = {value}", depth, width)]
+    if text.startswith("return ") and _top_commas(text):
+        items = _parts(text.removeprefix("return "), _top_commas(text.removeprefix("return ")))
+        return [INDENT * depth + row for row in wrapped("return (", items, ")", depth, width)]
     start, commas, end = _longest(text)
     if not commas:
         return [line]
@@ -110,6 +117,22 @@ def reflow(line: str, width: int = 120) -> list[str]:
     items = [text[a + 1 : b].strip() for a, b in pairwise(cuts)]
     lines = wrapped(text[: start + 1], items, text[end:], depth, width)
     return [part for row in lines for part in reflow(INDENT * depth + row, width)] if len(lines) > 1 else [line]
+
+
+def _parts(text: str, commas: list[int]) -> list[str]:
+    return [text[a:b].strip(", ") for a, b in pairwise([0, *commas, len(text)])]
+
+
+def _top_commas(text: str) -> list[int]:
+    """The commas that are in no bracket."""
+    found, depth, quoted = [], 0, False
+    for at, char in enumerate(text):
+        quoted ^= char == '"'
+        depth += not quoted and char in "([{"
+        depth -= not quoted and char in ")]}"
+        if char == "," and not depth and not quoted:
+            found.append(at)
+    return found
 
 
 def _longest(text: str) -> tuple[int, list[int], int]:

@@ -70,6 +70,12 @@ def test_as_derived(made: Made) -> None:
     check(made, simplify=False)
 
 
+@relaxed
+@given(programs())
+def test_in_chunks(made: Made) -> None:
+    check(made, simplify=True, disabled=frozenset())
+
+
 @pytest.mark.slow
 @thorough
 @given(programs(size=30))

@@ -15,6 +15,7 @@ from nldsl.api import load_program
 from nldsl.backends.torch.emit import emit, needs_next
 from nldsl.backends.torch.loader import load
 from nldsl.backends.torch.names import Names, comment, identifier, short_names
+from nldsl.backends.torch.target_ast import reflow
 from nldsl.ir.build import Builder
 from nldsl.ir.program import Axis, Initializer, InputDecl, ParamDecl, Program, StateDecl
 from nldsl.ir.types import BATCH, Type
@@ -217,3 +218,23 @@ def test_equal_programs_share_a_module() -> None:
     program = load_program("delta", text=PROGRAMS["delta"])
     first, second = (load(emit(schedule(p))) for p in (program, replace(program)))
     assert first.module is second.module
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = torch.cat([" + ", ".join(f"part_{n}.unsqueeze(-2)" for n in range(12)) + "], -2)",
+        "return " + ", ".join(f"state_{n}" for n in range(20)) + ", torch.stack(y_all, 1)",
+        ", ".join(f"state_{n}" for n in range(12)) + " = f(" + ", ".join(f"part_{n}" for n in range(12)) + ")",
+        'y = torch.einsum("' + "ab" * 60 + '->ab", x, y)',
+        "x = (a + b * c - d)" + " + abcdefgh" * 15,
+    ],
+)
+def test_long_lines_mean_the_same_in_several(line: str) -> None:
+    def tree(lines: list[str]) -> str:
+        return ast.dump(ast.parse("def f():\n" + "\n".join(f"    {part}" for part in lines)))
+
+    found = reflow(line)
+    assert tree(found) == tree([line])
+    if "(a + b" not in line and "einsum" not in line:
+        assert max(map(len, found)) <= 120
