@@ -79,6 +79,7 @@ def save(directory: Path, checkpoint: Checkpoint, *, keep: int = 3, disk: Disk |
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if (final / MARKER).is_file():  # the state is a function of the step: it is there already
+            prune(directory, keep, disk)  # a kill may have come between that checkpoint and the removal of old ones
             return final
         files = _render(checkpoint)
         disk.remove_tree(temporary)
