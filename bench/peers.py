@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,14 +75,28 @@ def _ours(file: str, entry: str, heads: int, backend: str, **dims: Any) -> Calla
     return run
 
 
+def _naive(op: str) -> Any:
+    """A naive reference by its file: importing the package needs Triton, the references do not."""
+    root = importlib.util.find_spec("fla")
+    if root is None or not root.submodule_search_locations:
+        raise SystemExit('the peers are not installed: pip install "nldsl-compiler[peers]"')
+    path = Path(root.submodule_search_locations[0]) / "ops" / op / "naive.py"
+    spec = importlib.util.spec_from_file_location(f"bench_peer_{op.replace('/', '_')}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def cases(batch: int, heads: int, ticks: int, width: int, backend: str) -> Iterator[Case]:
     """Every comparison that the installed peers allow."""
-    from fla.ops.delta_rule.naive import delta_rule_chunkwise
-    from fla.ops.gated_delta_rule.naive import naive_chunk_gated_delta_rule
-    from fla.ops.generalized_delta_rule.dplr.naive import dplr_chunkwise
-    from fla.ops.gla.naive import naive_recurrent_gla
-    from fla.ops.kda.naive import naive_chunk_kda
-    from fla.ops.linear_attn.naive import naive_chunk_linear_attn
+    delta_rule_chunkwise = _naive("delta_rule").delta_rule_chunkwise
+    naive_chunk_gated_delta_rule = _naive("gated_delta_rule").naive_chunk_gated_delta_rule
+    dplr_chunkwise = _naive("generalized_delta_rule/dplr").dplr_chunkwise
+    naive_recurrent_gla = _naive("gla").naive_recurrent_gla
+    naive_chunk_kda = _naive("kda").naive_chunk_kda
+    naive_chunk_linear_attn = _naive("linear_attn").naive_chunk_linear_attn
 
     d, dims = _data(batch, heads, ticks, width), {"dk": width, "dv": width}
     scale = width**-0.5
