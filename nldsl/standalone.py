@@ -7,7 +7,7 @@ explain or to verify one, a ``step`` is written for it in the language: it reads
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,15 +113,24 @@ def _unwrapped(program: Program, unit: ast.Unit) -> Program:
     return without_prefix(program, inner) if inner else program
 
 
-def _require_values(unit: ast.Unit, given: Mapping[str, Any]) -> None:
+def values_needed(unit: ast.Unit, given: Collection[str]) -> tuple[ast.Param, ...]:
+    """The parameters without a value that cannot be chosen as sizes can."""
+    return tuple(
+        p
+        for p in unit.params
+        if p.default is None
+        and p.name not in given
+        and not _is_dim(p)
+        and not (unit.keyword != "memory" and isinstance(p.type, ast.TensorType))
+    )
+
+
+def _require_values(unit: ast.Unit, given: Collection[str]) -> None:
     """Sizes are chosen where they are missing; anything else must be said. Raises DiagnosticError."""
     bag = DiagnosticBag()
-    inputs = ast.TensorType if unit.keyword != "memory" else ()
-    for param in unit.params:
-        missing = param.default is None and param.name not in given and not _is_dim(param)
-        if missing and not isinstance(param.type, inputs):
-            hint = f"give it: `--set {param.name}=...`, or a default in the program"
-            bag.error("NL0203", param.span, f"`{param.name}` of `{unit.name}` has no value", hints=(hint,))
+    for param in values_needed(unit, given):
+        hint = f"give it: `--set {param.name}=...`, or a default in the program"
+        bag.error("NL0203", param.span, f"`{param.name}` of `{unit.name}` has no value", hints=(hint,))
     bag.raise_if_errors()
 
 

@@ -163,11 +163,43 @@ class _RunWriter:
         self.run = run
         self.phase = phase
         self.inner = inner
+        self.held = self._packed()
         self.program = program
         self.body: Sequence[Instr] = phase.body
         self.stage = stages(phase)
         self.uses = Counter(a for v, i in enumerate(self.body) if self.stage[v] is not None for a in i.args)
         self.roots = [v for _, v in (*phase.carry, *phase.outputs)]
+
+    def _packed(self) -> Variables:
+        """What the loop holds: packs instead of their states."""
+        states, anchors = dict(self.inner.states), dict(self.inner.anchors)
+        for pack in self.phase.packs:
+            first = self.inner.states[pack.states[0]]
+            type = self.run.layout.with_axis(first.type, pack.axis)
+            name = pack.states[0].rpartition(".")[2]
+            for state in pack.states:
+                del states[state]
+            states[pack.name] = Expr(self.run.names.new(f"{name}_pack"), type)
+            for state, period in self.inner.anchors:
+                if state == pack.states[0]:
+                    anchors[pack.name, period] = Expr(self.run.names.new(f"{name}_pack_at_{period}"), type)
+            anchors = {key: e for key, e in anchors.items() if key[0] not in pack.states}
+        return Variables(states, anchors)
+
+    def _pack_lines(self, inside: bool) -> None:
+        """Put the states of packs side by side, or apart again."""
+        for pack in self.phase.packs:
+            whole = [(self.held.states[pack.name], [self.inner.states[s] for s in pack.states])]
+            for (name, period), anchor in self.held.anchors.items():
+                if name == pack.name:
+                    whole.append((anchor, [self.inner.anchors[s, period] for s in pack.states]))
+            for together, apart in whole:
+                dim = _dim(together.type, pack.axis)
+                names = ", ".join(e.text for e in apart)
+                if inside:
+                    self.run.code.add(f"{together.text} = torch.stack([{names}], {dim})")
+                else:
+                    self.run.code.add(f"{names} = {together.text}.unbind({dim})")
 
     def leaves(self, op: str) -> list[int]:
         return [v for v, i in enumerate(self.body) if i.op == op and self.stage[v] is not None]
@@ -195,7 +227,7 @@ class _RunWriter:
             run.env[value] = run.params[self.body[value].attr("param")]
         for value in self.leaves("state"):
             name = self.body[value].attr("state")
-            if name not in self.inner.states:
+            if name not in self.held.states:
                 body = self.program.body
                 source = next(v for v, i in enumerate(body) if i.op == "state" and i.attr("state") == name)
                 self._take(call, value, scope.env[source], name, known)
@@ -281,7 +313,8 @@ class _RunWriter:
 
     def _loop(self, before: dict[int, Expr]) -> dict[int, Expr]:
         """The loop over segments; what FINISH needs of it, stacked."""
-        run, inner = self.run, self.inner
+        run, inner = self.run, self.held
+        self._pack_lines(inside=True)
         streams: list[tuple[Expr, Expr]] = []
         for value in self._crossing(PREPARE, STEP):
             every = before[value]
@@ -319,6 +352,7 @@ class _RunWriter:
             run.code.add(f"{name} = []")
         self._head(streams)
         run.code.extend(inside)
+        self._pack_lines(inside=False)
         moved = {}
         for value, name in lists.items():
             expr = run.env[value]
@@ -334,17 +368,18 @@ class _RunWriter:
         run.code.add(f"{lists[value]}.append({expr.text})")
 
     def _anchors(self) -> None:
-        for (state, period), anchor in self.inner.anchors.items():
-            line = f"{anchor.text} = {self.inner.states[state].text}"
+        for period in dict.fromkeys(p for _, p in self.held.anchors):
+            due = [(s, e) for (s, p), e in self.held.anchors.items() if p == period]
             if period > 1:
                 self.run.code.add(f"if t % {period} == 0:")
-                line = INDENT + line
-            self.run.code.add(line)
+            for state, anchor in due:
+                indent = INDENT if period > 1 else ""
+                self.run.code.add(f"{indent}{anchor.text} = {self.held.states[state].text}")
 
     def _update(self) -> None:
         run, names, texts = self.run, [], []
         for name, value in self.phase.carry:
-            variable = self.inner.states[name]
+            variable = self.held.states[name]
             new = run.stretched(run.env[value], variable.type)
             text = f"{new.at(ATOM)}.to({run.need('dtype')})" if new.low else new.text
             if text != variable.text:
@@ -353,7 +388,8 @@ class _RunWriter:
         fold(run.code, names, texts)
         if names:
             run.code.add(f"{', '.join(names)} = {', '.join(texts)}")
-        write_resets(run, self.program, self.inner)
+        alone = {n: e for n, e in self.held.states.items() if n in self.inner.states}
+        write_resets(run, self.program, Variables(alone, self.held.anchors))
 
     def _head(self, streams: list[tuple[Expr, Expr]]) -> None:
         code = self.run.code

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nldsl.backends.torch.layout import view
 from nldsl.backends.torch.scope import Scope
-from nldsl.backends.torch.target_ast import Expr, call
+from nldsl.backends.torch.target_ast import ATOM, Expr, call
 from nldsl.ir.program import Instr
 from nldsl.ir.types import Type
 
@@ -53,10 +53,25 @@ def _linear_scan(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Ex
     return Expr(call("scan_linear", _real(scope, decay, out.axes), _real(scope, new, out.axes), str(-rank)), out)
 
 
+def _lane(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
+    """One of the variables that hold the lanes of a value, which is taken apart once in each block of code."""
+    (value,) = args
+    axis = instr.attr("axis")
+    key = id(scope.code), value.text, axis
+    if key not in scope.lanes:
+        size = int(str(next(a.size for a in scope.layout.program.axes if a.name == axis)))
+        hint = value.text if value.text.isidentifier() else "x"
+        names = [scope.names.new(f"{hint}_{n}") for n in range(size)]
+        scope.code.add(f"{', '.join(names)} = {value.at(ATOM)}.unbind({value.type.axes.index(axis)})")
+        scope.lanes[key] = names, scope.code  # the block is kept, so that its id stays its own
+    return Expr(scope.lanes[key][0][instr.attr("index")], out, low=value.low)
+
+
 TIME_TABLE: dict[str, Writer] = {
     "solve_triangular": _solve_triangular,
     "segprod": _segprod,
     "cumprod": _cumprod,
     "decay_gram": _decay_gram,
     "linear_scan": _linear_scan,
+    "lane": _lane,
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import click
 
-from .output import progress
+from .output import note, progress
 from .settings import OPTION_HELP, parse_settings
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def command(
         raise click.UsageError("--entry and --all exclude each other")
     dims = parse_settings(settings)
     _known(backends)
-    jobs = [(file, name) for file in files for name in (_entries(file) if every else [entry])]
+    jobs = [(file, name) for file in files for name in (_entries(file, dims) if every else [entry])]
     verdicts: list[Verdict] = []
     with progress("verifying", total=len(jobs)) as step:
         for file, name in jobs:
@@ -68,14 +69,24 @@ def _known(backends: tuple[str, ...]) -> None:
             raise click.UsageError(f"no backend {name!r}; there are {', '.join(BACKENDS)}")
 
 
-def _entries(file: str) -> list[str]:
-    """The units of a file."""
+def _entries(file: str, given: Collection[str]) -> list[str]:
+    """The units of a file that can stand alone; what a missing argument leaves out is said."""
     from nldsl.diagnostics.diagnostic import DiagnosticBag
     from nldsl.driver import Options, names_of
     from nldsl.frontend import ast
+    from nldsl.standalone import values_needed
 
     bag = DiagnosticBag()
     names = names_of(file, Options(), bag)
     bag.raise_if_errors()
     assert names is not None
-    return [d.name for d in names.file.declarations if isinstance(d, ast.Unit)]
+    found = []
+    for unit in names.file.declarations:
+        if not isinstance(unit, ast.Unit):
+            continue
+        needed = values_needed(unit, given)
+        if needed:
+            note(f"{file}: {unit.name} is left out: its {', '.join(p.name for p in needed)} has no default")
+        else:
+            found.append(unit.name)
+    return found

@@ -34,6 +34,16 @@ TICKS = symbol("ticks")
 
 
 @dataclass(frozen=True)
+class Pack:
+    """States of one type that the loop holds side by side, along a mapped axis. In the body, ``carry`` and ``anchors`` of
+    a loop the pack is one state called ``name``, whose type has the axis; outside they stay what they are."""
+
+    name: str
+    axis: str
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ChunkLoop(Phase):
     """``scan`` is the sequential loop that this one replaces; ``lanes`` are axes that only the body has."""
 
@@ -46,6 +56,7 @@ class ChunkLoop(Phase):
     size: int
     lanes: tuple[Axis, ...] = ()
     kind: str = ""
+    packs: tuple[Pack, ...] = ()
 
     @property
     def states(self) -> tuple[str, ...]:

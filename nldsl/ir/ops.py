@@ -52,7 +52,7 @@ def infer(op: str, types: list[Type], attrs: dict[str, Any], order: AxisMerge) -
     result = rule(types, attrs)
     if op == "spread":
         axes = order((*axes, attrs["axis"]))
-    elif op in ("collect", "axis_sum"):
+    elif op in ("collect", "axis_sum", "lane"):
         axes = tuple(a for a in axes if a != attrs["axis"])
     elif op == "batch_mean":
         axes = tuple(a for a in axes if a != BATCH)

@@ -9,6 +9,7 @@ segprod(a)                [T, ..] -> [T, T, ..]: out[t, s] = a[s+1] * .. * a[t] 
                           ``matrix``: a: [T, n, n, ..], out[t, s] = a[t] @ .. @ a[s+1]: [T, T, n, n, ..]
 cumprod(a)                over the first dimension. ``reverse``: from the end. ``exclusive``: without the own tick
 decay_gram(q, a, k)       q, a, k: [T, K] -> [T, T]: sum over c of q[t, c] * segprod(a)[t, s, c] * k[s, c]
+lane(x)                   the value of lane ``index`` of the mapped axis ``axis``, which x then no longer has
 linear_scan(a, b)         x[t] = a[t] * x[t-1] + b[t], x[-1] = 0; a: [T, ..] stretches to the shape of b: [T, ..]
 
 None of them may divide by a product or take the logarithm of a factor that could be zero or negative: decays of any
@@ -66,6 +67,13 @@ def _linear_scan(types: list[Type], attrs: dict[str, Any]) -> Type:
     return Type(b.shape)
 
 
+def _lane(types: list[Type], attrs: dict[str, Any]) -> Type:
+    (value,) = types
+    if attrs["axis"] not in value.axes:
+        raise ShapeError(f"{value} has no axis {attrs['axis']}")
+    return value
+
+
 def _declared(types: list[Type], attrs: dict[str, Any]) -> Type:
     raise AssertionError(f"leaves carry their type: {types}, {attrs}")
 
@@ -77,4 +85,5 @@ TIME_RULES: dict[str, Rule] = {
     "cumprod": _cumprod,
     "decay_gram": _decay_gram,
     "linear_scan": _linear_scan,
+    "lane": _lane,
 }

@@ -15,6 +15,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.schedule import Parallel, Phase, Scan, Schedule
 from nldsl.passes.chunk import chunk_scan
 from nldsl.passes.join_loops import joined, one_loop
+from nldsl.passes.pack import pack
 from nldsl.passes.recurrence import Refusal
 from nldsl.source import NO_SPAN, Span
 
@@ -23,7 +24,8 @@ from nldsl.source import NO_SPAN, Span
 class ChunkOptions:
     """``enabled``: off keeps every loop sequential. ``size``: a length for all loops instead of the chosen one.
     ``longest``: the longest that is chosen. ``entries``: how large a tensor of one segment of one lane may become.
-    ``shortest``: loops whose clocks fire more often stay sequential. ``join``: loops with the same clocks become one."""
+    ``shortest``: loops whose clocks fire more often stay sequential. ``join``: loops with the same clocks become
+    one. ``pack``: equal computations of one loop are done together."""
 
     enabled: bool = True
     size: int | None = None
@@ -31,6 +33,7 @@ class ChunkOptions:
     shortest: int = 2
     entries: int = 1 << 17
     join: bool = True
+    pack: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
     if isinstance(loop, Refusal):
         return scan, LoopNote(scan.states, "nonlinear", 1, loop.why, loop.lift, span(program, loop))
     if options.size is not None:
-        return loop, LoopNote(scan.states, loop.kind, options.size)
+        return pack(loop, program) if options.pack else loop, LoopNote(scan.states, loop.kind, options.size)
     shortest = min((c.period for c in loop.clocks), default=options.longest)
     if shortest < options.shortest:
         why = f"a clock of the loop fires every {shortest} tick{'s' if shortest > 1 else ''}"
@@ -88,7 +91,7 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
     size = min(options.longest, shortest) if shortest < options.longest else options.longest
     while size > 8 and largest(loop, size) > options.entries:
         size //= 2
-    return replace(loop, size=size), LoopNote(scan.states, loop.kind, size)
+    return replace(pack(loop, program) if options.pack else loop, size=size), LoopNote(scan.states, loop.kind, size)
 
 
 def streams(schedule: Schedule) -> frozenset[int]:

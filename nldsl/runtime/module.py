@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -210,10 +211,12 @@ class Module(nn.Module):
         self._carried = {name: after.states[name].detach() for name in self._never_keys}
 
     def _begin(self, inputs: Tensors, state: Mapping[str, Any] | None) -> State:
-        if state is not None:
-            return State.of(state)
         declared = next((d for d in self.program.inputs if d.name in inputs and BATCH in d.type.axes), None)
         batch = inputs[declared.name].shape[0] if declared else 1
+        if state is not None:
+            found = State.of(state)
+            self._check_state(found, batch if declared else None)
+            return found
         start = self.init_state(batch)
         for name, tensor in self._carried.items():
             if tensor.shape != start.states[name].shape:
@@ -225,6 +228,27 @@ class Module(nn.Module):
         return start
 
     # ------------------------------------------------------------ arguments and results
+
+    def _check_state(self, state: State, batch: int | None) -> None:
+        """A state of another program, or of another batch, is told here and not by a tensor somewhere inside."""
+        for declared in self.program.states:
+            if declared.name not in state.states:
+                raise InputError(
+                    f"the state that was given has no `{declared.name}`: it is not of `{self.program.name}`"
+                )
+            rows = state.states[declared.name].shape[:1]
+            if BATCH in declared.type.axes and batch is not None and rows != (batch,):
+                raise InputError(
+                    f"the state that was given is of a batch of {rows[0]}, the inputs are a batch of {batch}"
+                )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Module:
+        memo[id(self.program)] = self.program  # neither ever changes
+        memo[id(self.streams)] = self.streams
+        found = self.__class__.__new__(self.__class__)
+        memo[id(self)] = found
+        found.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return found
 
     def _params(self) -> Tensors:
         return {name: owner._parameters[key] for name, (owner, key) in self._places.items()}  # type: ignore[misc]

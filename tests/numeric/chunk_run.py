@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nldsl.ir.build import Builder
-from nldsl.ir.chunk import ChunkLoop, segments
+from nldsl.ir.chunk import ChunkLoop, Pack, segments
 from nldsl.ir.program import Axis, Initializer, InputDecl, Instr, ParamDecl, Program, Reset, StateDecl
 from nldsl.ir.schedule import Delay, Parallel, Schedule, anchors
 from nldsl.ir.types import BATCH, TIME, Clock, Type
@@ -237,9 +237,11 @@ class ChunkRun:
         at = 0
         for length in segments(self.tick, count, phase.size, phase.clocks):
             start = self.tick + at
+            members = {p.name: p.states for p in phase.packs}
             for name, period in phase.anchors:
-                if start % period == 0:
-                    self.anchors[name, period] = self.states[name]
+                for state in members.get(name, (name,)):
+                    if start % period == 0:
+                        self.anchors[state, period] = self.states[state]
             values = self.segment(phase, streams, at, length, count)
             for value, inside in phase.outputs:
                 part = values(inside)
@@ -254,9 +256,13 @@ class ChunkRun:
                 lead = sizes(program, own)
                 found[value].append(part.expand(length, *lead, *part.shape[1 + len(own) :]))
             new = {name: values(inside) for name, inside in phase.carry}
+            packs = {p.name: p for p in phase.packs}
             for name, inside in phase.carry:
-                type = program.state(name).type
                 axes = phase.body[inside].type.axes
+                if name in packs:
+                    self.apart(packs[name], new[name], axes)
+                    continue
+                type = program.state(name).type
                 end = new[name].reshape(self.padded(new[name].shape, list(axes), type.axes))
                 self.states[name] = end.expand(*sizes(program, type.axes), *end.shape[len(type.axes) :])
             at += length
@@ -270,6 +276,14 @@ class ChunkRun:
         for value, parts in found.items():
             streams[value] = torch.cat(parts)
 
+    def apart(self, pack: Pack, value: Tensor, axes: tuple[str, ...]) -> None:
+        """The states of a pack from their new values side by side."""
+        program = self.schedule.program
+        for state, end in zip(pack.states, value.unbind(axes.index(pack.axis)), strict=True):
+            type = program.state(state).type
+            whole = end.reshape(self.padded(end.shape, [a for a in axes if a != pack.axis], type.axes))
+            self.states[state] = whole.expand(*sizes(program, type.axes), *whole.shape[len(type.axes) :])
+
     @staticmethod
     def padded(shape: torch.Size, axes: list[str], own: tuple[str, ...]) -> list[int]:
         """``shape`` over ``axes`` with a dim of size 1 for each missing one of ``own``."""
@@ -277,9 +291,16 @@ class ChunkRun:
         return [lead.get(a, 1) for a in own] + list(shape[len(axes) :])
 
     def segment(self, phase: ChunkLoop, streams: dict[int, Tensor], at: int, length: int, count: int) -> Evaluator:
+        packs = {p.name: p for p in phase.packs}
+
         def leaf(instr: Instr) -> Tensor:
             if instr.op == "param":
                 return self.data.params[instr.attr("param")]
+            if instr.op in ("state", "anchor") and instr.attr("state") in packs:
+                pack = packs[instr.attr("state")]
+                period = instr.attr("period") if instr.op == "anchor" else 0
+                parts = [self.anchors[s, period] if period else self.states[s] for s in pack.states]
+                return torch.stack(parts, instr.type.axes.index(pack.axis))
             if instr.op == "state":
                 return self.states[instr.attr("state")]
             if instr.op == "anchor":

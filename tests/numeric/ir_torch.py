@@ -189,6 +189,10 @@ class Evaluator:
         shape[len(axes)] = size(attrs["size"], self.ticks)
         return value.expand(shape)
 
+    def op_lane(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        own = self.body[instr.args[0]].type.axes
+        return self.known[instr.args[0]].select(own.index(attrs["axis"]), attrs["index"])
+
     def op_stop_grad(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         return self.known[instr.args[0]].detach()
 

@@ -47,3 +47,18 @@ def test_float32_is_close(name: str) -> None:
     for a, b in zip(*(list(y.values()) if isinstance(y, dict) else [y] for y in (exact, single)), strict=True):
         assert b.dtype == torch.float32
         torch.testing.assert_close(a, b.double(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_everything_is_on_the_device_of_the_inputs(name: str) -> None:
+    """On the device ``meta`` a tensor made elsewhere would be an error."""
+    it = pair(load_program(name, text=PROGRAMS[name]), ticks=5)
+    it.module.to("meta")
+    given = {n: x.to("meta") for n, x in it.tensors(tuple(d.name for d in it.module.streams.now)).items()}
+    state = it.module.init_state(batch_of(it))
+    y, state = it.module(**given, state=state)
+    z, state = it.module.step(**{n: x.select(it.time, 0) for n, x in given.items()}, state=state)
+    for found in (y, z):
+        for tensor in found.values() if isinstance(found, dict) else [found]:
+            assert tensor.device.type == "meta"
+    assert all(tensor.device.type == "meta" for tensor in state.states.values())

@@ -75,6 +75,7 @@ class Case:
     text: str = ""
     values: float = VALUES
     gradients: float | None = GRADIENTS  # None: the oracle cannot be differentiated
+    backends: tuple[str, ...] = BACKENDS
 
     @property
     def name(self) -> str:
@@ -200,38 +201,9 @@ def agree(case: Case, backend: str = "reference") -> None:
         assert errors.gradients <= case.gradients, message
 
 
-# What the torch backend does not compile yet, and why.
-_EXPORTS = "a loop over chunks wants a stream that the loop before does not export"
-GAPS = {
-    "Proximal": "the chunking of a state written many times in a tick does not end",
-    "Momentum": _EXPORTS,
-    "Nesterov": _EXPORTS,
-    "RMSProp(rate = 0.01, beta": _EXPORTS,
-    "DeltaMomentum": _EXPORTS,
-    "PreconditionedMomentum": _EXPORTS,
-}
-
-
-def gap(case: Case) -> str:
-    """Why the torch backend does not compile this program yet, if it does not."""
-    name, _, arguments = case.shown.partition("(")
-    for known, reason in GAPS.items():
-        wanted, _, begins = known.partition("(")
-        if name.strip() == wanted and arguments.startswith(begins):
-            return reason
-    return ""
-
-
 def both_backends(cases: list[Case]) -> list[Any]:
     """The parameters (case, backend) of a test."""
-    found = []
-    for case in cases:
-        for backend in BACKENDS:
-            marks = []
-            if backend == "torch" and gap(case):
-                marks = [pytest.mark.xfail(reason=gap(case), strict=False, run=case.shown != "Proximal")]
-            found.append(pytest.param(case, backend, id=f"{case.shown}-{case.against}-{backend}", marks=marks))
-    return found
+    return [pytest.param(c, b, id=f"{c.shown}-{c.against}-{b}") for c in cases for b in c.backends]
 
 
 # ---------------------------------------------------------------- fla's references

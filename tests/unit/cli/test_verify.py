@@ -47,3 +47,15 @@ def test_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture
 def test_wrong_entry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", FILE, "--entry", "GatedDeltas"]) == 1
     assert "did you mean `GatedDelta`?" in capsys.readouterr().err
+
+
+def test_all_leaves_out_what_cannot_stand_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "two.nl"
+    file.write_text(
+        "memory One() {\n  state s: [] = 0\n  step(x: []) -> [] { s <- s + x; return s }\n}\n"
+        "memory Two(loss: fn) {\n  state s: [] = 0\n  step(x: []) -> [] { s <- s + loss(x); return s }\n}\n"
+    )
+    assert main(["verify", str(file), "--all", "--ticks", "3"]) == 0
+    seen = capsys.readouterr()
+    assert seen.out.count("checks hold") == 1
+    assert "Two is left out: its loss has no default" in seen.err

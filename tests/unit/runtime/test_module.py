@@ -93,6 +93,7 @@ def test_copies_are_independent() -> None:
         next(other.parameters()).add_(1.0)
     assert not torch.equal(next(module.parameters()), next(other.parameters()))
     assert other(torch.randn(1, 3, 4)).shape == (1, 3, 4)
+    assert other.program is module.program
 
 
 def test_moved_to_another_dtype() -> None:
@@ -178,6 +179,9 @@ def test_states_that_are_never_reset() -> None:
         (lambda m: m(torch.zeros(2, 3, 4), torch.zeros(1)), "2 inputs given"),
         (lambda m: m([[1.0]]), "not a tensor but list"),
         (lambda m: m.loss(torch.zeros(2, 3, 4)), "nothing to minimize"),
+        (lambda m: m(torch.zeros(2, 3, 4), state=m.init_state(3)), "batch of 3, the inputs are a batch of 2"),
+        (lambda m: m.step(torch.zeros(2, 4), m.init_state(1)), "batch of 1"),
+        (lambda m: m(torch.zeros(2, 3, 4), state=State(0, {})), "has no `layers.0.m.S`"),
         (lambda m: m.set_carried_state({"S": torch.zeros(1)}), "no state `S` is carried"),
     ],
 )
