@@ -1,0 +1,1 @@
+"""Experiments at the scale of one CPU: each is one command, its page is in docs/experiments."""
