@@ -27,11 +27,12 @@ class Trained:
 
     losses: list[float]
     seconds: list[float]
+    optimizers: LevelOptimizers
 
 
-def train(module: Module, batches: Iterable[Batch]) -> Trained:
-    """One optimizer step per batch, with the optimizers that the program names."""
-    optimizers, losses, seconds = LevelOptimizers(module), [], []
+def train(module: Module, batches: Iterable[Batch], optimizers: LevelOptimizers | None = None) -> Trained:
+    """One optimizer step per batch, with the optimizers that the program names, or those of an earlier call."""
+    optimizers, losses, seconds = optimizers or LevelOptimizers(module), [], []
     start = time.perf_counter()
     for batch in batches:
         optimizers.zero_grad()
@@ -40,7 +41,7 @@ def train(module: Module, batches: Iterable[Batch]) -> Trained:
         optimizers.step()
         losses.append(float(loss.detach()))
         seconds.append(time.perf_counter() - start)
-    return Trained(losses, seconds)
+    return Trained(losses, seconds, optimizers)
 
 
 def spread(values: Sequence[float], show: Callable[[float], str] = lambda x: f"{100 * x:.0f}") -> str:
