@@ -35,8 +35,8 @@ TICKS = symbol("ticks")
 
 @dataclass(frozen=True)
 class Pack:
-    """States of one type that the loop holds side by side, along a mapped axis. In the body, ``carry`` and ``anchors`` of
-    a loop the pack is one state called ``name``, whose type has the axis; outside they stay what they are."""
+    """States of one type that the loop holds side by side, along a mapped axis. In the body, ``carry`` and ``anchors``
+    of a loop the pack is one state called ``name``, whose type has the axis; outside they stay what they are."""
 
     name: str
     axis: str

@@ -7,7 +7,11 @@ nothing later needs it: it can run for many segments together when the loop is d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.program import Instr
 
 SEGMENT = "segment"
 PREPARE, STEP, FINISH = range(3)
@@ -15,29 +19,41 @@ PREPARE, STEP, FINISH = range(3)
 
 def stages(loop: ChunkLoop) -> tuple[int | None, ...]:
     """The stage of every value of the body; None for what nothing needs."""
-    body = loop.body
-    needed = _reach(loop, [v for _, v in (*loop.carry, *loop.outputs)])
+    return _stages(loop.body, [v for _, v in loop.carry], [v for _, v in loop.outputs], ("state", "anchor"))
+
+
+def backward_stages(loop: BackwardLoop) -> tuple[int | None, ...]:
+    """The stage of every value of a backward body."""
+    results = [v for _, v in (*loop.outputs, *loop.sums)]
+    return _stages(loop.body, [v for _, v in loop.carry], results, ("cotangent",))
+
+
+def _stages(
+    body: Sequence[Instr], carry: list[int], results: list[int], carried: tuple[str, ...]
+) -> tuple[int | None, ...]:
+    """``carried``: the leaves that are known only when the loop arrives at the segment."""
+    needed = _reach(body, [*carry, *results])
     choices = [v for v in needed if body[v].op == "when"]  # made at the end of each segment
-    sequential = _reach(loop, [*(v for _, v in loop.carry), *choices])
+    sequential = _reach(body, [*carry, *choices])
     late: list[bool] = []
     found: list[int | None] = []
     for value, instr in enumerate(body):
-        late.append(instr.op in ("state", "anchor", "when") or any(late[a] for a in instr.args))
+        late.append(instr.op in carried or instr.op == "when" or any(late[a] for a in instr.args))
         if value not in needed:
             found.append(None)
         elif not late[value]:
             found.append(PREPARE)
         else:
-            found.append(STEP if value in sequential or instr.op in ("state", "anchor") else FINISH)
+            found.append(STEP if value in sequential or instr.op in carried else FINISH)
     return tuple(found)
 
 
-def _reach(loop: ChunkLoop, roots: list[int]) -> set[int]:
+def _reach(body: Sequence[Instr], roots: list[int]) -> set[int]:
     found: set[int] = set()
     stack = list(roots)
     while stack:
         value = stack.pop()
         if value not in found:
             found.add(value)
-            stack.extend(loop.body[value].args)
+            stack.extend(body[value].args)
     return found

@@ -4,13 +4,21 @@ In these operations the first logical dimension is time, as ``collect`` leaves i
 
 given(value)              leaf: a value of the per-token program, of each tick (axis ``time``) or one for all ticks
 solve_triangular(A, b)    A^-1 b for a unit lower triangular A: [N, N] (its diagonal and upper part are not read),
-                          b: [N] or [N, M]
+                          b: [N] or [N, M]. ``transposed``: A^-T b
 segprod(a)                [T, ..] -> [T, T, ..]: out[t, s] = a[s+1] * .. * a[t] for s <= t (1 on the diagonal), 0 above.
                           ``matrix``: a: [T, n, n, ..], out[t, s] = a[t] @ .. @ a[s+1]: [T, T, n, n, ..]
 cumprod(a)                over the first dimension. ``reverse``: from the end. ``exclusive``: without the own tick
 decay_gram(q, a, k)       q, a, k: [T, K] -> [T, T]: sum over c of q[t, c] * segprod(a)[t, s, c] * k[s, c]
-lane(x)                   the value of lane ``index`` of the mapped axis ``axis``, which x then no longer has
-linear_scan(a, b)         x[t] = a[t] * x[t-1] + b[t], x[-1] = 0; a: [T, ..] stretches to the shape of b: [T, ..]
+decay_gram_grad(d, q, a, k)   [3, T, K]: the cotangents of q, a and k where decay_gram(q, a, k) has the cotangent d
+lane(x)                   the value of lane ``index`` of the mapped axis ``axis`` of ``size`` lanes; without the axis
+linear_scan(a, b)         x[t] = a[t] * x[t-1] + b[t], x[-1] = 0; a: [T, ..] stretches to the shape of b: [T, ..].
+                          ``reverse``: x[t] = a[t] * x[t+1] + b[t], from the end
+
+Leaves of a backward body (``ir/backward.py``) alone:
+
+boundary(state, period)   a state (its anchor, if period > 0) as it was at the beginning of the segment
+cotangent(state, period)  the cotangent of a state (of its anchor) at the end of the segment
+cotangent_of(value)       the cotangent of an output of the segment
 
 None of them may divide by a product or take the logarithm of a factor that could be zero or negative: decays of any
 sign and size are allowed, and a long product may underflow to zero.
@@ -58,9 +66,16 @@ def _decay_gram(types: list[Type], attrs: dict[str, Any]) -> Type:
     return Type((q.shape[0], q.shape[0]))
 
 
+def _decay_gram_grad(types: list[Type], attrs: dict[str, Any]) -> Type:
+    gram, q = types[0], types[1]
+    if _decay_gram(types[1:], attrs).shape != gram.shape:
+        raise ShapeError(f"decay_gram_grad of {gram} and {q}")
+    return Type((3, *q.shape))
+
+
 def _linear_scan(types: list[Type], attrs: dict[str, Any]) -> Type:
     a, b = types
-    if attrs or not a.shape or not b.shape or a.shape[0] != b.shape[0]:
+    if not attrs.keys() <= {"reverse"} or not a.shape or not b.shape or a.shape[0] != b.shape[0]:
         raise ShapeError(f"linear_scan of {a} and {b}")
     if broadcast_shapes([a.shape[1:], b.shape[1:]]) != b.shape[1:]:
         raise ShapeError(f"linear_scan: {a} does not stretch to {b}")
@@ -80,10 +95,14 @@ def _declared(types: list[Type], attrs: dict[str, Any]) -> Type:
 
 TIME_RULES: dict[str, Rule] = {
     "given": _declared,
+    "boundary": _declared,
+    "cotangent": _declared,
+    "cotangent_of": _declared,
     "solve_triangular": _solve_triangular,
     "segprod": _segprod,
     "cumprod": _cumprod,
     "decay_gram": _decay_gram,
+    "decay_gram_grad": _decay_gram_grad,
     "linear_scan": _linear_scan,
     "lane": _lane,
 }

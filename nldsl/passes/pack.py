@@ -2,8 +2,8 @@
 
     y_1 = f(W_1, x), y_2 = f(W_2, x), ..   -->   y = f(W, x) with W and y along a new mapped axis
 
-States of one type are put side by side (a ``Pack``), then every operation whose operands lie side by side, or are the same
-for all, is done once. What is needed alone is taken out again. Nothing changes but the number of operations.
+States of one type are put side by side (a ``Pack``), then every operation whose operands lie side by side, or are the
+same for all, is done once. What is needed alone is taken out again. Nothing changes but the number of operations.
 """
 
 from __future__ import annotations
@@ -124,11 +124,8 @@ def _packs(loop: ChunkLoop, program: Program) -> list[Pack]:
         if state.reset.kind != "clock":
             periods = tuple(p for s, p in loop.anchors if s == name)
             groups.setdefault((state.type, periods, place if state.owner else -1), []).append(name)
-    found = []
-    for states in groups.values():
-        if len(states) > 1:
-            found.append(Pack(f"{states[0]}+{len(states) - 1}", _axis(len(states)), tuple(states)))
-    return found
+    shared = [states for states in groups.values() if len(states) > 1]
+    return [Pack(f"{states[0]}+{len(states) - 1}", _axis(len(states)), tuple(states)) for states in shared]
 
 
 def _axis(count: int) -> str:
@@ -142,7 +139,9 @@ class _Writer:
         self.loop = loop
         self.plan = plan
         self.body = loop.body
-        counts = sorted({len(u.members) for u in plan.units if len(u.members) > 1} | {len(p.states) for p in plan.packs})
+        counts = sorted(
+            {len(u.members) for u in plan.units if len(u.members) > 1} | {len(p.states) for p in plan.packs}
+        )
         self.axes = [Axis(_axis(n), n) for n in counts]
         self.builder = Builder([*program.axis_names(), *(a.name for a in (*loop.lanes, *self.axes))])
         self.made: dict[int, int] = {}  # unit -> new value
@@ -210,9 +209,7 @@ class _Writer:
             return builder.leaf(instr.op, type, **(attrs | {"state": unit.pack}))
         args = []
         for position, arg in enumerate(instr.args):
-            if len(unit.members) == 1:
-                args.append(self.alone(arg))
-            elif all(self.body[v].args[position] == arg for v in unit.members):  # the same for all
+            if len(unit.members) == 1 or all(self.body[v].args[position] == arg for v in unit.members):
                 args.append(self.alone(arg))
             else:
                 args.append(self.lanes(self.plan.place[arg][0], unit.lanes))
@@ -251,7 +248,9 @@ class _Writer:
             guard, self.builder.guard = self.builder.guard, None
             unit = self.plan.units[number]
             at = unit.lanes.index(lane)
-            self.parts[key] = self.builder.emit("lane", self.made[number], axis=_axis(len(unit.lanes)), index=at)
+            self.parts[key] = self.builder.emit(
+                "lane", self.made[number], axis=_axis(len(unit.lanes)), index=at, size=len(unit.lanes)
+            )
             self.builder.guard = guard
         return self.parts[key]
 

@@ -11,7 +11,7 @@ only what nothing needs is removed: a rule that replaces ``x`` by an equal value
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -50,6 +50,23 @@ class Simplify:
         return program
 
 
+def simplify_body(
+    body: tuple[Instr, ...], roots: Sequence[int], axes: Sequence[str], sizes: dict[str, Dim], rounds: int = 12
+) -> tuple[tuple[Instr, ...], dict[int, int]]:
+    """A body alone, and the new number of every value of it that is still there (of the roots in any case)."""
+    table = {op: tuple(r for r in RULES if op in r.ops) for op in ops.ALL_OPS}
+    body, number = _live(body, roots)
+    for _ in range(rounds):
+        builder = Builder(list(axes))
+        made = rebuild(body, builder, _Round(body, [number[r] for r in roots], table, sizes))
+        after, alive = _live(tuple(builder.instrs), [made[number[r]] for r in roots])
+        number = {old: alive[made[new]] for old, new in number.items() if made[new] in alive}
+        if after == body:
+            break
+        body = after
+    return body, number
+
+
 def _one_round(program: Program, table: dict[str, tuple[Rule, ...]]) -> Program:
     sizes = {axis.name: axis.size for axis in program.axes if axis.size is not None}
     axes = list(program.axis_names())
@@ -74,7 +91,7 @@ class _Round:
         self.uses: Counter[int] = Counter()  # of values of the new body, as far as it is made
 
     def __call__(self, builder: Builder, instr: Instr, args: tuple[int, ...]) -> int:
-        if instr.op in ops.LEAVES:
+        if instr.op in ops.LEAVES or instr.op in ops.SEGMENT_LEAVES:
             value = builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
         else:
             value = self.emit(builder, instr.op, args, dict(instr.attrs), instr.name, instr.span)

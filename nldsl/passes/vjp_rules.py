@@ -16,6 +16,7 @@ from nldsl.ir import ops
 from nldsl.ir.program import Instr
 from nldsl.ir.types import BATCH
 from nldsl.passes.vjp_site import Site
+from nldsl.passes.vjp_time import TIME_RULES
 
 Rule = Callable[[Site], int]
 IndexedRule = Callable[[Site, int], int]
@@ -208,9 +209,7 @@ _BY_OPERAND: dict[str, tuple[Rule | None, ...]] = {
     "sin": _times(lambda s: s.emit("cos", s.arg(0))),
     "cos": _times(lambda s: s.emit("neg", s.emit("sin", s.arg(0)))),
     "tanh": _times(lambda s: _one_minus(s, s.mul(s.out, s.out))),
-    "arctan": (
-        lambda s: s.emit("div", s.cotangent, s.emit("add", s.const(1.0), s.mul(s.arg(0), s.arg(0)))),
-    ),
+    "arctan": (lambda s: s.emit("div", s.cotangent, s.emit("add", s.const(1.0), s.mul(s.arg(0), s.arg(0)))),),
     "sigmoid": _times(lambda s: s.mul(s.out, _one_minus(s, s.out))),
     "softplus": _times(lambda s: s.emit("sigmoid", s.arg(0))),
     "relu": (lambda s: s.emit("where", s.emit("gt", s.arg(0), s.const(0.0)), s.cotangent, s.const(0.0)),),
@@ -250,5 +249,6 @@ _BY_OPERAND: dict[str, tuple[Rule | None, ...]] = {
     "collect": (_collect,),
     "axis_sum": _SAME,
     "batch_mean": (_batch_mean,),
+    **TIME_RULES,
 }
 _BY_INDEX: dict[str, IndexedRule] = {"einsum": _einsum, "concat": _concat}

@@ -76,6 +76,7 @@ class Evaluator:
         self.ticks = ticks
         self.dtype = dtype
         self.known: dict[int, Tensor] = {}
+        self.lengths: dict[str, int] = {}  # of mapped axes that a value may not have
 
     def __call__(self, value: int) -> Tensor:
         stack = [value]
@@ -171,7 +172,7 @@ class Evaluator:
     def op_pad(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         value, dim = self.known[instr.args[0]], len(axes) + attrs["dim"]
         before, after = list(value.shape), list(value.shape)
-        before[dim], after[dim] = attrs["before"], attrs["after"]
+        before[dim], after[dim] = size(attrs["before"], self.ticks), size(attrs["after"], self.ticks)
         return torch.cat([value.new_zeros(before), value, value.new_zeros(after)], dim)
 
     def op_one_hot(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
@@ -200,8 +201,11 @@ class Evaluator:
 
     def op_solve_triangular(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         matrix, right = (self.aligned(a, axes) for a in instr.args)
-        found: Tensor = torch.linalg.solve_triangular(matrix, right, upper=False, unitriangular=True)
-        return found
+        vector = len(instr.type.shape) == 1
+        right = right.unsqueeze(-1) if vector else right
+        unit = torch.eye(matrix.shape[-1], dtype=self.dtype) + matrix.tril(-1)
+        found = torch.linalg.solve(unit.mT if attrs.get("transposed") else unit, right)
+        return found.squeeze(-1) if vector else found
 
     def op_segprod(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         value = self.known[instr.args[0]].movedim(len(axes), 0)
@@ -237,13 +241,54 @@ class Evaluator:
         a = a.reshape(*shape, *a.shape[len(own.axes) :])
         lead = [max(x, y) for x, y in zip(a.shape[:rank], b.shape[:rank], strict=True)]
         b = b.expand(*lead, *b.shape[rank:])
+        if attrs.get("reverse"):
+            return scan(a.flip(rank).movedim(rank, 0), b.flip(rank).movedim(rank, 0)).movedim(0, rank).flip(rank)
         return scan(a.movedim(rank, 0), b.movedim(rank, 0)).movedim(0, rank)
+
+    def op_decay_gram_grad(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        d, q, a, k = (self.aligned(arg, axes) for arg in instr.args)
+        lead = torch.broadcast_shapes(*(x.shape[: len(axes)] for x in (d, q, a, k)))
+        d, q, a, k = (x.expand(*lead, *x.shape[len(axes) :]).detach() for x in (d, q, a, k))
+        rank = len(axes)
+
+        def gram(q: Tensor, a: Tensor, k: Tensor) -> Tensor:
+            table = segprod(a.movedim(rank, 0), False, rank).movedim((0, 1), (rank, rank + 1))
+            return torch.einsum("...tc,...tsc,...sc->...ts", q, table, k)
+
+        _, pull = torch.func.vjp(gram, q, a, k)
+        return torch.stack(pull(d), rank)
+
+    def op_axis_sum(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        own = self.body[instr.args[0]].type.axes
+        if attrs["axis"] in own:
+            return self.known[instr.args[0]].sum(own.index(attrs["axis"]))
+        return self.known[instr.args[0]] * self.lengths[attrs["axis"]]
 
     def op_decay_gram(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         q, a, k = (self.aligned(arg, axes) for arg in instr.args)
         rank = len(axes)
         table = segprod(a.movedim(rank, 0), False, rank).movedim((0, 1), (rank, rank + 1))
         return torch.einsum("...tc,...tsc,...sc->...ts", q, table, k)
+
+    # ---- over windows: straight from their definitions
+
+    def op_unfold(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        value, dim = self.known[instr.args[0]], len(axes)
+        count = value.shape[dim] - attrs["n"] + 1
+        return torch.stack([value.narrow(dim, t, attrs["n"]) for t in range(count)], dim)
+
+    def op_band(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        value, dim = self.known[instr.args[0]], len(axes)
+        return torch.stack([x.narrow(dim, t, attrs["n"]) for t, x in enumerate(value.unbind(dim))], dim)
+
+    def op_unband(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        value, dim = self.known[instr.args[0]], len(axes)
+        count, rows = value.shape[dim], []
+        for t, x in enumerate(value.unbind(dim)):
+            before, after = list(x.shape), list(x.shape)
+            before[dim], after[dim] = t, count - 1 - t
+            rows.append(torch.cat([x.new_zeros(before), x, x.new_zeros(after)], dim))
+        return torch.stack(rows, dim)
 
 
 def own_rest(value: Tensor, type: Type) -> torch.Size:

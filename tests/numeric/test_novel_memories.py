@@ -198,7 +198,7 @@ def heads(x: Tensors, p: Tensors) -> torch.Tensor:
         S = torch.zeros(3, 2, 3, dtype=torch.float64)
         ys = []
         for t in range(x["k"].shape[1]):
-            k, v = x["k"][b, t], x["v"][b, t]
+            k = x["k"][b, t]
             before = torch.einsum("hvk,k->hv", S, k)
             g = torch.zeros_like(S)
             for i in (t - 1, t):
