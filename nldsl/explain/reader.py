@@ -20,6 +20,7 @@ from nldsl.explain.recognise import averaged
 from nldsl.explain.scope import between, user_name
 from nldsl.explain.settle import INLINE_ONCE, Line, settle
 from nldsl.explain.terms import Chain, Num, Shape, Sym, Term, parts, scaled
+from nldsl.ir.ops import LEAVES
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import Clock
 
@@ -58,14 +59,10 @@ class Reader:
         """The values that are states after the tick, with the state's name; a leaf is not one."""
         after: dict[int, str] = {}
         for state, value in self.program.updates:
-            if not self.program.state(state).hidden and self.program.body[value].op not in (
-                "state",
-                "input",
-                "param",
-                "anchor",
-                "const",
-            ):
-                after.setdefault(value, state)
+            written = self._written(state)
+            for found in (value, *(written or ())[:1]):
+                if not self.program.state(state).hidden and self.program.body[found].op not in LEAVES:
+                    after.setdefault(found, state)
         return after
 
     def equations(self, states: Iterable[str], values: Iterable[tuple[str, str, int]] = ()) -> list[Line]:
@@ -84,8 +81,7 @@ class Reader:
 
     def _name_leaves(self, states: list[str], values: list[tuple[str, str, int]]) -> None:
         """Short names for the leaves that will be seen, and different names for what is known."""
-        updates = dict(self.program.updates)
-        roots = {updates[s] for s in states if s in updates} | {value for _, _, value in values}
+        roots = {found[0] for s in states if (found := self._written(s))} | {value for _, _, value in values}
         needed = self._needed(roots)
         instrs = [self.program.body[v] for v in needed]
         leaves = [i for i in instrs if i.op in ("input", "param", "state", "anchor")]
@@ -103,7 +99,8 @@ class Reader:
     def _shape(self, value: int) -> Shape:
         return self.program.body[value].type.shape
 
-    def _update(self, state: str) -> _Root | None:
+    def _written(self, state: str) -> tuple[int, Clock | None] | None:
+        """What the state becomes and on which clock; None where nothing changes it."""
         value = dict(self.program.updates).get(state)
         if value is None or self._is_state(value, state):
             return None
@@ -111,7 +108,14 @@ class Reader:
         while instr.op == "when" and self._is_state(instr.args[1], state):
             guard, value = instr.attr("clock"), instr.args[0]
             instr = self.program.body[value]
-        return _Root("update", Sym(instr.type.shape, self.short[state], "after"), value, guard)
+        return value, guard
+
+    def _update(self, state: str) -> _Root | None:
+        found = self._written(state)
+        if found is None:
+            return None
+        value, guard = found
+        return _Root("update", Sym(self._shape(value), self.short[state], "after"), value, guard)
 
     def _line(self, root: _Root) -> Line:
         instr = self.program.body[root.value]

@@ -21,7 +21,10 @@ def expect(ctx: Context, scope: Scope, statement: ast.Expect) -> None:
     value = statement.value
     if isinstance(value, ast.Binary) and value.op == "==":
         left, right = evaluate(ctx, scope, value.left), evaluate(ctx, scope, value.right)
-        holds: Value = map_groups(ctx, value.span, lambda a, b: _close(ctx, a, b, statement), left, right)
+        if isinstance(left, str | bool) or isinstance(right, str | bool):
+            holds: Value = 1.0 if left == right else 0.0
+        else:
+            holds = map_groups(ctx, value.span, lambda a, b: _close(ctx, a, b, statement), left, right)
     else:
         holds = evaluate(ctx, scope, value)
     tensor = to_tensor(ctx, holds, statement.span)
