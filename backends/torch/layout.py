@@ -48,7 +48,11 @@ class Layout:
         return text
 
     def axis_size(self, axis: str) -> str:
-        return {BATCH: "B", TIME: "T"}.get(axis) or str(self.program.axis_size(axis))
+        known = {BATCH: "B", TIME: "T"}.get(axis)
+        if known is None:
+            size = self.program.axis_size(axis)
+            known = str(size) if size is None else self.dim(size)
+        return known
 
     def sizes(self, type: Type) -> list[str]:
         return [self.axis_size(a) for a in type.axes] + [self.dim(s) for s in type.shape]

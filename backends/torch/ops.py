@@ -11,6 +11,7 @@ from nldsl.backends.torch.layout import is_view, view
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ADD, AND, ATOM, COMPARE, MUL, OR, POWER, UNARY, Expr, call
 from nldsl.backends.torch.time_ops import TIME_TABLE
+from nldsl.backends.torch.window_ops import WINDOW_TABLE
 from nldsl.ir import ops
 from nldsl.ir.program import Instr
 from nldsl.ir.types import BATCH, Type, broadcast_shapes
@@ -352,4 +353,5 @@ _TABLE: dict[str, Writer] = {
     "iota": _iota,
     "solve": _solve,
     **TIME_TABLE,
+    **WINDOW_TABLE,
 }

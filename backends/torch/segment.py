@@ -11,6 +11,8 @@ import re
 
 import torch
 
+from nldsl.backends.torch.segment_windows import scan_band, scan_unband
+
 
 def scan_runs(t: int, T: int, most: int, clocks: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
     """Segments of the next T ticks after tick t, as (ticks, number of such segments in a row): at most ``most`` ticks,
@@ -127,7 +129,16 @@ def scan_linear(a: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.stack(rows, dim).flatten(dim - 1, dim).narrow(dim, 0, ticks)
 
 
-FUNCTIONS = (scan_runs, scan_cumprod, scan_products, scan_matrix_products, scan_decay_gram, scan_linear)
+FUNCTIONS = (
+    scan_runs,
+    scan_cumprod,
+    scan_products,
+    scan_matrix_products,
+    scan_decay_gram,
+    scan_linear,
+    scan_band,
+    scan_unband,
+)
 
 
 def sources(text: str) -> list[str]:

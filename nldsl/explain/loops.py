@@ -11,6 +11,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.schedule import Delay, Parallel, Phase, Scan, Schedule
 from nldsl.passes.affine import Term
 from nldsl.passes.choose_chunk import LoopNote
+from nldsl.passes.recurrence import Recurrence as Analysed
 from nldsl.source import NO_SPAN, Span
 
 _MOVED = "moved by one token:"
@@ -116,6 +117,9 @@ def _class_of(schedule: Schedule, scan: Scan, note: LoopNote) -> Recurrence:
     if isinstance(found, Refusal):
         return Recurrence(scan.states, note.kind, found.why, program.body[found.value].span, found.lift)
     clocks = ", ".join(sorted({str(c) for c in found.clocks}))
+    windows = _windows(found)
+    if not found.live and found.registers and not found.constant:
+        return Recurrence(scan.states, note.kind, windows)
     if not found.live:
         return Recurrence(scan.states, note.kind, f"changes only at its clock ({clocks})")
     why = _decay(program, found.coefficients, found.live)
@@ -128,7 +132,16 @@ def _class_of(schedule: Schedule, scan: Scan, note: LoopNote) -> Recurrence:
     if anchored:
         every = ", ".join(map(str, sorted({period for _, period in anchored})))
         why += f"; gradients are taken at the start of every {every} ticks, so between those the rest is linear"
-    return Recurrence(scan.states, note.kind, why)
+    return Recurrence(scan.states, note.kind, f"{why}; {windows}" if windows else why)
+
+
+def _windows(found: Analysed) -> str:
+    """What the shift registers of a loop mean for it."""
+    if not found.registers:
+        return ""
+    lengths = sorted({r.size + 1 for r in found.registers.values()})
+    each = " and ".join(map(str, lengths))
+    return f"each tick sees the last {each} values of a stream, which is no recurrence: products of rows of the stream"
 
 
 def _decay(program: Program, coefficients: Mapping[tuple[str, str], Sequence[Term]], live: tuple[str, ...]) -> str:

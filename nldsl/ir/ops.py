@@ -13,7 +13,7 @@ Derivatives     grad(loss, x1..xn; index): d loss / d x_index, expanded by ``pas
                 fixed: a constant for every ``grad``, removed when they are expanded
 Clocks          when(new, old; clock): new at the ticks of the clock, old otherwise
 Algebra         solve(A, b): A^-1 b, b a vector or a matrix
-Time            only in chunk-parallel bodies: see time_ops.py
+Time            only in chunk-parallel bodies: see time_ops.py and window_ops.py
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from nldsl.dims import Dim
 from nldsl.ir.time_ops import TIME_RULES
 from nldsl.ir.types import BATCH, ShapeError, Type, broadcast_shapes
+from nldsl.ir.window_ops import WINDOW_RULES
 
 UNARY = frozenset(
     "neg exp log log1p expm1 sqrt rsqrt abs sign sin cos tanh arctan sigmoid softplus relu erf floor".split()
@@ -212,6 +213,7 @@ _RULES: dict[str, Rule] = {
     "state": _declared,
     "anchor": _declared,
     **TIME_RULES,
+    **WINDOW_RULES,
 }
 ALL_OPS = frozenset(_RULES) | POINTWISE
 

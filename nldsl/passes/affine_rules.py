@@ -6,8 +6,9 @@ write stays a node times free factors however the program wrote it. What is not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from nldsl.dims import Dim
@@ -62,10 +63,17 @@ Abstract = Free | Affine | Other
 class Rules:
     """The transfer functions. ``body`` is the per-token body; free values that terms need are appended to it."""
 
-    def __init__(self, body: Builder, known: frozenset[int], names: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        body: Builder,
+        known: frozenset[int],
+        names: frozenset[int] = frozenset(),
+        windowed: Mapping[int, frozenset[int]] = MappingProxyType({}),
+    ) -> None:
         self.body = body
         self.usable = known  # values that may be used: those of the loop, and streams
         self.names = names
+        self.windowed = windowed  # the lengths of the windows that a value is computed from
         self.given = len(body.instrs)
         self.sizes = Sizes()
         self.nodes: list[Node] = []
@@ -173,9 +181,20 @@ class Rules:
             outer = all(x in output for x in "".join(inputs)) and len(set(output)) == len(output)
             if outer and len(inputs) == 1:
                 return self.known(self.einsum(value, [self.factored(instr.args[0])]))
-            if outer:
+            if outer or (len(set(output)) == len(output) and self._over_windows(value, inputs, output)):
                 return self.outer(value)
         return None
+
+    def _over_windows(self, value: int, inputs: list[str], output: str) -> bool:
+        """Whether a product sums over places of windows alone: kept as a product, it is one of rows in a segment."""
+        args = self.body.instrs[value].args
+        if len(inputs) < 2 or any(len(set(x)) != len(x) for x in inputs):
+            return False
+        for spec, arg in zip(inputs, args, strict=True):
+            for x, size in zip(spec, self.shape(arg), strict=True):
+                if x not in output and size not in self.windowed.get(arg, ()):
+                    return False
+        return True
 
     @staticmethod
     def known(value: Abstract | None) -> Affine | None:
@@ -185,6 +204,10 @@ class Rules:
         instr = self.body.instrs[value]
         inputs, output = ops.split_spec(instr.attr("spec"))
         letters = dict(zip(output, self.sizes.letters(self.shape(value)), strict=True))
+        for spec, arg in zip(inputs, instr.args, strict=True):
+            for x, size in zip(spec, self.shape(arg), strict=True):
+                if x not in letters:
+                    letters[x] = self.sizes.fresh(size)
         factors = tuple(Factor(a, tuple(letters[x] for x in spec)) for a, spec in zip(instr.args, inputs, strict=True))
         return Affine(self.shape(value), (Term(tuple(letters[x] for x in output), factors),))
 

@@ -8,7 +8,10 @@ and the splits into calls. A loop whose recurrence is not affine, or has no fact
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nldsl.ir.chunk import TICKS, ChunkLoop
+from nldsl.ir.demand import reachable
 from nldsl.ir.ops import LEAVES
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
@@ -37,7 +40,7 @@ def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int])
         outputs = tuple((v, body.output(v)) for v in scan.exports)
     except NotTriangularError as problem:
         return Refusal(problem.value, problem.why, "read the state from one side only")
-    return ChunkLoop(
+    loop = ChunkLoop(
         scan,
         tuple(body.values.builder.instrs),
         carry,
@@ -45,8 +48,24 @@ def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int])
         recurrence.clocks,
         recurrence.anchored(),
         size,
-        tuple(body.solver.lanes),
+        (*body.solver.lanes, *body.values.windows.lanes),
         str(classify(recurrence)),
+    )
+    return without_unused(loop)
+
+
+def without_unused(loop: ChunkLoop) -> ChunkLoop:
+    """The loop without the instructions and axes that nothing needs."""
+    needed = sorted(reachable(loop.body, [v for _, v in (*loop.carry, *loop.outputs)]))
+    place = {v: n for n, v in enumerate(needed)}
+    body = tuple(replace(loop.body[v], args=tuple(place[a] for a in loop.body[v].args)) for v in needed)
+    used = {a for i in body for a in i.type.axes} | {i.attr("axis") for i in body if i.op in ("spread", "collect")}
+    return replace(
+        loop,
+        body=body,
+        carry=tuple((name, place[v]) for name, v in loop.carry),
+        outputs=tuple((given, place[v]) for given, v in loop.outputs),
+        lanes=tuple(a for a in loop.lanes if a.name in used),
     )
 
 
@@ -90,7 +109,10 @@ class _Body:
     def stream(self, value: int) -> int:
         """The same, guarded updates left out."""
         if value not in self.made:
-            self.made[value] = self._stream(value, self.abstract(value))
+            if value in self.recurrence.views:
+                self.made[value] = self.values.view(value)
+            else:
+                self.made[value] = self._stream(value, self.abstract(value))
         return self.made[value]
 
     def abstract(self, value: int) -> Abstract:
@@ -107,7 +129,7 @@ class _Body:
             args = [self.stream(a) for a in instr.args]
             if instr.op == "when":
                 return self.values.choose(instr, args)
-            return self.builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
+            return self.values.windows.emit(instr.op, args, dict(instr.attrs), instr.name, instr.span)
         self.solver.need(known)
         return self.values.spread(self.reads.value(known, self.solver.nodes))
 
@@ -144,6 +166,11 @@ class _Body:
     def _end(self, name: str, after: bool) -> int:
         if name in self.recurrence.constant:
             return self.reads.state_value(name)
+        if name in self.recurrence.registers:
+            register = self.recurrence.registers[name]
+            seen = self.values.seen(register)
+            start = TICKS if after else TICKS - 1
+            return self.builder.emit("slice", seen, dim=0, start=start, stop=start + register.size)
         for j in self.reads.decays[name].members:
             for write in self.recurrence.writes[j]:
                 self.solver.need(Affine((), (write,)))

@@ -12,9 +12,11 @@ from nldsl.ir.program import Instr
 from nldsl.ir.types import TIME, Type
 from nldsl.passes.affine import Factor, Letters
 from nldsl.passes.affine_rules import Free
-from nldsl.passes.contract import Letter, Operand, contract, placed
+from nldsl.passes.chunk_window import Windows
+from nldsl.passes.contract import Letter, Operand, placed
 from nldsl.passes.levels import interior
 from nldsl.passes.recurrence import Recurrence
+from nldsl.passes.windows import Register
 
 AT, FROM = "t", "s"  # the tick of a read, the tick of a write
 
@@ -28,6 +30,7 @@ class Values:
         self.program = recurrence.program
         self.source = recurrence.rules.body
         self.builder = Builder([a.name for a in self.program.axes])
+        self.windows = Windows(self.builder)
         self.inside = set(recurrence.scan.values)
         self.made: dict[int, int] = {}
         self.varies: dict[int, bool] = {}
@@ -44,22 +47,58 @@ class Values:
 
     def _copy(self, value: int, instr: Instr) -> int:
         builder = self.builder
-        if instr.op in ("param", "const", "iota"):
+        if value in self.recurrence.views:
+            return self.view(value)
+        if instr.op == "iota":
+            return self.windows.emit("iota", (), dict(instr.attrs), instr.name, instr.span)
+        if instr.op in ("param", "const"):
             return builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
         if instr.op in ("state", "anchor") and (value in self.inside or self.held(instr.attr("state"))):
             return builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
         if value < len(self.program.body) and value not in self.inside:
             axes = builder.order((*instr.type.axes, TIME)) if self.varying(value) else instr.type.axes
+            if self.recurrence.views and self._counts(value):
+                return self._counted(instr)
             return builder.leaf("given", replace(instr.type, axes=axes), instr.name, instr.span, value=value)
         if instr.op == "clock":
-            return builder.leaf("clock", Type((), (TIME,), "int"), **dict(instr.attrs))
+            return self.windows.clock(dict(instr.attrs))
         inner = interior(instr)
         if inner is not None and self.touched(value):
             return self.per_tick(inner)
         args = [self.per_tick(a) for a in instr.args]
         if instr.op == "when":
             return self.choose(instr, args)
-        return builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
+        return self.windows.emit(instr.op, args, dict(instr.attrs), instr.name, instr.span)
+
+    def _counts(self, value: int) -> bool:
+        """Whether a value of another phase is made from the number of the tick alone, such as the mask of a window."""
+        instr = self.source.instrs[value]
+        if instr.op in ("clock", "iota", "const"):
+            return True
+        return instr.op in ("add", "sub", "lt", "le", "gt", "ge") and all(self._counts(a) for a in instr.args)
+
+    def _counted(self, instr: Instr) -> int:
+        if instr.op == "clock":
+            return self.windows.clock(dict(instr.attrs))
+        args = [self.per_tick(a) for a in instr.args]
+        return self.windows.emit(instr.op, args, dict(instr.attrs), instr.name, instr.span)
+
+    def view(self, value: int) -> int:
+        """Rows of a shift register, at each tick."""
+        view = self.recurrence.views[value]
+        return self.windows.view(self.seen(view.register), view.start, view.length)
+
+    def seen(self, register: Register) -> int:
+        """What a register holds at the beginning of the segment, then what enters it: [size + T, ..]."""
+        builder, type = self.builder, self.program.state(register.state).type
+        new = self.per_tick(register.newest)
+        rows = self.collected(new) if TIME in builder.type(new).axes else new
+        shape = (TICKS, *type.shape[1:])
+        if TIME in builder.type(new).axes:
+            rows = builder.emit("reshape", rows, shape=shape)
+        else:
+            rows = builder.emit("broadcast", rows, shape=shape)
+        return builder.emit("concat", builder.leaf("state", type, state=register.state), rows, dim=0)
 
     def choose(self, instr: Instr, args: list[int]) -> int:
         """``when`` as a choice tick by tick."""
@@ -152,7 +191,7 @@ class Values:
         return self.builder.emit("pad", self.rows(value, 0, TICKS - 1), dim=0, before=1, after=0)
 
     def product(self, operands: list[Operand], out: tuple[Letter, ...], scale: float = 1.0) -> Operand:
-        return contract(self.builder, operands, out, scale)
+        return self.windows.product(operands, out, scale)
 
     def depends_on_carry(self, value: int) -> bool:
         """Whether a value of the segment's body needs states or anchors."""

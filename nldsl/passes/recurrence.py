@@ -9,6 +9,7 @@ constant, a guarded update counts only at the end, and a state that only guarded
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from nldsl.ir.build import Builder
@@ -19,6 +20,7 @@ from nldsl.passes.affine import Affine, Term
 from nldsl.passes.affine_rules import Abstract, Free, Other, Rules, identity
 from nldsl.passes.levels import FREE, Levels, interior, levels, operands
 from nldsl.passes.merge_writes import merged
+from nldsl.passes.windows import Register, View, registers, sources, views, windowed
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Refusal:
 class Recurrence:
     """``live``: states that change inside a segment; ``constant``: the others of the loop.
 
+    ``registers``: states that are shift registers, and ``views`` the values that are rows of them.
     ``coefficients[i, j]``: the terms (source i) of state j; ``writes[j]``: the other terms. ``abstract`` holds what
     every value of the loop is, a state's update read as ``after``; ``interior`` is the value of ``when`` inside it.
     """
@@ -45,6 +48,8 @@ class Recurrence:
     constant: tuple[str, ...]
     clocks: tuple[Clock, ...]
     abstract: dict[int, Abstract]
+    registers: dict[str, Register] = field(default_factory=dict)
+    views: dict[int, View] = field(default_factory=dict)
     coefficients: dict[tuple[str, str], tuple[Term, ...]] = field(default_factory=dict)
     writes: dict[str, tuple[Term, ...]] = field(default_factory=dict)
 
@@ -67,17 +72,26 @@ class Recurrence:
 def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence | Refusal:
     """The recurrence of a loop in affine form, or why there is none. ``streams`` are values of other phases."""
     constant = _constant(program, scan)
-    live = tuple(s for s in scan.states if s not in constant)
+    held = _registers(program, scan, constant)
+    live = tuple(s for s in scan.states if s not in constant and s not in held)
     updates = {name: value for name, value in program.updates if name in live}
     clocks = end_clocks(program, scan)
     axes, body = list(program.axis_names()), list(program.body)
-    level = levels(program, scan, live)
+    entering = sources(program, scan, live, held)
+    level = levels(program, scan, (*live, *(n for n in held if entering[n])))
     known = streams | set(scan.values)
-    first = Rules(Builder(axes, body), known)
-    _interpret(first, program, scan, level, {})
-    rules = Rules(Builder(axes, body), known, first.reads())  # a read that one write names is that node everywhere
-    inner = _interpret(rules, program, scan, level, {})
-    found = Recurrence(program, scan, rules, live, constant, clocks, {})
+    seen = views(program, scan, held)
+    lengths = windowed(program, scan, seen)
+    given: dict[int, Abstract] = {}
+    for value, view in seen.items():
+        free = not entering[view.register.state]
+        given[value] = Free(value) if free else Other(value, "a window of values that depend on the state")
+    first = Rules(Builder(axes, body), known, windowed=lengths)
+    _interpret(first, program, scan, level, given)
+    # a read that one write names is that node everywhere
+    rules = Rules(Builder(axes, body), known, first.reads(), windowed=lengths)
+    inner = _interpret(rules, program, scan, level, given)
+    found = Recurrence(program, scan, rules, live, constant, clocks, {}, held, seen)
     for name in live:
         refusal = _transition(found, name, updates[name], inner, level)
         if refusal is not None:
@@ -85,12 +99,41 @@ def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence
     joined = {i for pair in found.coefficients if pair[0] != pair[1] for i in pair}
     found.writes = {n: w if n in joined else merged(rules, w) for n, w in found.writes.items()}
     needed = _reachable(program, [updates[n] for n in live if n in updates])
-    fixed = {v: a for v, a in inner.items() if v in needed}
+    fixed = given | {v: a for v, a in inner.items() if v in needed}
     affine = {n: v for n, v in updates.items() if not isinstance(inner.get(v), Other)}
     fixed.update({v: rules.source("after", n, program.state(n).type.shape) for n, v in affine.items()})
     fixed.update({v: inner[v] for n, v in updates.items() if program.body[v].op == "state"})
     found.abstract = _interpret(rules, program, scan, level, fixed)
     return found
+
+
+def _registers(program: Program, scan: Scan, constant: tuple[str, ...]) -> dict[str, Register]:
+    """Shift registers, without those that what enters them depends on."""
+    found = {n: r for n, r in registers(program, scan).items() if n not in constant}
+    while True:
+        others = tuple(s for s in scan.states if s not in constant)
+        known = levels(program, scan, others).states
+        updates = dict(program.updates)
+        alone = Counter(known.values())
+        kept = {n: r for n, r in found.items() if alone[known[n]] == 1 and updates[n] != r.newest}
+        if kept == found:
+            return _not_fed_by_themselves(program, found)
+        found = kept
+
+
+def _not_fed_by_themselves(program: Program, found: dict[str, Register]) -> dict[str, Register]:
+    kept = {}
+    for name, register in found.items():
+        reached, stack = set[int](), [register.newest]
+        while stack:
+            value = stack.pop()
+            if value not in reached:
+                reached.add(value)
+                stack.extend(operands(program.body[value]))
+        reads = {i.attr("state") for v in reached if (i := program.body[v]).op == "state"}
+        if name not in reads:
+            kept[name] = register
+    return kept
 
 
 def _constant(program: Program, scan: Scan) -> tuple[str, ...]:

@@ -18,15 +18,24 @@ LINEAR = frozenset(
 class RecurrenceClass:
     """``decay``: none | scalar | key side | value side | elementwise. ``rank``: reads of the state that each tick
     writes back. ``stacked``: states in the largest group that feed one another. ``anchored``: none | linear |
-    nonlinear. ``slow``: nothing changes between slow updates."""
+    nonlinear. ``slow``: nothing changes between slow updates. ``windows``: the lengths of the windows it sees."""
 
     decay: str
     rank: int
     stacked: int
     anchored: str
     slow: bool
+    windows: tuple[int, ...] = ()
+    live: bool = True
 
     def __str__(self) -> str:
+        if not self.windows:
+            return self._recurrence()
+        lengths = " and ".join(map(str, self.windows))
+        window = f"window{'s' if len(self.windows) > 1 else ''} of {lengths} ticks"
+        return f"{window}, {self._recurrence()}" if self.live or self.slow else window
+
+    def _recurrence(self) -> str:
         name = {"none": "no decay", "scalar": "scalar decay", "elementwise": "elementwise decay"}.get(
             self.decay, f"diagonal decay ({self.decay})"
         )
@@ -48,7 +57,11 @@ def classify(recurrence: Recurrence) -> RecurrenceClass:
         decay = "elementwise"
     used = {t.source.key for terms in recurrence.writes.values() for t in terms if t.source is not None}
     rank = sum(isinstance(n, int) and _reads(recurrence, recurrence.rules.nodes[n], set()) for n in used)
-    return RecurrenceClass(decay, rank, _stacked(recurrence), _anchored(recurrence), not recurrence.live)
+    windows = tuple(sorted({r.size + 1 for r in recurrence.registers.values()}))
+    slow = not recurrence.live and bool(recurrence.constant)
+    return RecurrenceClass(
+        decay, rank, _stacked(recurrence), _anchored(recurrence), slow, windows, bool(recurrence.live)
+    )
 
 
 def _decay(key: tuple[str, str], terms: tuple[Term, ...]) -> str:

@@ -17,6 +17,7 @@ from nldsl.ir.program import Instr
 from nldsl.ir.types import BATCH
 from nldsl.passes.vjp_site import Site
 from nldsl.passes.vjp_time import TIME_RULES
+from nldsl.passes.vjp_windows import WINDOW_RULES
 
 Rule = Callable[[Site], int]
 IndexedRule = Callable[[Site, int], int]
@@ -250,5 +251,6 @@ _BY_OPERAND: dict[str, tuple[Rule | None, ...]] = {
     "axis_sum": _SAME,
     "batch_mean": (_batch_mean,),
     **TIME_RULES,
+    **WINDOW_RULES,
 }
 _BY_INDEX: dict[str, IndexedRule] = {"einsum": _einsum, "concat": _concat}
