@@ -20,9 +20,9 @@ from examples.training import PROGRAMS, Trained, cost, options_of, read, spread,
 
 MODELS = {
     "AdamW": ("ByAdamW", (1e-3, 3e-3, 1e-2)),
-    "Muon": ("ByMuon", (1e-2, 3e-2, 1e-1)),
-    "M3, means": ("ByM3", (3e-4, 1e-3, 3e-3)),
-    "M3, sums as printed": ("ByPrintedM3", (3e-3, 1e-2, 3e-2)),
+    "Muon": ("ByMuon", (3e-3, 1e-2, 3e-2)),
+    "M3, means": ("ByM3", (1e-4, 3e-4, 1e-3)),
+    "M3, sums as printed": ("ByPrintedM3", (3e-4, 1e-3, 3e-3)),
 }
 EVERY = 10  # a curve has one point for so many steps
 

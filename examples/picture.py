@@ -54,7 +54,9 @@ def draw(name: str, panels: Sequence[Panel], columns: int = 3) -> None:
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     handles = {label: h for a in axes.flat for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=min(4, len(handles)), frameon=False
+    )
     figure.tight_layout(rect=(0, 0, 1, 0.92 if rows == 1 else 0.96))
     OUT.mkdir(parents=True, exist_ok=True)
     figure.savefig(OUT / f"{name}.svg", metadata={"Date": None})
