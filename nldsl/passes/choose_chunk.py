@@ -20,16 +20,21 @@ from nldsl.passes.recurrence import Refusal
 from nldsl.source import NO_SPAN, Span
 
 
+RECURRENT = frozenset("solve_triangular segprod cumprod decay_gram linear_scan anchor".split())
+
+
 @dataclass(frozen=True)
 class ChunkOptions:
     """``enabled``: off keeps every loop sequential. ``size``: a length for all loops instead of the chosen one.
-    ``longest``: the longest that is chosen. ``entries``: how large a tensor of one segment of one lane may become.
-    ``shortest``: loops whose clocks fire more often stay sequential. ``join``: loops with the same clocks become
-    one. ``pack``: equal computations of one loop are done together."""
+    ``longest``: the longest that is chosen, ``longest_window`` where there are only windows of streams. ``entries``: how
+    large a tensor of one segment of one lane may become. ``shortest``: loops whose clocks fire more often stay
+    sequential. ``join``: loops with the same clocks become one. ``pack``: equal computations of one loop are done
+    together."""
 
     enabled: bool = True
     size: int | None = None
     longest: int = 64
+    longest_window: int = 512
     shortest: int = 2
     entries: int = 1 << 17
     join: bool = True
@@ -84,12 +89,16 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
         return scan, LoopNote(scan.states, "nonlinear", 1, loop.why, loop.lift, span(program, loop))
     if options.size is not None:
         return pack(loop, program) if options.pack else loop, LoopNote(scan.states, loop.kind, options.size)
-    shortest = min((c.period for c in loop.clocks), default=options.longest)
+    longest, entries = options.longest, options.entries
+    window = only_windows(loop)
+    if window:  # every segment looks back over the whole window: longer segments do that less often
+        longest, entries = max(longest, min(options.longest_window, window // 4)), entries * 16
+    shortest = min((c.period for c in loop.clocks), default=longest)
     if shortest < options.shortest:
         why = f"a clock of the loop fires every {shortest} tick{'s' if shortest > 1 else ''}"
         return scan, LoopNote(scan.states, loop.kind, 1, why)
-    size = min(options.longest, shortest) if shortest < options.longest else options.longest
-    while size > 8 and largest(loop, size) > options.entries:
+    size = min(longest, shortest)
+    while size > 8 and largest(loop, size) > entries:
         size //= 2
     return replace(pack(loop, program) if options.pack else loop, size=size), LoopNote(scan.states, loop.kind, size)
 
@@ -112,6 +121,16 @@ def span(program: Program, refusal: Refusal) -> Span:
     if 0 <= refusal.value < len(program.body):
         return program.body[refusal.value].span
     return NO_SPAN
+
+
+def only_windows(loop: ChunkLoop) -> int:
+    """The longest window of a loop in which nothing but windows leads from segment to segment; otherwise 0."""
+    if any(i.op in RECURRENT for i in loop.body):
+        return 0
+    carried = {value for _, value in loop.carry}
+    if not all(loop.body[value].op == "slice" for value in carried):
+        return 0
+    return max((i.attr("n") for i in loop.body if i.op in ("unfold", "band", "unband")), default=0)
 
 
 def largest(loop: ChunkLoop, ticks: int) -> int:
