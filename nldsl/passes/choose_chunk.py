@@ -19,15 +19,14 @@ from nldsl.passes.pack import pack
 from nldsl.passes.recurrence import Refusal
 from nldsl.source import NO_SPAN, Span
 
-
 RECURRENT = frozenset("solve_triangular segprod cumprod decay_gram linear_scan anchor".split())
 
 
 @dataclass(frozen=True)
 class ChunkOptions:
     """``enabled``: off keeps every loop sequential. ``size``: a length for all loops instead of the chosen one.
-    ``longest``: the longest that is chosen, ``longest_window`` where there are only windows of streams. ``entries``: how
-    large a tensor of one segment of one lane may become. ``shortest``: loops whose clocks fire more often stay
+    ``longest``: the longest that is chosen, ``longest_window`` where there are only windows of streams. ``entries``:
+    how large a tensor of one segment of one lane may become. ``shortest``: loops whose clocks fire more often stay
     sequential. ``join``: loops with the same clocks become one. ``pack``: equal computations of one loop are done
     together."""
 
