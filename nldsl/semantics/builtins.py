@@ -221,7 +221,7 @@ def _range(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value
     if len(args) != 1 or named:
         return NotImplemented
     if isinstance(args[0], (Poly, Unknown)):
-        return ListValue((0,))
+        return ListValue((0,), args[0] if isinstance(args[0], Poly) else None)
     if not isinstance(args[0], int) or args[0] < 0 or args[0] > 4096:
         return ctx.error("NL0221", span, "`range(n)` takes a number from 0 to 4096")
     return ListValue(tuple(range(args[0])))
@@ -229,7 +229,8 @@ def _range(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value
 
 def _length(ctx: Context, scope: Scope, args: list[Value], named: dict[str, Value], span: Span) -> Value:
     if len(args) == 1 and isinstance(args[0], (ListValue, Group)):
-        return len(args[0].items)
+        count = args[0].count if isinstance(args[0], ListValue) else None
+        return len(args[0].items) if count is None else count
     return Unknown("int") if len(args) == 1 and isinstance(args[0], Unknown) else NotImplemented
 
 

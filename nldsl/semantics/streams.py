@@ -148,7 +148,7 @@ def comprehension(ctx: Context, scope: Scope, expr: ast.Comprehension) -> Value:
     items = tuple(unrolled_items(ctx, scope, expr, over))
     if isinstance(over, Group):
         return POISON if any(isinstance(i, Poison) for i in items) else Group(items, over.names)
-    return ListValue(items)
+    return ListValue(items, over.count if isinstance(over, ListValue) else None)
 
 
 def unrolled_items(ctx: Context, scope: Scope, expr: ast.Comprehension, over: Value) -> list[Value]:

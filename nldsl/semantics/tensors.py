@@ -106,7 +106,10 @@ def _list_tensor(ctx: Context, value: ListValue, span: Span) -> Tensor | Poison:
         if isinstance(tensor, Poison):
             return POISON
         parts.append(tensor)
-    return stack(ctx, parts, span)
+    stacked = stack(ctx, parts, span)
+    if value.count is None or isinstance(stacked, Poison):
+        return stacked
+    return ctx.emit("broadcast", stacked, span=span, shape=(value.count, *stacked.type.shape[1:]))  # type: ignore[no-any-return]
 
 
 def stack(ctx: Context, parts: list[Tensor], span: Span) -> Tensor | Poison:

@@ -56,7 +56,10 @@ class Group:
 
 @dataclass(frozen=True)
 class ListValue:
+    """``count``, in a generic check: the list has this symbolic length, and ``items`` holds one that stands for all."""
+
     items: tuple[Any, ...]
+    count: Any = None
 
 
 @dataclass
