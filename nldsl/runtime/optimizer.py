@@ -1,54 +1,29 @@
 """Optimizer memories as ``torch.optim.Optimizer``: one tick of the memory for each ``step()``.
 
-Parameters of equal shape (copies of a memory count one by one) are the rows of one batch, for which the emitted program
-runs once. The states of the memory are kept per parameter in ``state``, as PyTorch's own optimizers do.
+A rule that does the same to every entry is one fused update over all parameters (``optimizer_entries.py``). For any
+other the parameters of equal shape are the rows of one batch (``optimizer_stacked.py``). The states of the memory are
+kept per parameter in ``state``, as PyTorch's own optimizers do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
 
-from nldsl.backends.registry import backend_named
+from nldsl.ir.entrywise import Entrywise
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import anchor_key, anchors
 from nldsl.passes.derive import Derive
-from nldsl.passes.schedule import schedule
+from nldsl.passes.entrywise import entrywise
 from nldsl.passes.simplify import Simplify
-from nldsl.runtime.initialize import initialize
-from nldsl.runtime.lanes import batched
-from nldsl.runtime.module import TICK, Emitted, Module
+from nldsl.runtime.module import Module
+from nldsl.runtime.optimizer_entries import EntryBatch
+from nldsl.runtime.optimizer_stacked import Compiled, Shape, StackedBatch, Tensors, compile_rule
 
-Shape = tuple[int, ...]
 Rule = Callable[[Shape], Program]  # the program of an optimizer for parameters of a shape
-Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """The emitted program of an optimizer for one shape, for many parameters at once."""
-
-    program: Program
-    emitted: Emitted
-    params: Tensors
-    keys: tuple[str, ...]  # of the states, and of their anchors
-
-
-def compile_rule(rule: Rule, shape: Shape, like: torch.Tensor, seed: int = 0) -> Compiled:
-    """An optimizer for parameters of this shape."""
-    program = batched(Simplify().apply(Derive().apply(rule(shape))))
-    names = {i.name for i in program.inputs}
-    if "g" not in names or names - {"g", "weight"} or len(program.outputs) != 1:
-        raise ValueError(f"`{program.name}` is no optimizer: it has inputs `g` and perhaps `weight`, and one output")
-    backend = backend_named("torch")
-    planned = schedule(program)
-    emitted = backend.load(backend.emit(planned), planned)
-    params = {n: torch.as_tensor(x).to(like) for n, x in initialize(program, seed).items()}
-    keys = tuple(s.name for s in program.states) + tuple(anchor_key(s, p) for s, p in anchors(program))
-    return Compiled(program, emitted, params, keys)
+Batch = EntryBatch | StackedBatch
+Place = tuple[int, Shape | Entrywise, torch.dtype, torch.device, int]  # the last: how many ticks were done
 
 
 class MemoryOptimizer(torch.optim.Optimizer):
@@ -56,6 +31,8 @@ class MemoryOptimizer(torch.optim.Optimizer):
 
     ``lanes`` says how many leading dims of a parameter count copies that are trained each on its own. ``lr`` multiplies
     the change that the memory computes, so that PyTorch's schedulers work; the rate itself is in the program.
+    ``fused`` = False runs every rule shape by shape; ``native`` says whether entrywise rules are compiled by the C
+    compiler of the system (None: where there is one, on a CPU, from 2^18 parameters on).
     """
 
     def __init__(
@@ -66,14 +43,19 @@ class MemoryOptimizer(torch.optim.Optimizer):
         lr: float = 1.0,
         lanes: Mapping[torch.Tensor, int] | None = None,
         seed: int = 0,
+        fused: bool = True,
+        native: bool | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr})
         self.rule = rule
         self.seed = seed
+        self.fused = fused
+        self.native = native
         self._lanes = dict(lanes or {})
+        self._programs: dict[Shape, tuple[Program, Entrywise | None]] = {}
         self._compiled: dict[tuple[Shape, torch.dtype, torch.device], Compiled] = {}
-        # the states of the parameters of one batch, stacked; the entries of ``state`` are views of them
-        self._stacked: dict[tuple[int, Shape, torch.dtype, torch.device], dict[str, Any]] = {}
+        self._batches: dict[int, list[Batch]] = {}  # by the number of the group
+        self._members: dict[int, list[tuple[int, torch.dtype, torch.device]]] = {}  # what these batches were made for
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -83,75 +65,63 @@ class MemoryOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One tick; a parameter without a gradient has the gradient zero."""
+        """One tick; a parameter without a gradient has the gradient zero, if another one of its batch has one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for number, group in enumerate(self.param_groups):
-            for (shape, dtype, device), members in self._batches(group["params"]).items():
-                self._tick((number, shape, dtype, device), members, float(group["lr"]))
+            for batch in self._batches_of(number, [p for p in group["params"] if p.requires_grad]):
+                if any(p.grad is not None for p in batch.members):
+                    batch.update(float(group["lr"]), [self.state[p] for p in batch.members])
         return loss
 
-    def _batches(self, params: list[torch.Tensor]) -> dict[tuple[Shape, torch.dtype, torch.device], list[torch.Tensor]]:
-        found: dict[tuple[Shape, torch.dtype, torch.device], list[torch.Tensor]] = {}
+    def sources(self) -> tuple[str, ...]:
+        """The code of the updates that have run so far, one for each batch."""
+        return tuple(batch.source for batches in self._batches.values() for batch in batches)
+
+    def _batches_of(self, number: int, params: list[torch.Tensor]) -> list[Batch]:
+        """The batches of a group; made anew where parameters have joined, left or changed their kind."""
+        known = self._batches.get(number, [])
+        if [(id(p), p.dtype, p.device) for p in params] == self._members.get(number):
+            return known
+        places: dict[Place, list[torch.Tensor]] = {}
         for param in params:
-            if param.requires_grad:
-                key = tuple(param.shape[self._lanes.get(param, 0) :]), param.dtype, param.device
-                found.setdefault(key, []).append(param)
-        return {key: members for key, members in found.items() if any(p.grad is not None for p in members)}
+            shape = tuple(param.shape[self._lanes.get(param, 0) :])
+            _, entries = self._program(shape)
+            ticks = int(self.state[param]["step"]) if self.state.get(param) else 0
+            place = number, entries if entries is not None else shape, param.dtype, param.device, ticks
+            places.setdefault(place, []).append(param)
+        self._batches[number] = [self._batch(place, members) for place, members in places.items()]
+        self._members[number] = [(id(p), p.dtype, p.device) for p in params]
+        return self._batches[number]
 
-    def _tick(
-        self, key: tuple[int, Shape, torch.dtype, torch.device], members: list[torch.Tensor], factor: float
-    ) -> None:
-        shape = key[1]
-        compiled = self._rule_for(key[1:], members[0])
-        state = self._stacked.get(key) or self._stack(compiled, members, shape)
-        inputs = {"g": _rows([torch.zeros_like(p) if p.grad is None else p.grad for p in members], shape)}
-        if any(i.name == "weight" for i in compiled.program.inputs):
-            inputs["weight"] = _rows([p.detach() for p in members], shape)
-        outputs, _, _, after = compiled.emitted.step(compiled.params, inputs, state)
-        (change,) = outputs.values()
-        changes = _unstacked(change, members, shape)
-        torch._foreach_add_(members, changes, alpha=factor)
-        self._stacked[key] = after
-        self._publish(compiled, members, shape, after)
+    def _batch(self, place: Place, members: list[torch.Tensor]) -> Batch:
+        _, kind, dtype, device, _ = place
+        batch: Batch
+        if isinstance(kind, Entrywise):
+            batch = EntryBatch(kind, members, self.native)
+        else:
+            if (kind, dtype, device) not in self._compiled:
+                compiled = compile_rule(self._program(kind)[0], members[0].detach(), self.seed)
+                self._compiled[kind, dtype, device] = compiled
+            batch = StackedBatch(self._compiled[kind, dtype, device], members, kind)
+        if self.state.get(members[0]):
+            batch.restore([self.state[p] for p in members])
+        batch.publish([self.state[p] for p in members])
+        return batch
 
-    def _rule_for(self, key: tuple[Shape, torch.dtype, torch.device], like: torch.Tensor) -> Compiled:
-        if key not in self._compiled:
-            self._compiled[key] = compile_rule(self.rule, key[0], like.detach(), self.seed)
-        return self._compiled[key]
-
-    def _stack(self, compiled: Compiled, members: list[torch.Tensor], shape: Shape) -> dict[str, Any]:
-        """The states of a batch: from ``state`` where they have been loaded, else the initial ones."""
-        count = sum(_count(p, shape) for p in members)
-        start = compiled.emitted.init_state(compiled.params, count, members[0].dtype, members[0].device)
-        known = [p for p in members if self.state.get(p)]
-        if not known:
-            return start
-        ticks = {int(self.state[p]["step"]) for p in known}
-        if len(known) < len(members) or len(ticks) > 1:
-            raise ValueError(
-                "parameters of one shape have seen different numbers of ticks; put them in groups of their own"
-            )
-        found: dict[str, Any] = {TICK: ticks.pop()}
-        for name in compiled.keys:
-            rest = tuple(start[name].shape[1:])
-            found[name] = _rows([self.state[p][name] for p in members], rest)
-        return found
-
-    def _publish(self, compiled: Compiled, members: list[torch.Tensor], shape: Shape, after: dict[str, Any]) -> None:
-        at = 0
-        tick = torch.tensor(after[TICK])
-        for param in members:
-            count = _count(param, shape)
-            lead = tuple(param.shape[: param.dim() - len(shape)])
-            own = self.state[param]
-            own["step"] = tick
-            for name in compiled.keys:
-                rows = after[name].narrow(0, at, count)
-                own[name] = rows.reshape((*lead, *rows.shape[1:]))
-            at += count
+    def _program(self, shape: Shape) -> tuple[Program, Entrywise | None]:
+        """The program for a shape, and what it does to one entry if it does the same to all."""
+        if shape not in self._programs:
+            program = Simplify().apply(Derive().apply(self.rule(shape)))
+            names = {i.name for i in program.inputs}
+            if "g" not in names or names - {"g", "weight"} or len(program.outputs) != 1:
+                raise ValueError(
+                    f"`{program.name}` is no optimizer: it has inputs `g` and perhaps `weight`, and one output"
+                )
+            self._programs[shape] = program, entrywise(program, shape) if self.fused else None
+        return self._programs[shape]
 
     def state_dict(self) -> dict[str, Any]:
         """As every optimizer's; the tensors are copies, each with its own memory."""
@@ -165,7 +135,8 @@ class MemoryOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from ``state_dict()``."""
         super().load_state_dict(state_dict)
-        self._stacked.clear()
+        self._batches.clear()
+        self._members.clear()
 
 
 class LevelOptimizers:
@@ -260,19 +231,3 @@ class LevelOptimizers:
         for level, params in self._params.items():
             stored = state["sums"].get(level, {})
             self._sums[level] = {n: x.to(params[n]).clone() for n, x in stored.items()}
-
-
-def _count(param: torch.Tensor, shape: Shape) -> int:
-    """How many copies a parameter holds."""
-    return int(torch.Size(param.shape[: param.dim() - len(shape)]).numel())
-
-
-def _rows(tensors: list[torch.Tensor], shape: Shape) -> torch.Tensor:
-    """All copies in all tensors, as the rows of one."""
-    rows = [x.reshape(-1, *shape) for x in tensors]
-    return rows[0] if len(rows) == 1 else torch.cat(rows)
-
-
-def _unstacked(rows: torch.Tensor, members: list[torch.Tensor], shape: Shape) -> list[torch.Tensor]:
-    parts = torch.split(rows, [_count(p, shape) for p in members])
-    return [part.reshape(p.shape) for part, p in zip(parts, members, strict=True)]
