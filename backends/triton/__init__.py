@@ -1,0 +1,1 @@
+"""Fused GPU kernels, generated from loops over segments."""

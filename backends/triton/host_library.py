@@ -1,0 +1,52 @@
+"""Functions of the host that launch kernels; emitted modules contain copies of those they call."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+SOLVE_PRECISION = "ieee"  # of triangular systems
+
+
+@functools.lru_cache(maxsize=64)
+def segment_bounds(
+    tick: int, ticks: int, most: int, clocks: tuple[tuple[int, int], ...], device: torch.device
+) -> torch.Tensor:
+    """Where segments of the next ``ticks`` ticks begin, and the end: [N + 1]. At most ``most`` ticks each, and an end
+    at each tick that leaves ``rest`` when divided by ``period``, for (period, rest) in ``clocks``."""
+    bounds, at, last = [0], tick, tick + ticks
+    while at < last:
+        end = min(at + most, last)
+        for period, rest in clocks:
+            end = min(end, at + 1 + (rest - at - 1) % period)
+        bounds.append(end - tick)
+        at = end
+    return torch.tensor(bounds, dtype=torch.int64).to(device)
+
+
+def kernel_types(
+    tensors: tuple[torch.Tensor, ...], streams: tuple[torch.Tensor, ...]
+) -> tuple[torch.dtype, dict[str, Any]]:
+    """The type of outputs, and the constants of kernels that say in which types they compute: states and gates in
+    float32 (float64 where a tensor is), matrix products in the type of the streams."""
+    real = [x.dtype for x in streams if x.is_floating_point()] or [x.dtype for x in tensors if x.is_floating_point()]
+    result = functools.reduce(torch.promote_types, real)
+    wide = any(x.dtype == torch.float64 for x in tensors)
+    language = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+    base = tl.float64 if wide else tl.float32
+    exact = "ieee" if wide or not torch.backends.cuda.matmul.allow_tf32 else "tf32"
+    dot = base if wide else language.get(result, base)
+    return result, {"REAL": base, "DOT": dot, "PRECISION": exact, "SOLVE": "ieee" if wide else SOLVE_PRECISION}
+
+
+def check_device(tensor: torch.Tensor, name: str) -> None:
+    """Kernels run on a GPU, or anywhere in Triton's interpreter."""
+    if tensor.device.type != "cuda" and not triton.knobs.runtime.interpret:
+        raise RuntimeError(
+            f"the kernels of `{name}` need tensors on a GPU, these are on {tensor.device.type}: move the module "
+            "and its inputs, compile with backend='torch', or set TRITON_INTERPRET=1 to run them slowly"
+        )

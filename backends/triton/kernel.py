@@ -1,0 +1,359 @@
+"""One kernel: the values of a stage, read from and written to memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nldsl.backends.triton import memory
+from nldsl.backends.triton.builder import Builder, Op
+from nldsl.backends.triton.job import Job, Key, Source
+from nldsl.backends.triton.lower import Lowering, Place
+from nldsl.backends.triton.plan import Plan
+from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Value
+from nldsl.backends.triton.views import scalar, tile_of
+from nldsl.dims import Dim
+from nldsl.ir.chunk import TICKS
+from nldsl.ir.program import Instr
+from nldsl.ir.stages import FINISH, PREPARE, STEP
+from nldsl.ir.types import BATCH, TIME, Clock
+
+STAGE_NAMES = {PREPARE: "prepare", STEP: "step", FINISH: "finish"}
+CONSTANTS = ("BT", "LOG_BT", "BV", "REAL", "DOT", "PRECISION", "SOLVE")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A workspace: a tile for each lane and segment. ``zero``: where its padding is 0."""
+
+    name: str
+    sizes: tuple[Dim, ...]
+    zero: frozenset[int] = frozenset()
+
+
+@dataclass
+class Workspaces:
+    """What kernels leave for later ones, by value of the body or by carried key."""
+
+    values: dict[int, Slot] = field(default_factory=dict)
+    kept: dict[Key, Slot] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+    def new(self, hint: str, sizes: tuple[Dim, ...], zero: frozenset[int]) -> Slot:
+        base = "".join(c if c.isalnum() else "_" for c in hint) or "x"
+        name, count = base, 1
+        while name in self.names:
+            count += 1
+            name = f"{base}_{count}"
+        self.names.add(name)
+        return Slot(name, sizes, zero)
+
+
+@dataclass
+class Kernel:
+    """``arguments`` are tensors and ``workspaces`` slots, in the order of the signature. ``columns`` is the size of the
+    dim that programs divide, if there is one."""
+
+    name: str
+    stage: int
+    arguments: tuple[str, ...]
+    workspaces: tuple[str, ...]
+    columns: Dim | None
+    lines: list[str]
+    functions: dict[str, str]
+    builder: Builder
+
+    @property
+    def source(self) -> str:
+        pointers = [memory.pointer(a) for a in (*self.arguments, *self.workspaces)]
+        names = ["bounds_ptr", "tick", "TICKS", "N", *pointers, *(f"{c}: tl.constexpr" for c in CONSTANTS)]
+        head = f"def {self.name}({', '.join(names)}):"
+        if len(head) > 110:
+            head = f"def {self.name}(\n    " + ",\n    ".join(names) + ",\n):"
+        return "\n".join(["@triton.jit", head, *self.lines])
+
+
+class KernelWriter:
+    """Writes the kernel of one stage of a job."""
+
+    def __init__(
+        self,
+        job: Job,
+        plan: Plan,
+        stage: int,
+        spaces: Workspaces,
+        split: frozenset[Place] = frozenset(),
+        alone: bool = False,
+    ) -> None:
+        self.job, self.plan, self.stage, self.spaces, self.split = job, plan, stage, spaces, split
+        self.alone = alone
+        self.b = Builder([memory.pointer(s.name) for s in job.sources.values()])
+        lanes = job.lanes
+        sizes = {name: size for name, size in job.axes if name not in lanes and name != TIME and size is not None}
+        self.sizes = sizes | {TIME: TICKS}
+        self.lanes = self._lanes(lanes)
+        self.lowering = Lowering(
+            self.b, job.body, frozenset(lanes), self.sizes, self.leaf, self.given, split, self.fires
+        )
+        self.variables: dict[Key, str] = {}
+
+    # -- the frame
+
+    def _lanes(self, lanes: tuple[str, ...]) -> memory.Lanes:
+        b, index, size = self.b, dict[str, str](), {TIME: "TICKS"}
+        for name, known in self.job.axes:
+            if known is not None and name != TIME:
+                if not isinstance(known, int):
+                    raise UnsupportedError(f"the size {known} of the axis `{name}` is not known")
+                size[name] = str(known)
+        row = "row"
+        b.top.ops.append(_op("row", "tl.program_id(0).to(tl.int64)"))
+        b.taken.add("row")
+        rest = row
+        for name in reversed(lanes):
+            if name == lanes[0]:
+                index[name] = rest
+            else:
+                if name == BATCH:
+                    raise UnsupportedError("batch is not the first axis")
+                index[name] = b.define("index", f"{rest} % {size[name]}", name)
+                rest = b.define("index", f"{rest} // {size[name]}", "rest")
+        if self.split:
+            axis = 1 if self.stage == STEP else 2
+            b.top.ops.append(_op(COLUMN, f"tl.program_id({axis}) * BV"))
+        b.taken.add(COLUMN)
+        return memory.Lanes(index, size)
+
+    def _segment(self) -> None:
+        """Where the segment begins, and how long it is."""
+        self.b.block.ops.append(_op("first", "tl.load(bounds_ptr + n)"))
+        self.b.block.ops.append(_op("T", "(tl.load(bounds_ptr + n + 1) - first).to(tl.int32)"))
+
+    def fires(self, clock: object) -> str:
+        """Whether a clock fires at the last tick of the segment."""
+        assert isinstance(clock, Clock)
+        if clock.start:
+            return f"(tick + first + T - 1) % {clock.period} == {0}"
+        return f"(tick + first + T) % {clock.period} == 0"
+
+    # -- leaves
+
+    def leaf(self, value: int, instr: Instr) -> Value:
+        job, b = self.job, self.b
+        if value in job.sources:
+            return memory.load(b, self.lanes, job.sources[value], self.lowering.dims(value))
+        if value in job.carried:
+            return self._carried(value, job.carried[value])
+        if value in job.boundaries:
+            key = job.boundaries[value]
+            return memory.fetch(b, self.spaces.kept[key].name, self.lowering.dims(value), self.spaces.kept[key].zero)
+        if instr.op == "clock":
+            return self._clock(instr)
+        raise UnsupportedError(f"`{instr.op}` has no form in a kernel")
+
+    def _carried(self, value: int, key: Key) -> Tile:
+        dims = self.lowering.dims(value)
+        if self.stage == STEP:
+            return Tile(self.variables[key], dims, "real", frozenset(range(len(dims))))
+        slot = self.spaces.kept[key]
+        return memory.fetch(self.b, slot.name, dims, slot.zero)
+
+    def _clock(self, instr: Instr) -> Tile:
+        scale, period = instr.attr("scale"), instr.attr("period")
+        extent = Extent(TICKS)
+        text = f"(tick + first + 1).to(tl.int32) + {self.b.index(extent)}"
+        text = f"({text}) // {scale}" if scale != 1 else text
+        text = f"({text} - 1) % {period} + 1" if period else text
+        if TIME in instr.type.axes:
+            return self.b.tile("index", text, (extent,), "clock", "int")
+        raise UnsupportedError("a clock without ticks")
+
+    def given(self, value: int) -> Value | None:
+        """What an earlier kernel has left."""
+        slot = self.spaces.values.get(value)
+        if slot is None or self.stage == PREPARE:
+            return None
+        if self.stage == STEP and self.job.stages[value] != PREPARE:
+            return None
+        return memory.fetch(self.b, slot.name, self.lowering.dims(value), slot.zero)
+
+    def whole(self, value: int) -> Tile:
+        """The value with all its dims."""
+        tile = self.b.real(tile_of(self.b, self.lowering(value)))
+        dims = self.lowering.dims(value)
+        if all(e.size == 1 for e in dims):
+            return self.b.tile("reduce", scalar(tile), (), tile.name) if tile.dims else tile
+        return self.b.broadcast(tile, dims)
+
+    # -- stages
+
+    def write(self, name: str) -> Kernel:
+        if self.stage == STEP:
+            self._write_step()
+        else:
+            self.b.top.ops.append(_op("n", "tl.program_id(1)"))
+            self._segment()
+            if self.stage == PREPARE:
+                self._leave(self.plan.prepared)
+            else:
+                self._results()
+        lines = self.b.text()
+        text = "\n".join(lines)
+        sources = [*self.job.sources.values(), *self.job.variables.values(), *self._written()]
+        used = dict.fromkeys(s.name for s in sources if _mentions(text, memory.pointer(s.name)))
+        spaces = [s.name for s in (*self.spaces.values.values(), *self.spaces.kept.values())]
+        spaces = [s for s in dict.fromkeys(spaces) if _mentions(text, memory.pointer(s))]
+        columns = None
+        if self.split:
+            value, dim = min(self.split)
+            type = self.job.body[value].type
+            columns = ([*(self.sizes[a] for a in self.lowering.axes(type)), *type.shape])[dim]
+        doc = f'    """{_DOCS[self.stage]}"""'
+        return Kernel(
+            name, self.stage, tuple(used), tuple(spaces), columns, [doc, *lines], self.lowering.functions, self.b
+        )
+
+    def _written(self) -> list[Source]:
+        finals = [final(s) for s in self.job.variables.values()]
+        return [
+            *(s for s, _ in (*self.job.outputs, *self.job.sums)),
+            *finals,
+            *(s for _, s in self.job.resets.values()),
+        ]
+
+    def _leave(self, values: Sequence[int]) -> None:
+        for value in values:
+            tile = self.whole(value)
+            if value not in self.spaces.values:
+                sizes = tuple(e.size for e in self.lowering.dims(value))
+                hint = self.job.body[value].name or f"x{value}"
+                self.spaces.values[value] = self.spaces.new(f"{hint}_kept", sizes, _zero(tile))
+            memory.keep(self.b, self.spaces.values[value].name, tile)
+
+    def _results(self) -> None:
+        for source, value in self.job.outputs:
+            self._output(source, value)
+        for source, value in self.job.sums:
+            tile = self.whole(value)
+            memory.keep(self.b, source.name, tile)
+
+    def _output(self, source: Source, value: int) -> None:
+        axes = tuple(a for a in source.type.axes if a not in self.lanes.index)
+        rank = len(source.type.shape)
+        own = self.lowering.axes(self.job.body[value].type)
+        split = {d - len(own) for v, d in self.split if v == value and d >= len(own)}
+        dims = (
+            *(Extent(self.sizes[a]) for a in axes),
+            *(Extent(s, n in split) for n, s in enumerate(source.type.shape)),
+        )
+        found = tile_of(self.b, self.lowering.aligned(value, axes, rank))
+        memory.store(self.b, self.lanes, source, self.b.broadcast(self.b.real(found), dims))
+
+    # -- the loop
+
+    def _write_step(self) -> None:
+        job, b = self.job, self.b
+        for key, source in job.variables.items():
+            dims = self._variable_dims(key)
+            tile = memory.load(b, self.lanes, source, dims)
+            name = b.new_name(source.name)
+            b.effect("view", tile.name, name)
+            self.variables[key] = name
+        resets = {
+            state: memory.load(b, self.lanes, source, self._variable_dims((state, 0))).name
+            for state, (_, source) in job.resets.items()
+        }
+        b.open()
+        if job.reverse:
+            b.block.ops.append(_op("n", "N - 1 - i"))
+        self._segment()
+        if not job.reverse:
+            self._take_anchors()
+        for key in self.plan.kept:
+            self._keep(key)
+        new = {key: self.whole(value) for key, value in job.carry}
+        self._leave(self.plan.stepped)
+        if self.alone:
+            self._results()
+        for key, tile in new.items():
+            clean = b.clean(tile)
+            if clean.name != self.variables[key]:
+                b.effect("view", clean.name, f"{self.variables[key]}_new")
+        for key, tile in new.items():
+            if b.clean(tile).name != self.variables[key]:
+                b.effect("view", f"{self.variables[key]}_new", self.variables[key])
+        if job.reverse:
+            self._give_anchors()
+        for state, (clock, _) in job.resets.items():
+            self._reset(state, clock, resets[state])
+        b.close("for i in range(N):" if job.reverse else "for n in range(N):")
+        for key, source in job.variables.items():
+            dims = self._variable_dims(key)
+            memory.store(b, self.lanes, final(source), Tile(self.variables[key], dims))
+
+    def _variable_dims(self, key: Key) -> tuple[Extent, ...]:
+        """The dims of a carried value: where it is read, or where it is made."""
+        type = self.job.variables[key].type
+        value = next((v for v, k in self.job.carried.items() if k == key), None)
+        if value is None:
+            value = next((v for k, v in self.job.carry if k == key), None)
+        axes = self.lowering.axes(type)
+        sizes = [*(self.sizes[a] for a in axes), *type.shape]
+        return tuple(Extent(s, (value, d) in self.split) for d, s in enumerate(sizes))
+
+    def _keep(self, key: Key) -> None:
+        dims = self._variable_dims(key)
+        if key not in self.spaces.kept:
+            hint = self.job.variables[key].name + "_begin"
+            sizes = tuple(e.size for e in dims)
+            self.spaces.kept[key] = self.spaces.new(hint, sizes, frozenset(range(len(dims))))
+        variable = Tile(self.variables[key], dims)
+        if all(e.size == 1 for e in dims):
+            variable = Tile(scalar(variable))
+        memory.keep(self.b, self.spaces.kept[key].name, variable)
+
+    def _take_anchors(self) -> None:
+        for state, period in self.job.anchors:
+            anchor, name = self.variables[state, period], self.variables[state, 0]
+            due = self.b.define("index", f"(tick + first) % {period} == 0", f"begins_{period}")
+            self.b.effect("pointwise", f"tl.where({due}, {name}, {anchor})", anchor)
+
+    def _give_anchors(self) -> None:
+        for state, period in self.job.anchors:
+            if (state, period) not in self.variables:
+                continue
+            anchor, name = self.variables[state, period], self.variables[state, 0]
+            due = self.b.define("index", f"(tick + first) % {period} == 0", f"begins_{period}")
+            self.b.effect("pointwise", f"tl.where({due}, {name} + {anchor}, {name})", name)
+            self.b.effect("pointwise", f"tl.where({due}, 0.0, {anchor})", anchor)
+
+    def _reset(self, state: str, clock: Clock, initial: str) -> None:
+        fires = self.b.define("index", self.fires(clock), "resets")
+        for (name, _period), variable in self.variables.items():
+            if name == state:
+                self.b.effect("pointwise", f"tl.where({fires}, {initial}, {variable})", variable)
+
+
+def final(source: Source) -> Source:
+    """The tensor that gets the last value of a carried variable."""
+    return Source(f"{source.name}_out", source.type)
+
+
+_DOCS = {
+    PREPARE: "What needs no carried value: one segment of one lane.",
+    STEP: "From segment to segment of one lane, the carried values in registers.",
+    FINISH: "What is left when the carried values are known: one segment of one lane.",
+}
+
+
+def _zero(tile: Tile) -> frozenset[int]:
+    return frozenset(d for d in range(len(tile.dims)) if tile.clean(d))
+
+
+def _op(target: str, text: str) -> Op:
+    return Op("index", text, target)
+
+
+def _mentions(text: str, name: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", text) is not None

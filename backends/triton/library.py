@@ -1,0 +1,161 @@
+"""Functions that kernels call, copied into the modules that need them. Matrices come as stacks: [Z, N, N].
+
+Decays may have any sign and size: nothing divides by a product or takes the logarithm of a factor.
+"""
+
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x) without loss for small x."""
+    u = 1.0 + x
+    return tl.where(u == 1.0, x, tl.log(u) * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
+
+
+@triton.jit
+def expm1(x):
+    """exp(x) - 1 without loss for small x."""
+    u = tl.exp(x)
+    small = tl.abs(x) < 0.5
+    safe = tl.where(small & (u != 1.0), u, 2.0)
+    return tl.where(small, tl.where(u == 1.0, x, (safe - 1.0) * (x / tl.log(safe))), u - 1.0)
+
+
+@triton.jit
+def tanh(x):
+    """tanh without loss for small x."""
+    e = expm1(-2.0 * tl.abs(x))
+    y = -e / (2.0 + e)
+    return tl.where(x < 0, -y, y)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x))."""
+    return tl.maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def modulo(x, y):
+    """The remainder, with the sign of y."""
+    return x - tl.floor(x / y) * y
+
+
+@triton.jit
+def power(x, y):
+    """x ** y, also of a negative x with a whole y."""
+    size = tl.exp(y * tl.log(tl.where(x == 0.0, 1.0, tl.abs(x))))
+    odd = (tl.floor(y) - 2.0 * tl.floor(tl.floor(y) / 2.0)) != 0.0
+    value = tl.where((x < 0.0) & odd, -size, size)
+    value = tl.where((x < 0.0) & (tl.floor(y) != y), float("nan"), value)
+    return tl.where(x == 0.0, tl.where(y == 0.0, 1.0, tl.where(y < 0.0, float("inf"), 0.0)), value)
+
+
+@triton.jit
+def times(
+    a,
+    b,
+    Z: tl.constexpr,
+    M: tl.constexpr,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    REAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """[Z, M, K] @ [Z, K, N], summed in REAL."""
+    if Z == 1:
+        product = tl.dot(tl.reshape(a, (M, K)), tl.reshape(b, (K, N)), input_precision=PRECISION, out_dtype=REAL)
+        return tl.reshape(product, (1, M, N))
+    return tl.dot(a, b, input_precision=PRECISION, out_dtype=REAL)
+
+
+@triton.jit
+def triangular_inverse(
+    a, Z: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr
+):
+    """The inverse of [Z, N, N], unit lower triangular (its diagonal and upper part are not read): diagonal blocks
+    of twice the size from two inverses and what is between them, which is as stable as substitution."""
+    row = tl.arange(0, N)[:, None]
+    column = tl.arange(0, N)[None, :]
+    inverse = tl.where(row == column, 1.0, 0.0)[None, :, :] + tl.zeros((Z, N, N), REAL)
+    for level in tl.static_range(LEVELS):
+        half = (row // (2 << level) == column // (2 << level)) & (row // (1 << level) > column // (1 << level))
+        between = tl.where(half[None, :, :], a, 0.0)
+        if level == 0:
+            inverse = inverse - between
+        else:
+            part = times(inverse, between, Z, N, N, N, REAL, PRECISION)
+            inverse = inverse - times(part, inverse, Z, N, N, N, REAL, PRECISION)
+    return inverse
+
+
+@triton.jit
+def products_between(a, T, N: tl.constexpr):
+    """[N] -> [N, N]: entry t, s is a[s+1] * .. * a[t] for s <= t, and 0 above and from T on."""
+    t = tl.arange(0, N)[:, None]
+    s = tl.arange(0, N)[None, :]
+    factor = tl.where(t > s, a[:, None], 1.0)
+    return tl.where((t >= s) & (t < T), tl.cumprod(factor, 0), 0.0)
+
+
+@triton.jit
+def products_between_columns(a, T, N: tl.constexpr):
+    """[N, K] -> [N, N, K], column by column."""
+    t = tl.arange(0, N)[:, None, None]
+    s = tl.arange(0, N)[None, :, None]
+    factor = tl.where(t > s, a[:, None, :], 1.0)
+    return tl.where((t >= s) & (t < T), tl.cumprod(factor, 0), 0.0)
+
+
+@triton.jit
+def shifted(x, by, low, high, fill, Z: tl.constexpr, N: tl.constexpr, K: tl.constexpr):
+    """[Z, N, K]: entry i is entry i + by where low <= i < high, else ``fill``."""
+    row = tl.arange(0, N)[None, :, None]
+    source = tl.minimum(tl.maximum(row + by, 0), N - 1)
+    y = tl.gather(x, tl.broadcast_to(source, (Z, N, K)), 1)
+    return tl.where((row >= low) & (row < high), y, fill)
+
+
+@triton.jit
+def decay_gram(
+    q,
+    a,
+    k,
+    T,
+    Z: tl.constexpr,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    LEVELS: tl.constexpr,
+    REAL: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """[Z, N, K] -> [Z, N, N]: entry t, s <= t is the sum over K of q[t] * a[s+1] * .. * a[t] * k[s].
+
+    Pairs of ticks by the size of the block at which they part: products of q with the decays since the beginning of its
+    half, and of k with those to the end of its half."""
+    row = tl.arange(0, N)[:, None]
+    column = tl.arange(0, N)[None, :]
+    tick = tl.arange(0, N)[None, :, None]
+    later = shifted(a, 1, 0, T - 1, 1.0, Z, N, K)
+    gram = tl.where((row == column)[None, :, :], tl.sum(q * k, 2)[:, :, None], 0.0)
+    for level in tl.static_range(LEVELS):
+        size: tl.constexpr = 1 << level
+        before = tl.reshape(tl.cumprod(tl.reshape(a, (Z * N // size, size, K)), 1), (Z, N, K))
+        inner = tl.where(tick % size == size - 1, 1.0, later)
+        after = tl.reshape(tl.cumprod(tl.reshape(inner, (Z * N // size, size, K)), 1, reverse=True), (Z, N, K))
+        left, right = (q * before).to(DOT), tl.permute((k * after).to(DOT), (0, 2, 1))
+        part = times(left, right, Z, N, K, N, REAL, PRECISION)
+        half = (row // (2 * size) == column // (2 * size)) & (row // size > column // size)
+        gram += tl.where(half[None, :, :], part, 0.0)
+    return gram
+
+
+@triton.jit
+def after(a_one, b_one, a_two, b_two):
+    """x -> a_one x + b_one, then x -> a_two x + b_two."""
+    return a_one * a_two, b_one * a_two + b_two

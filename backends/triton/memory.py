@@ -1,0 +1,119 @@
+"""Where tensors lie: addresses of tiles in the tensors of a call, and in workspaces between kernels.
+
+A workspace has, for each lane and segment, a tile with its padding, so that nothing is masked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.backends.triton.builder import Builder, brackets
+from nldsl.backends.triton.job import Source
+from nldsl.backends.triton.tiles import Extent, Tile, UnsupportedError
+from nldsl.ir.types import BATCH, TIME
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """The names of the indices of the lanes of a program, and the sizes of all axes as code."""
+
+    index: dict[str, str]
+    size: dict[str, str]
+
+
+def pointer(source: str) -> str:
+    """The name of the pointer to a tensor."""
+    return f"{source}_ptr"
+
+
+def address(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) -> str:
+    """The addresses of a tile of a tensor: its axes that are no lanes, then its logical dims."""
+    axes, shape = source.type.axes, source.type.shape
+    inner = 1
+    for size in shape:
+        if not isinstance(size, int):
+            raise UnsupportedError(f"the size {size} is not known")
+        inner *= size
+    start, strides = "", []
+    stride: list[str] = [str(inner)]
+    for axis in reversed(axes):
+        strides.append(" * ".join(s for s in stride if s != "1") or "1")
+        stride.append(lanes.size[axis] if axis != BATCH else "1")
+    strides.reverse()
+    for axis in axes:
+        place = lanes.index.get(axis) or ("first" if axis == TIME else "")
+        if not start:
+            start = place or "0"
+        else:
+            start = f"({start}) * {lanes.size[axis]}" if " " in start else f"{start} * {lanes.size[axis]}"
+            start += f" + {place}" if place else ""
+    if start and inner != 1:
+        start = f"({start}) * {inner}" if " " in start else f"{start} * {inner}"
+    text = pointer(source.name) + (f" + {start}" if start and start != "0" else "")
+    base = b.define("index", text, f"{source.name}_at") if text != pointer(source.name) else text
+    tiled = [axis for axis in axes if axis not in lanes.index]
+    steps = [strides[axes.index(axis)] for axis in tiled]
+    rest = inner
+    for size in shape:
+        assert isinstance(size, int)
+        rest //= max(size, 1)
+        steps.append(str(rest))
+    return base + _offsets(b, dims, steps)
+
+
+def _offsets(b: Builder, dims: tuple[Extent, ...], steps: list[str]) -> str:
+    text = ""
+    for d, (extent, step) in enumerate(zip(dims, steps, strict=True)):
+        one = "tl.arange(0, 1)" + brackets((d,), len(dims))
+        index = one if extent.size == 1 else b.index(extent, d, len(dims))
+        text += f" + {index}" + ("" if step == "1" else f" * {step}" if " " not in step else f" * ({step})")
+    return text
+
+
+def load(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) -> Tile:
+    """A tile of a tensor, with 0 for padding, in the type of computations."""
+    where = address(b, lanes, source, dims)
+    mask = b.mask(dims, range(len(dims)))
+    arguments = where + (f", mask={mask}, other=0" if mask else "")
+    kind = source.type.kind
+    name = b.define("load", f"tl.load({arguments}).to({'tl.int32' if kind == 'int' else 'REAL'})", source.name)
+    return Tile(name, dims, kind, frozenset(range(len(dims))))
+
+
+def store(b: Builder, lanes: Lanes, source: Source, tile: Tile) -> None:
+    """Write a tile of a tensor; padding is left out."""
+    where = address(b, lanes, source, tile.dims)
+    mask = b.mask(tile.dims, range(len(tile.dims)))
+    _store(b, where, b.real(tile).name, pointer(source.name), mask)
+
+
+def _store(b: Builder, where: str, text: str, target: str, mask: str) -> None:
+    b.effect("store", f"tl.store({where}, {text}.to({target}.dtype.element_ty){', mask=' + mask if mask else ''})")
+
+
+def slot(name: str, dims: tuple[Extent, ...], b: Builder) -> str:
+    """The addresses of a tile in a workspace."""
+    blocks = [e.whole for e in dims]
+    size = " * ".join(x for x in blocks if x != "1") or "1"
+    if size == "1":
+        return f"{pointer(name)} + (row * N + n)"
+    base = b.define(
+        "index", f"{pointer(name)} + (row * N + n) * {'(' + size + ')' if ' ' in size else size}", f"{name}_at"
+    )
+    steps = [" * ".join(x for x in blocks[d + 1 :] if x != "1") or "1" for d in range(len(blocks))]
+    return base + _offsets(b, dims, steps)
+
+
+def keep(b: Builder, name: str, tile: Tile) -> None:
+    """Put a tile into a workspace."""
+    if all(e.size == 1 for e in tile.dims) and tile.dims:
+        raise AssertionError("one number is kept as a scalar")
+    _store(b, slot(name, tile.dims, b), b.real(tile).name, pointer(name), "")
+
+
+def fetch(b: Builder, name: str, dims: tuple[Extent, ...], zero: frozenset[int]) -> Tile:
+    """A tile from a workspace."""
+    found = b.define("load", f"tl.load({slot(name, dims, b)}).to(REAL)", name)
+    if all(e.size == 1 for e in dims):
+        return Tile(found)
+    return Tile(found, dims, "real", zero)
