@@ -103,6 +103,9 @@ def reflow(line: str, width: int = 120) -> list[str]:
     depth = (len(line) - len(text)) // len(INDENT)
     if len(line) <= width or text.startswith("#"):
         return [line]
+    at = _comment(text)
+    if at:  # above the statement, where a bracket cannot be cut by it
+        return [INDENT * depth + text[at:], *reflow(INDENT * depth + text[:at].rstrip(), width)]
     names, equals, value = text.partition(" = ")
     if equals and len(names) > width // 2 and _top_commas(names):
         items = _parts(names, _top_commas(names))
@@ -117,6 +120,16 @@ def reflow(line: str, width: int = 120) -> list[str]:
     items = [text[a + 1 : b].strip() for a, b in pairwise(cuts)]
     lines = wrapped(text[: start + 1], items, text[end:], depth, width)
     return [part for row in lines for part in reflow(INDENT * depth + row, width)] if len(lines) > 1 else [line]
+
+
+def _comment(text: str) -> int:
+    """Where the comment behind a statement begins; 0 if there is none."""
+    quoted = False
+    for at, char in enumerate(text):
+        quoted ^= char == '"'
+        if char == "#" and not quoted:
+            return at
+    return 0
 
 
 def _parts(text: str, commas: list[int]) -> list[str]:

@@ -228,6 +228,7 @@ def test_equal_programs_share_a_module() -> None:
         ", ".join(f"state_{n}" for n in range(12)) + " = f(" + ", ".join(f"part_{n}" for n in range(12)) + ")",
         'y = torch.einsum("' + "ab" * 60 + '->ab", x, y)',
         "x = (a + b * c - d)" + " + abcdefgh" * 15,
+        'prev_value = state["' + "prev_" * 18 + 'value"]  # [batch, m, 4]',
     ],
 )
 def test_long_lines_mean_the_same_in_several(line: str) -> None:
