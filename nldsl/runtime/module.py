@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.schedule import anchor_key, anchors
 from nldsl.ir.types import BATCH
 from nldsl.runtime.inputs import InputError, Streams, Tensors, streams_of
+from nldsl.runtime.ragged import Ragged, Rows, own_sequences, ragged, separable
 from nldsl.runtime.state import State
 
 TICK = "@tick"
@@ -71,13 +72,25 @@ class Module(nn.Module):
     # ------------------------------------------------------------ sequences
 
     def forward(
-        self, *args: torch.Tensor, state: Mapping[str, Any] | None = None, ticks: int = 0, **named: torch.Tensor
+        self,
+        *args: torch.Tensor,
+        state: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        ticks: int = 0,
+        **named: Any,
     ) -> Any:
         """The outputs for all ticks of the inputs; with ``state`` also the state after them.
 
-        ``ticks`` is for programs without inputs.
+        ``ticks`` is for programs without inputs. Sequences of different lengths: ``lengths=[batch]`` (padded on the
+        right), ``mask=[batch, time]`` (true where a place counts), or ``cu_seqlens=[sequences + 1]`` (packed in one
+        row): what does not count never writes and no clock counts it, the outputs there are zero, and ``state`` (of a
+        batch of as many sequences, or a state for each) gives a tuple with the state after each sequence.
         """
+        form = self._form(args, named)
         inputs = self._check(args, named, time=True)
+        if form is not None:
+            return self._ragged(inputs, state, form)
+        if state is not None and not isinstance(state, Mapping):
+            raise InputError("a state for each sequence is for `lengths`, `mask` and `cu_seqlens`; see `stack_states`")
         outputs, after = self._sequence(inputs, self._begin(inputs, state), ticks)
         if state is None:
             self._carry(after)
@@ -89,16 +102,21 @@ class Module(nn.Module):
         *args: torch.Tensor,
         targets: torch.Tensor | Mapping[str, torch.Tensor] | None = None,
         state: Mapping[str, Any] | None = None,
-        **named: torch.Tensor,
+        **named: Any,
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """The loss of ``minimize``, averaged over batch and ticks, and what to log.
 
         Where the program looks at the next value of an input, that input has one value more than there are ticks; or
-        ``targets`` are the next values themselves (a tensor, or by the names of the inputs).
+        ``targets`` are the next values themselves (a tensor, or by the names of the inputs). With ``lengths``, ``mask``
+        or ``cu_seqlens`` as in ``forward``, the average is over the ticks that count, and the next value of the last
+        one of a sequence is not looked at.
         """
         if not self.program.losses:
             raise InputError(f"`{self.program.name}` has nothing to minimize")
+        form = self._form(args, named)
         given = self.streams.bind(args, named)
+        if form is not None:
+            return self._ragged_loss(given, targets, state, form)
         self._shift(given, targets)
         inputs = self.streams.check(given, (), True, self._like.dtype)
         start = self._begin(inputs, state)
@@ -109,6 +127,84 @@ class Module(nn.Module):
         means = {name: value.mean() for name, value in losses.items()}
         total = torch.stack(list(means.values())).sum()
         return total, {"losses": means, "probes": probes, "state": after}
+
+    # ------------------------------------------------------------ sequences of different lengths
+
+    def _form(self, args: Sequence[Any], named: dict[str, Any]) -> Ragged | None:
+        """What ``lengths``, ``mask`` and ``cu_seqlens`` say, taken out of ``named``; inputs of these names stay."""
+        known = {d.name for d in self.program.inputs}
+        found = {n: named.pop(n) for n in ("lengths", "mask", "cu_seqlens") if n not in known and n in named}
+        if all(value is None for value in found.values()):
+            return None
+        example = next((x for x in (*args, *named.values()) if isinstance(x, torch.Tensor)), None)
+        if example is None or example.dim() < 2 or not self.streams.batched:
+            raise InputError("sequences of different lengths need inputs [batch, time, ..]")
+        rows, time = example.shape[:2]
+        return ragged(rows, time, found.get("lengths"), found.get("mask"), found.get("cu_seqlens"))
+
+    def _ragged(self, inputs: Tensors, state: Any, form: Ragged) -> Any:
+        own_sequences(self.program, inputs)
+        alone = separable(self.program) and not (self.emitted.needs_next and self.streams.ahead)
+        if state is None and alone and form.longest:
+            whole: Tensors = {}
+            for part in form.parts():
+                gathered = {name: part.gather(x) for name, x in inputs.items()}
+                outputs, _ = self._sequence(gathered, self._begin(gathered, None), 0)
+                _add(whole, {n: part.scatter(y) for n, y in outputs.items()})
+            return self._result(whole)
+        gathered = {name: form.gather(x) for name, x in inputs.items()}
+        start = self._begin(gathered, self.stack_states(state) if isinstance(state, (list, tuple)) else state)
+        rows = Rows(self.program)
+        outputs, after = rows.run(lambda x, s: self._sequence(x, s, 0), gathered, form.lengths, start)
+        found = self._result({n: form.scatter(y) for n, y in outputs.items()})
+        if state is not None:
+            return found, after
+        if self._never:
+            ends = [s.states for s in after]
+            joined = {n: torch.cat([s[n] for s in ends]) if n in rows.batched else ends[-1][n] for n in ends[0]}
+            self._carry(State(0, joined))
+        return found
+
+    def _ragged_loss(
+        self, given: Tensors, targets: Any, state: Mapping[str, Any] | None, form: Ragged
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        if state is not None:
+            raise InputError("`loss` of sequences of different lengths begins them: it takes no state")
+        own_sequences(self.program, given)
+        alone, whole, count = separable(self.program), dict[str, torch.Tensor](), 0
+        ahead = any(d.name not in given for d in self.streams.ahead) and targets is None
+        for part in form.parts() if alone else [form]:
+            lengths = [max(0, n - ahead) for n in part.lengths]  # the last tick has no next one
+            if not any(lengths):
+                continue
+            gathered = {name: part.gather(x) for name, x in given.items()}
+            if isinstance(targets, Mapping):
+                self._shift(gathered, {name: part.gather(x) for name, x in targets.items()})
+            else:
+                self._shift(gathered, None if targets is None else part.gather(targets))
+            inputs = self.streams.check(gathered, (), True, self._like.dtype)
+            start = self._begin(inputs, None)
+            if alone:
+                streams, _ = self._named(inputs, start)
+            else:
+                streams, _ = Rows(self.program).run(self._named, inputs, lengths, start)
+            _add(whole, {n: part.scatter(x, int(ahead)) for n, x in streams.items()})
+            count += sum(lengths)
+        if not count:
+            raise InputError("no sequence has a tick whose loss is known")
+        means = {n.partition(":")[2]: v.sum() / count for n, v in whole.items() if n.startswith("losses:")}
+        probes = {n.partition(":")[2]: v for n, v in whole.items() if n.startswith("probes:")}
+        return torch.stack(list(means.values())).sum(), {"losses": means, "probes": probes, "state": None}
+
+    def _named(self, inputs: Tensors, start: State) -> tuple[Tensors, State]:
+        """Losses and probes as streams of one dictionary."""
+        _, losses, probes, after = self._run(inputs, start)
+        return {f"losses:{n}": v for n, v in losses.items()} | {f"probes:{n}": v for n, v in probes.items()}, after
+
+    def stack_states(self, states: Sequence[Mapping[str, Any]]) -> State:
+        """The states of several sequences as the state of a batch; raises InputError where they are at different ticks
+        and the program has clocks."""
+        return Rows(self.program).stack([State.of(s) for s in states])
 
     def _shift(self, given: Tensors, targets: torch.Tensor | Mapping[str, torch.Tensor] | None) -> None:
         """Add the streams that are one tick ahead."""
@@ -280,6 +376,11 @@ class Module(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.program.name}: {len(self.program.params)} parameters, {len(self.program.states)} states"
+
+
+def _add(total: Tensors, more: Tensors) -> None:
+    for name, tensor in more.items():
+        total[name] = total[name] + tensor if name in total else tensor
 
 
 def _to_emitted(state: State) -> dict[str, Any]:
