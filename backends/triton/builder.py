@@ -181,7 +181,30 @@ class Builder:
     # -- the text
 
     def text(self, depth: int = 1) -> list[str]:
+        """The lines of the kernel, without what nothing uses."""
         return list(_lines(self.top, _needed(self.top), depth))
+
+    def sink(self) -> None:
+        """Move loads, and what is made of one tile alone, to where they are first used: registers are scarce. For
+        kernels without a loop."""
+        order: list[Op] = []
+        waiting: dict[str, Op] = {}
+        simple = {op.target for op in self.top.ops if op.kind == "index"}
+
+        def place(op: Op) -> None:
+            for name in sorted(op.uses()):
+                if name in waiting:
+                    place(waiting.pop(name))
+            order.append(op)
+
+        for op in self.top.ops:
+            operands = {u for u in op.uses() if any(o.target == u for o in self.top.ops)} - simple
+            late = op.kind == "load" or (op.kind in ("view", "pointwise") and len(operands) == 1)
+            if late and not op.keep and op.target:
+                waiting[op.target] = op
+            else:
+                place(op)
+        self.top.ops = order
 
 
 def _needed(top: Block) -> set[int]:

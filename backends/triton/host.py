@@ -13,7 +13,6 @@ from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 
 LEAST_BLOCK, MOST_BLOCK = 16, 128
-COLUMN_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def launch_lines(kernel: Kernel) -> list[str]:
     if kernel.columns is not None:
         if not isinstance(kernel.columns, int):
             raise UnsupportedError("columns of unknown number")
-        block = min(COLUMN_BLOCK, power_of_two(kernel.columns))
+        block = min(kernel.column_block, power_of_two(kernel.columns))
         grid.append(str(-(-kernel.columns // block)))
     arguments = ["bounds", "tick", "TICKS", "N", *kernel.arguments, *kernel.workspaces]
     return [

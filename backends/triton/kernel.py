@@ -63,6 +63,7 @@ class Kernel:
     lines: list[str]
     functions: dict[str, str]
     builder: Builder
+    column_block: int = 1
 
     @property
     def source(self) -> str:
@@ -198,6 +199,7 @@ class KernelWriter:
                 self._leave(self.plan.prepared)
             else:
                 self._results()
+            self.b.sink()
         lines = self.b.text()
         text = "\n".join(lines)
         sources = [*self.job.sources.values(), *self.job.variables.values(), *self._written()]

@@ -74,22 +74,38 @@ def times(
 
 
 @triton.jit
+def small_inverses(a, Z: tl.constexpr, N: tl.constexpr, REAL: tl.constexpr):
+    """[Z, N, N] -> [Z, N, N]: the inverses of its diagonal blocks of 16, by substitution, and 0 elsewhere."""
+    M: tl.constexpr = N // 16
+    block = tl.arange(0, M)
+    r = tl.arange(0, 16)
+    same = block[:, None] == block[None, :]
+    parts = tl.where(same[None, :, None, :, None], tl.reshape(a, (Z, M, 16, M, 16)), 0.0)
+    lower = tl.where((r[:, None] > r[None, :])[None, None, :, :], -tl.sum(parts, 3), 0.0)
+    inverse = lower
+    for i in range(2, 16):
+        row = tl.sum(tl.where((r == i)[None, None, :, None], lower, 0.0), 2)
+        new = row + tl.sum(row[:, :, :, None] * inverse, 2)
+        inverse = tl.where((r == i)[None, None, :, None], new[:, :, None, :], inverse)
+    inverse += tl.where(r[:, None] == r[None, :], 1.0, 0.0)[None, None, :, :]
+    whole = tl.where(same[None, :, None, :, None], inverse[:, :, :, None, :], 0.0)
+    return tl.reshape(whole, (Z, N, N)).to(REAL)
+
+
+@triton.jit
 def triangular_inverse(
     a, Z: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """The inverse of [Z, N, N], unit lower triangular (its diagonal and upper part are not read): diagonal blocks
-    of twice the size from two inverses and what is between them, which is as stable as substitution."""
+    """The inverse of [Z, N, N], unit lower triangular (its diagonal and upper part are not read): diagonal blocks of 16,
+    then blocks of twice the size from two inverses and what is between them, which is as stable as substitution."""
     row = tl.arange(0, N)[:, None]
     column = tl.arange(0, N)[None, :]
-    inverse = tl.where(row == column, 1.0, 0.0)[None, :, :] + tl.zeros((Z, N, N), REAL)
-    for level in tl.static_range(LEVELS):
+    inverse = small_inverses(a, Z, N, REAL)
+    for level in tl.static_range(4, LEVELS):
         half = (row // (2 << level) == column // (2 << level)) & (row // (1 << level) > column // (1 << level))
         between = tl.where(half[None, :, :], a, 0.0)
-        if level == 0:
-            inverse = inverse - between
-        else:
-            part = times(inverse, between, Z, N, N, N, REAL, PRECISION)
-            inverse = inverse - times(part, inverse, Z, N, N, N, REAL, PRECISION)
+        part = times(inverse, between, Z, N, N, N, REAL, PRECISION)
+        inverse = inverse - times(part, inverse, Z, N, N, N, REAL, PRECISION)
     return inverse
 
 

@@ -276,7 +276,7 @@ class Lowering:
         axes = self.axes(self.body[value].type)
         own, shape = self.axes(self.body[arg].type), self.body[arg].type.shape
         found = settled(self.b, self(arg))
-        wide = (*(Extent(self.sizes[a]) for a in axes), *(Extent(s) for s in shape))
+        wide = (*self.dims(value)[: len(axes)], *(Extent(s) for s in shape))
         if not found.dims:
             return self.b.broadcast(tile_of(self.b, found), wide)
         if own == axes:

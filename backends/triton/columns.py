@@ -1,0 +1,226 @@
+"""Which dim of a kernel can be divided among programs: one that no operation of it mixes.
+
+The places (a value and one of its dims) that go together are found by union; a class is lost if an operation sums over
+it, scans along it, moves or joins its entries. The state of a linear memory has such a class: the columns of what it
+stores, since only the keys are contracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nldsl.backends.triton.job import Job
+from nldsl.backends.triton.lower import Place
+from nldsl.dims import Dim
+from nldsl.ir.ops import POINTWISE, split_spec
+from nldsl.ir.types import TIME, Type
+
+
+def columns(job: Job, roots: Iterable[int], stored: Iterable[int], least: int) -> frozenset[Place]:
+    """The places of the largest class with more than ``least`` entries that a carried value has, or an output: empty
+    if there is none. ``roots`` are what the kernel computes, ``stored`` what it finds in memory."""
+    finder = _Finder(job)
+    stored, seen = set(stored), set[int]()
+    stack = list(roots)
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if value not in stored and job.body[value].args:
+            finder.instruction(value)
+            stack.extend(job.body[value].args)
+    finder.carried(seen)
+    return finder.best(seen, least)
+
+
+class _Finder:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.lanes = frozenset(job.lanes)
+        self.parent: dict[Place, Place] = {}
+        self.lost: set[Place] = set()
+
+    # -- places
+
+    def axes(self, type: Type) -> tuple[str, ...]:
+        return tuple(a for a in type.axes if a not in self.lanes)
+
+    def sizes(self, value: int) -> list[Dim | None]:
+        type = self.job.body[value].type
+        return [*(None if a == TIME else self.job.axis_size(a) for a in self.axes(type)), *type.shape]
+
+    def lead(self, value: int) -> int:
+        return len(self.axes(self.job.body[value].type))
+
+    def root(self, place: Place) -> Place:
+        while self.parent.setdefault(place, place) != place:
+            place = self.parent[place]
+        return place
+
+    def same(self, one: Place, two: Place) -> None:
+        a, b = self.root(one), self.root(two)
+        self.parent[a] = b
+
+    def lose(self, value: int, dims: Iterable[int] | None = None) -> None:
+        every = range(len(self.sizes(value))) if dims is None else dims
+        self.lost |= {(value, d) for d in every}
+
+    # -- operations
+
+    def instruction(self, value: int) -> None:
+        instr = self.job.body[value]
+        op, args = instr.op, instr.args
+        if op in POINTWISE or op in ("when", "stop_grad", "broadcast"):
+            for arg in args:
+                self.stretched(arg, value)
+        elif op == "einsum":
+            self.einsum(value)
+        elif op in ("collect", "spread", "axis_sum", "lane"):
+            self.axis(value)
+        elif op == "reshape":
+            self.reshape(value)
+        elif op in ("slice", "pad", "concat", "cumsum", "sum", "max"):
+            self.along(value)
+        elif op == "cumprod":
+            self.rest(args[0], value, {self.lead(args[0])}, {self.lead(value)})
+        elif op == "solve_triangular":
+            first = self.lead(args[0])
+            self.lose(args[0], [first, first + 1])
+            out = self.axes(instr.type)
+            for d, name in enumerate(self.axes(self.job.body[args[0]].type)):
+                self.same((args[0], d), (value, out.index(name)))
+            self.rest(args[1], value, {self.lead(args[1])}, {self.lead(value)})
+        else:
+            self.lose(value)
+            for arg in args:
+                self.lose(arg)
+
+    def names(self, value: int) -> list[str]:
+        """Mapped axes, then logical dims counted from the end."""
+        type = self.job.body[value].type
+        rank = len(type.shape)
+        return [*self.axes(type), *(f"dim {d - rank}" for d in range(rank))]
+
+    def stretched(self, arg: int, value: int) -> None:
+        target, sizes = self.names(value), self.sizes(arg)
+        for d, name in enumerate(self.names(arg)):
+            if sizes[d] != 1:
+                self.same((arg, d), (value, target.index(name)))
+
+    def einsum(self, value: int) -> None:
+        instr = self.job.body[value]
+        inputs, output = split_spec(instr.attr("spec"))
+        target = [*self.axes(instr.type), *output]
+        first: dict[str, Place] = {x: (value, d) for d, x in enumerate(target)}
+        for arg, text in zip(instr.args, inputs, strict=True):
+            labels = [*self.axes(self.job.body[arg].type), *text]
+            for d, label in enumerate(labels):
+                if label not in target or labels.count(label) > 1:
+                    self.lose(arg, [d])
+                self.same((arg, d), first.setdefault(label, (arg, d)))
+
+    def axis(self, value: int) -> None:
+        instr = self.job.body[value]
+        (arg,), name = instr.args, instr.attr("axis")
+        own, out = self.axes(self.job.body[arg].type), self.axes(instr.type)
+        rank = len(self.job.body[arg].type.shape)
+        labels = [*own, *(f"dim {d}" for d in range(rank))]
+        target = [*out, *(f"dim {d}" for d in range(rank))]
+        if instr.op == "collect":
+            target = [*out, name, *(f"dim {d}" for d in range(rank))]
+        elif instr.op == "spread":
+            labels = [*own, name if name not in own else "gone", *(f"dim {d}" for d in range(1, rank))]
+            target = [*out, *(f"dim {d}" for d in range(1, rank))]
+        for d, label in enumerate(labels):
+            if label in target:
+                self.same((arg, d), (value, target.index(label)))
+            else:
+                self.lose(arg, [d])
+        if name in own and instr.op == "spread":
+            self.lose(value, [target.index(name)])
+
+    def reshape(self, value: int) -> None:
+        (arg,) = self.job.body[value].args
+        lead, own, out = self.lead(arg), self.job.body[arg].type.shape, self.job.body[value].type.shape
+        for d in range(lead):
+            self.same((arg, d), (value, d))
+        kept = set()
+        for d, size in enumerate(own):
+            place = _kept(own, out, d)
+            if place is None:
+                if size != 1:
+                    self.lose(arg, [lead + d])
+            else:
+                kept.add(place)
+                self.same((arg, lead + d), (value, lead + place))
+        self.lose(value, [lead + d for d, size in enumerate(out) if d not in kept and size != 1])
+
+    def along(self, value: int) -> None:
+        instr = self.job.body[value]
+        for arg in instr.args:
+            lead = self.lead(arg)
+            if instr.op in ("sum", "max"):
+                gone = {lead + d for d in instr.attr("dims")}
+                self.rest(arg, value, gone, set())
+            else:
+                self.rest(arg, value, {lead + instr.attr("dim")}, {self.lead(value) + instr.attr("dim")})
+
+    def rest(self, arg: int, value: int, gone: set[int], new: set[int]) -> None:
+        """All dims but these correspond."""
+        self.lose(arg, gone)
+        self.lose(value, new)
+        own, out = self.axes(self.job.body[arg].type), self.axes(self.job.body[value].type)
+        for d, name in enumerate(own):
+            if d not in gone:
+                self.same((arg, d), (value, out.index(name)))
+        left = [d for d in range(len(own), len(self.sizes(arg))) if d not in gone]
+        target = [d for d in range(len(out), len(self.sizes(value))) if d not in new]
+        for d, place in zip(left, target, strict=True):
+            self.same((arg, d), (value, place))
+
+    def carried(self, seen: set[int]) -> None:
+        """A carried value lies as its leaf does, before and after; an anchor lies as its state."""
+        leaves: dict[str, list[int]] = {}
+        for value, (state, _) in self.job.carried.items():
+            leaves.setdefault(state, []).append(value)
+        for (state, _), value in self.job.carry:
+            leaves.setdefault(state, []).append(value)
+        for group in leaves.values():
+            whole = [v for v in group if v in seen]
+            first = max(whole, key=lambda v: len(self.sizes(v)), default=None)
+            for value in whole:
+                if first is not None and value != first:
+                    self.stretched(value, first)
+
+    def best(self, seen: set[int], least: int) -> frozenset[Place]:
+        lost = {self.root(p) for p in self.lost}
+        classes: dict[Place, set[Place]] = {}
+        for place in list(self.parent):
+            classes.setdefault(self.root(place), set()).add(place)
+        held = {v for v in self.job.carried if v in seen} | {v for _, v in self.job.outputs if v in seen}
+        found: list[tuple[int, int, set[Place]]] = []
+        for root, places in classes.items():
+            sizes = {self.sizes(v)[d] for v, d in places}
+            size = next(iter(sizes))
+            if root in lost or len(sizes) != 1 or not isinstance(size, int) or size <= least:
+                continue
+            count = sum(v in held for v, _ in places)
+            if count:
+                found.append((count, size, places))
+        if not found:
+            return frozenset()
+        return frozenset(max(found, key=lambda item: item[:2])[2])
+
+
+def _kept(own: tuple[Dim, ...], out: tuple[Dim, ...], dim: int) -> int | None:
+    """Where a dim is after a reshape that leaves it as it is."""
+    before: Dim = 1
+    for size in own[:dim]:
+        before = before * size
+    total: Dim = 1
+    for place, size in enumerate(out):
+        if total == before and size == own[dim] and size != 1:
+            return place
+        total = total * size
+    return None

@@ -1,0 +1,76 @@
+"""Compile kernels for a GPU that need not be there, and read what the compiler says about them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nldsl.extras import require
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one thread and one program of a kernel use: registers, bytes spilled, bytes of shared memory."""
+
+    name: str
+    registers: int
+    spilled: int
+    shared: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.registers} registers, {self.spilled} bytes spilled, {self.shared} bytes shared"
+
+
+def compile_kernel(
+    kernel: Any,
+    types: Mapping[str, str],
+    constants: Mapping[str, Any],
+    capability: int = 90,
+    warps: int = 4,
+    stages: int = 2,
+) -> Report:
+    """Compile a ``triton.jit`` function to machine code of ``sm_<capability>``.
+
+    ``types`` has the type of each argument that is no constant (``*fp32``, ``i64``). Needs no GPU. Raises what the
+    compiler raises.
+    """
+    triton = require("triton", "triton", "to compile kernels")
+    compiler = require("triton.compiler", "triton")
+    base = require("triton.backends.compiler", "triton")
+    places = {name: n for n, name in enumerate(kernel.arg_names)}
+    attributes = {(places[name],): [["tt.divisibility", 16]] for name, type in types.items() if type.startswith("*")}
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    source = compiler.ASTSource(fn=kernel, signature=signature, constexprs=dict(constants), attrs=attributes)
+    target = base.GPUTarget("cuda", capability, 32)
+    options = {"num_warps": warps, "num_stages": stages}
+    compiled = triton.compile(source, target=target, options=options)
+    return _report(compiled, capability)
+
+
+def _report(compiled: Any, capability: int) -> Report:
+    """Registers and spills are what ``ptxas`` says about the PTX of a kernel."""
+    name = compiled.metadata.name
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "kernel.ptx"
+        text.write_text(compiled.asm["ptx"], encoding="utf-8")
+        suffix = "a" if capability >= 90 else ""
+        options = ["-v", "--regAllocOptLevel=2", f"--gpu-name=sm_{capability}{suffix}"]  # what Triton itself passes
+        command = [_ptxas(capability), *options, str(text), "-o", str(text.with_suffix(".o"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"ptxas: {done.stderr}")
+    found = re.search(r"Used (\d+) registers", done.stderr)
+    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", done.stderr)]
+    return Report(name, int(found.group(1)) if found else -1, sum(spilled), compiled.metadata.shared)
+
+
+def _ptxas(capability: int) -> str:
+    """The assembler that Triton uses for this target."""
+    backend = require("triton.backends.nvidia.compiler", "triton")
+    found = backend.get_ptxas(capability)
+    return str(getattr(found, "path", found[0] if isinstance(found, tuple) else found))

@@ -1,0 +1,60 @@
+"""From a job to its kernels: one for each stage, columns divided where that is possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nldsl.backends.triton.columns import columns
+from nldsl.backends.triton.host import Frame, Written
+from nldsl.backends.triton.job import Job
+from nldsl.backends.triton.kernel import STAGE_NAMES, Kernel, KernelWriter, Workspaces
+from nldsl.backends.triton.lower import Place
+from nldsl.backends.triton.plan import Plan, plan
+from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.ir.stages import FINISH, PREPARE, STEP
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The most columns that a program of STEP, and of FINISH, takes; 0: all of them."""
+
+    step_columns: int = 32
+    finish_columns: int = 64
+
+
+def generate(job: Job, frame: Frame, choices: Choices | None = None) -> Written:
+    """The kernels of a job. Raises UnsupportedError, with the reason, where there are none."""
+    choices = choices or Choices()
+    planned = plan(job)
+    spaces = Workspaces(names={s.name for s in (*job.sources.values(), *job.variables.values())})
+    kernels = []
+    for stage in (PREPARE, STEP, FINISH):
+        if (stage == PREPARE and not planned.prepared) or (stage == FINISH and not planned.finish):
+            continue
+        kernels.append(_kernel(job, planned, stage, spaces, choices))
+    return Written(job, frame, kernels, spaces)
+
+
+def _kernel(job: Job, planned: Plan, stage: int, spaces: Workspaces, choices: Choices) -> Kernel:
+    name = f"{job.name}_{STAGE_NAMES[stage]}"
+    split = _split(job, planned, stage, choices)
+    if split:
+        before = dict(spaces.values), dict(spaces.kept), set(spaces.names)
+        try:
+            kernel = KernelWriter(job, planned, stage, spaces, split).write(name)
+            kernel.column_block = choices.step_columns if stage == STEP else choices.finish_columns
+            return kernel
+        except UnsupportedError:  # a form that needs all columns: the kernel without the division
+            spaces.values, spaces.kept, spaces.names = before
+    return KernelWriter(job, planned, stage, spaces).write(name)
+
+
+def _split(job: Job, planned: Plan, stage: int, choices: Choices) -> frozenset[Place]:
+    if stage == PREPARE:
+        return frozenset()
+    if stage == STEP:
+        roots = [*(v for _, v in job.carry), *planned.stepped]
+        return columns(job, roots, planned.prepared, choices.step_columns) if choices.step_columns else frozenset()
+    stored = [*planned.prepared, *planned.stepped, *job.carried]
+    roots = [v for _, v in (*job.outputs, *job.sums)]
+    return columns(job, roots, stored, choices.finish_columns) if choices.finish_columns else frozenset()
