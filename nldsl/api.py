@@ -63,7 +63,7 @@ def compile(
     from nldsl.extras import require
 
     require("torch", extra="torch")
-    from nldsl.runtime.build import build_module
+    from nldsl.runtime.build import build_checked
 
     options = Options(entry, tuple(sorted(dims.items())), disabled)
-    return build_module(middle(front(path, options, text), options), backend=backend, seed=seed, disabled=disabled)
+    return build_checked(front(path, options, text), options, backend=backend, seed=seed)

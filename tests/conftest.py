@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+os.environ["NLDSL_CACHE"] = "off"  # what is tested is compiled; the tests of the cache bring a folder of their own
 GOLDEN = TESTS / "golden"
 
 Golden = Callable[..., None]

@@ -13,6 +13,7 @@ from nldsl.ir.schedule import Schedule
 @dataclass(frozen=True)
 class TorchBackend:
     name: str = "torch"
+    stored: bool = True  # the source is all there is: the cache may keep it
 
     def emit(self, schedule: Schedule) -> str:
         return emit(schedule)

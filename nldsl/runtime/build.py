@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from nldsl.backends.registry import backend_named
+from nldsl.driver import Options, middle
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
+from nldsl.runtime import cache
 from nldsl.runtime.initialize import initialize
 from nldsl.runtime.module import Module
+
+WORTH_STORING = 0.2  # seconds: what compiles faster is compiled again
 
 
 def schedule_of(program: Program, disabled: frozenset[str] = frozenset()) -> Schedule:
@@ -27,3 +33,24 @@ def build_module(
     chosen = backend_named(backend)
     planned = schedule_of(program, disabled)
     return Module(program, chosen.load(chosen.emit(planned), planned), initialize(program, seed))
+
+
+def build_checked(program: Program, options: Options, backend: str = "auto", seed: int = 0) -> Module:
+    """A module for a checked program, from the cache where it has been compiled before.
+
+    Only for backends whose code is all text (``stored``): loading it needs no schedule.
+    """
+    chosen = backend_named(backend)
+    if not getattr(chosen, "stored", False):
+        return build_module(middle(program, options), backend, seed, options.disabled)
+    key = cache.key_of(program, chosen.name, sorted(options.disabled))
+    entry = cache.read(key, program)
+    if entry is None:
+        start = time.perf_counter()
+        final = middle(program, options)
+        planned = schedule_of(final, options.disabled)
+        entry = cache.Entry(final, chosen.emit(planned), planned.loss_inputs)
+        if time.perf_counter() - start > WORTH_STORING:
+            cache.write(key, entry, program)
+    known = Schedule(entry.program, (), loss_inputs=entry.loss_inputs)
+    return Module(entry.program, chosen.load(entry.source, known), initialize(entry.program, seed))
