@@ -1,10 +1,15 @@
-"""What a backend is."""
+"""What a backend is, and what a backend gives that only has kernels for loops."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nldsl.ir.backward import BackwardLoop
+from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule
+from nldsl.ir.types import Type
 
 
 class Backend(Protocol):
@@ -18,3 +23,65 @@ class Backend(Protocol):
 
     def load(self, source: str, schedule: Schedule) -> Any:
         """The functions of that code, as ``runtime/module.py`` calls them."""
+
+
+@dataclass(frozen=True)
+class LoopTensor:
+    """A tensor that goes into the function of a loop, or comes out: its parameter name and its layout.
+
+    The mapped axes of ``type`` come first, in the order batch, time, then as the program declares them, then the
+    logical dims; ``time`` has all ticks of the call. ``kind`` and ``keys`` say what it is:
+
+    state, anchor   ``keys`` is ((state, period),); an anchor has period > 0
+    stream, other   ``keys`` are the leaves of the body that it is: ("given", value), ("param", name), ("state", name);
+                    a stream has the axis ``time``
+    output          ``keys`` is (("value", value),): a value of ``Program.body``
+
+    ``low``: under autocast it may come in half precision.
+    """
+
+    kind: str
+    name: str
+    type: Type
+    keys: tuple[tuple[str, Any], ...]
+    low: bool = False
+
+
+@dataclass(frozen=True)
+class LoopCall:
+    """The function of a loop, as the emitted module calls it.
+
+        name(t, [T,] states.., anchors.., streams.., others..) -> states.., anchors.., outputs..
+
+    ``t`` is the number of ticks before the call; ``T``, the number of ticks, is an argument only if there are no
+    streams (``counts``). One result comes alone, several as a tuple. ``derived`` is the backward pass of the loop, if
+    it has one: with it the function must be differentiable by autograd in all tensors of kind real. ``numbers`` are the
+    leaves that are Python numbers: their text. A state keeps its dtype.
+    """
+
+    name: str
+    program: Program
+    phase: ChunkLoop
+    derived: BackwardLoop | None
+    arguments: tuple[LoopTensor, ...]
+    results: tuple[LoopTensor, ...]
+    numbers: tuple[tuple[tuple[str, Any], str], ...]
+    counts: bool
+
+
+@dataclass(frozen=True)
+class LoopSource:
+    """Python source of the function of a loop; ``imports`` (lines) and ``shared`` (definitions that several loops use)
+    stand in the module once."""
+
+    source: str
+    imports: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+
+class LoopKernels(Protocol):
+    """Gives loops over segments another form than the one a backend has for them."""
+
+    def loop(self, call: LoopCall) -> LoopSource | None:
+        """The function of a loop, or None: the backend writes it in its own form. What it refuses it says itself: by a
+        remark, or by an error where the user has asked for this form."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nldsl.backends.interface import LoopKernels
 from nldsl.backends.torch.emit import emit, needs_next
 from nldsl.backends.torch.loader import Emitted, load
 from nldsl.backends.torch.names import identifier
@@ -12,11 +13,14 @@ from nldsl.ir.schedule import Schedule
 
 @dataclass(frozen=True)
 class TorchBackend:
+    """``kernels``: what another backend has for loops over segments; then ``name`` is that of the other backend."""
+
     name: str = "torch"
     stored: bool = True  # the source is all there is: the cache may keep it
+    kernels: LoopKernels | None = None
 
     def emit(self, schedule: Schedule) -> str:
-        return emit(schedule)
+        return emit(schedule, kernels=self.kernels)
 
     def load(self, source: str, schedule: Schedule) -> Emitted:
         return load(source, identifier(schedule.program.name), schedule.loss_inputs, needs_next(schedule))

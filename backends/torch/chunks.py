@@ -1,267 +1,235 @@
-"""A loop over segments as code: two functions, one that cuts the ticks into runs of equal segments, one for a run.
+"""A loop over segments as code: the function of a run (``runs.py``), and the one that cuts the ticks into runs.
 
-In the function of a run, what needs no state is computed for all segments of the run at once (the axis ``segment``),
-then a loop carries the states from segment to segment, then what is left is computed for all segments at once again.
-``T`` is the number of ticks of a segment there, ``N`` the number of segments.
+``T`` is the number of ticks of a segment in the function of a run, ``N`` the number of segments.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from nldsl.backends.torch.body import Writer, write_tick
-from nldsl.backends.torch.layout import Layout
+from nldsl.backends.interface import LoopCall, LoopKernels, LoopSource, LoopTensor
+from nldsl.backends.torch.chunk_backward import write_backward
+from nldsl.backends.torch.chunk_drivers import Driver, write_entry, write_forward_driver
 from nldsl.backends.torch.names import short_names
+from nldsl.backends.torch.runs import Argument, Operands, RunWriter, SegmentLayout, axis_dim, leaf_of, without_segment
 from nldsl.backends.torch.scope import Scope
-from nldsl.backends.torch.target_ast import ATOM, INDENT, Code, Expr
+from nldsl.backends.torch.target_ast import ATOM, INDENT, Expr
 from nldsl.backends.torch.tick import Variables, fold, variables, write_resets
+from nldsl.ir.backward import BackwardLoop, Key
 from nldsl.ir.chunk import ChunkLoop
-from nldsl.ir.ops import LEAVES
-from nldsl.ir.program import Axis, Instr, Program
-from nldsl.ir.stages import FINISH, PREPARE, SEGMENT, STEP, stages
-from nldsl.ir.types import TIME, Clock, Type
+from nldsl.ir.program import Axis, Program
+from nldsl.ir.stages import SEGMENT, stages
+from nldsl.ir.types import TIME, Type
 
 
 @dataclass(frozen=True)
-class SegmentLayout(Layout):
-    """``program`` has the axis ``segment`` and the lanes of the loop among its axes.
-
-    The segment comes first, so that one of them lies in one piece; time comes last, next to the logical dims, so that
-    products of the values of all ticks are plain matrix products.
-    """
-
-    def order(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = super().order(tuple(a for a in names if a not in (TIME, SEGMENT)))
-        return (*(a for a in (SEGMENT,) if a in names), *known, *(a for a in (TIME,) if a in names))
-
-    def axis_size(self, axis: str) -> str:
-        return "N" if axis == SEGMENT else super().axis_size(axis)
-
-
-@dataclass
 class Call:
-    """What a run takes, inside and outside: streams in pieces, and values that are the same for all segments."""
+    """A call of a loop: targets, function and arguments, and the functions that must stand before it: of this backend,
+    or the source that another one gave."""
 
-    streams: list[tuple[Expr, Expr]] = field(default_factory=list)
-    others: list[tuple[Expr, Expr]] = field(default_factory=list)
+    targets: list[str]
+    function: str
+    arguments: list[str]
+    functions: list[Scope]
+    given: LoopSource | None = None
 
 
 def write_chunk_loop(
-    run: Scope, driver: Scope, scope: Scope, held: Variables, phase: ChunkLoop
-) -> tuple[list[str], list[str]]:
-    """Write the two functions of a loop. Gives the targets and the arguments of a call of ``driver`` in ``scope``."""
+    new_scope: Callable[[str, str], Scope],
+    title: str,
+    scope: Scope,
+    held: Variables,
+    phase: ChunkLoop,
+    derived: BackwardLoop | None,
+    kernels: LoopKernels | None = None,
+) -> Call:
+    """Write the functions of a loop; ``derived`` is its own backward pass, if it has one."""
     program = scope.layout.program
+    entry = new_scope(title, _doc(phase))
+    run = _run_scope(new_scope, f"{title}_run", "N segments of T ticks.", program, phase)
+    inner = variables(run, program, phase.states)
+    operands = take_operands(run, scope, phase, program, frozenset(inner.states))
+    boundaries = derived.boundaries if derived else ()
+    writer = ForwardRun(run, phase, inner, program, operands, boundaries)
+    outputs, starts = writer.write()
+    passed = [a.inside for a in operands.arguments]
+    run.arguments = ["t", "T", "N", *(e.text for e in inner.all()), *(e.text for e in passed)]
+    run.tensors = [*inner.all(), *passed]
+
+    driver = Driver(inner, operands, outputs, phase)
+    given = kernels.loop(loop_call(entry, driver, derived, program)) if kernels is not None else None
+    functions = [] if given else _own_functions(new_scope, title, entry, run, driver, starts, derived, program)
+
+    outer = [*(held.states[s] for s in inner.states), *(held.anchors[a] for a in inner.anchors)]
+    targets = [e.text for e in outer]
+    for value, expr in outputs:
+        name = scope.names.new(program.body[value].name or expr.text)
+        scope.env[value] = Expr(name, outside_type(scope, expr.type), low=expr.low)
+        targets.append(name)
+    arguments = ["t"] if operands.streams else ["t", scope.need("T")]
+    arguments += [e.text for e in outer] + [a.outside.text for a in operands.arguments]
+    return Call(targets, entry.name, arguments, functions, given)
+
+
+def outside_type(scope: Scope, type: Type) -> Type:
+    """The type of a stream outside the function of a run."""
+    return scope.layout.with_axis(Type(type.shape, without_segment(type.axes), type.kind), TIME)
+
+
+def loop_call(entry: Scope, what: Driver, derived: BackwardLoop | None, program: Program) -> LoopCall:
+    """The function of a loop as another backend may write it."""
+    held = [LoopTensor("state", e.text, e.type, ((name, 0),)) for name, e in what.inner.states.items()]
+    held += [LoopTensor("anchor", e.text, e.type, (key,)) for key, e in what.inner.anchors.items()]
+    arguments = list(held)
+    for argument in what.operands.arguments:
+        keys = tuple(leaf for leaf, e in what.operands.leaves.items() if e is argument.inside)
+        kind = "stream" if argument.stream else "other"
+        arguments.append(LoopTensor(kind, argument.inside.text, argument.outside.type, keys, argument.outside.low))
+    results = list(held)
+    for value, expr in what.outputs:
+        results.append(LoopTensor("output", expr.text, outside_type(entry, expr.type), (("value", value),), expr.low))
+    numbers = tuple((leaf, e.text) for leaf, e in what.operands.leaves.items() if e.is_literal)
+    counts = not what.operands.streams
+    return LoopCall(entry.name, program, what.phase, derived, tuple(arguments), tuple(results), numbers, counts)
+
+
+def _own_functions(
+    new_scope: Callable[[str, str], Scope],
+    title: str,
+    entry: Scope,
+    run: Scope,
+    driver: Driver,
+    starts: list[str],
+    derived: BackwardLoop | None,
+    program: Program,
+) -> list[Scope]:
+    phase, functions = driver.phase, [run]
+    forward = entry
+    if derived is not None:
+        forward = new_scope(f"{title}_forward", "What the loop gives, and the states at the beginning of each segment.")
+    write_forward_driver(forward, run, driver, starts, keeps=derived is not None)
+    functions.append(forward)
+    if derived is not None:
+        back_run = _run_scope(new_scope, f"{title}_run_backward", "From the last segment to the first.", program, phase)
+        back = new_scope(f"{title}_backward", "The cotangents of the arguments from those of what the loop gives.")
+        write_backward(back, back_run, driver, derived, program)
+        functions += [back_run, back]
+        write_entry(entry, forward, back, driver)
+        functions.append(entry)
+    return functions
+
+
+def _doc(phase: ChunkLoop) -> str:
+    names = phase.states
+    listed = ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} and {len(names) - 2} more states"
+    return f"At most {phase.size} ticks at once: {listed}."
+
+
+def _run_scope(
+    new_scope: Callable[[str, str], Scope], title: str, doc: str, program: Program, phase: ChunkLoop
+) -> Scope:
+    run = new_scope(title, doc)
     axes = (Axis(SEGMENT, None), *program.axes, *phase.lanes)
     run.layout = SegmentLayout(replace(program, axes=axes))
     for name in ("N", "T"):
         run.names.new(name)
     run.given |= {"T": "T", "N": "N"}
-    inner = variables(run, program, phase.states)
-    writer = _RunWriter(run, phase, inner, program)
-    call = writer.take_operands(scope)
-    outputs = writer.write()
-    state_names = [e.text for e in inner.all()]
-    passed = [inside.text for inside, _ in (*call.streams, *call.others)]
-    run.arguments = ["t", "T", "N", *state_names, *passed]
-    run.tensors = [*inner.all(), *(inside for inside, _ in (*call.streams, *call.others))]
-
-    _write_driver(driver, run, phase, state_names, call, outputs)
-    outer = [*(held.states[s] for s in inner.states), *(held.anchors[a] for a in inner.anchors)]
-    targets = [e.text for e in outer]
-    for value, expr in outputs:
-        type = scope.layout.with_axis(Type(expr.type.shape, _without(expr.type.axes), expr.type.kind), TIME)
-        name = scope.names.new(program.body[value].name or expr.text)
-        scope.env[value] = Expr(name, type, low=expr.low)
-        targets.append(name)
-    arguments = ["t", *(e.text for e in outer), *(outside.text for _, outside in (*call.streams, *call.others))]
-    if not call.streams:
-        arguments.append(scope.need("T"))
-    return targets, arguments
+    return run
 
 
-def _without(axes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(a for a in axes if a != SEGMENT)
+def take_operands(run: Scope, scope: Scope, phase: ChunkLoop, program: Program, own: frozenset[str]) -> Operands:
+    """The arguments of a loop besides its states, streams first."""
+    found = _Operands(run, scope)
+    body = phase.body
+    for instr in body:
+        if instr.op == "given":
+            value = instr.attr("value")
+            outside = scope.env[value]
+            found.take(("given", value), outside, program.body[value].name or outside.text)
+    names = [i.attr("param") for i in body if i.op == "param"]
+    for state in phase.states:
+        if program.state(state).reset.kind == "clock":
+            names += [i.attr("param") for i in program.init if i.op == "param"]
+    short = short_names(dict.fromkeys(names))
+    for param in dict.fromkeys(names):
+        outside = scope.params[param]
+        inside = replace(outside, text=run.names.new(short[param]), strength=ATOM)
+        run.params[param] = inside
+        found.others.append(Argument(inside, outside, stream=False))
+        found.leaves["param", param] = inside
+    for instr in body:
+        if instr.op == "state" and instr.attr("state") not in own and not _packed(phase, instr.attr("state")):
+            name = instr.attr("state")
+            source = next(v for v, i in enumerate(program.body) if i.op == "state" and i.attr("state") == name)
+            found.take(("state", name), scope.env[source], name)
+    return Operands([*found.streams, *found.others], found.leaves)
 
 
-def _dim(type: Type, axis: str) -> int:
-    return type.axes.index(axis)
+def _packed(phase: ChunkLoop, name: str) -> bool:
+    return any(p.name == name for p in phase.packs)
 
 
-def _outer(driver: Scope, type: Type) -> int:
-    """Where time is outside the function of a run."""
-    return _dim(driver.layout.with_axis(Type((), _without(type.axes))), TIME)
+class _Operands:
+    """Collects arguments; equal expressions are one."""
 
-
-def _clock_pair(clock: Clock) -> str:
-    return f"({clock.period}, {1 % clock.period if clock.start else 0})"
-
-
-def _write_driver(
-    driver: Scope, run: Scope, phase: ChunkLoop, states: list[str], call: Call, outputs: list[tuple[int, Expr]]
-) -> None:
-    code = driver.code
-    for name in (*states, "t", "T", *(inside.text for inside, _ in (*call.streams, *call.others))):
-        driver.names.new(name)
-    driver.arguments = ["t", *states, *(inside.text for inside, _ in (*call.streams, *call.others))]
-    if call.streams:
-        first = call.streams[0][0]
-        code.add(f"T = {first.text}.shape[{_outer(driver, first.type)}]")
-    else:
-        driver.arguments.append("T")
-    pairs = [_clock_pair(c) for c in phase.clocks]
-    clocks = f"({', '.join(pairs)}{',' if len(pairs) == 1 else ''})"
-    code.add(f"runs = scan_runs(t, T, {phase.size}, {clocks})")
-    sizes = driver.names.new("sizes")
-    if call.streams:
-        code.add(f"{sizes} = [ticks * segments for ticks, segments in runs]")
-    parts = [(driver.names.new(f"{e.text}_parts"), e) for _, e in outputs]
-    for name, _ in parts:
-        code.add(f"{name} = []")
-    pieces, cut = [], []
-    for inside, _ in call.streams:
-        dim = _outer(driver, inside.type)
-        pieces.append(driver.names.new(f"{inside.text}_part"))
-        cut.append(f"{inside.text}.split({sizes}, {dim})")
-    if cut:
-        code.add(f"for (ticks, segments), {', '.join(pieces)} in zip(")
-        for text in ("runs", *cut):
-            code.add(f"{INDENT}{text},")
-        code.add("):")
-    else:
-        code.add("for ticks, segments in runs:")
-    inside_code = Code()
-    arguments = ["t", "ticks", "segments", *states]
-    for piece, (inside, _) in zip(pieces, call.streams, strict=True):
-        dim, last = _outer(driver, inside.type), _dim(inside.type, TIME)
-        moved = f"movedim(({dim}, {dim + 1}), (0, {last}))" if dim else f"movedim(1, {last})"
-        moved = "" if (dim, last) == (0, 1) else f".{moved}.contiguous()"
-        arguments.append(f"{piece}.unflatten({dim}, (segments, ticks)){moved}")
-    arguments += [inside.text for inside, _ in call.others]
-    results = [driver.names.new(f"{e.text}_new") for _, e in outputs]
-    targets = [*states, *results]
-    inside_code.add(f"{', '.join(targets)} = {run.name}(")
-    for text in arguments:
-        inside_code.add(f"{INDENT}{text},")
-    inside_code.add(")")
-    inside_code.add("t += ticks * segments")
-    for (name, expr), result in zip(parts, results, strict=True):
-        dim, last = _outer(driver, expr.type), _dim(expr.type, TIME)
-        moved = f"movedim((0, {last}), ({dim}, {dim + 1}))" if dim else f"movedim({last}, 1)"
-        moved = "" if (dim, last) == (0, 1) else f".{moved}"
-        inside_code.add(f"{name}.append({result}{moved}.flatten({dim}, {dim + 1}))")
-    code.extend(inside_code)
-    joined = [f"torch.cat({name}, {_outer(driver, e.type)})" for name, e in parts]
-    code.add(f"return {', '.join([*states, *joined])}")
-
-
-class _RunWriter:
-    """Writes the function of a run."""
-
-    def __init__(self, run: Scope, phase: ChunkLoop, inner: Variables, program: Program) -> None:
+    def __init__(self, run: Scope, scope: Scope) -> None:
         self.run = run
-        self.phase = phase
-        self.inner = inner
-        self.held = self._packed()
-        self.program = program
-        self.body: Sequence[Instr] = phase.body
-        self.stage = stages(phase)
-        self.uses = Counter(a for v, i in enumerate(self.body) if self.stage[v] is not None for a in i.args)
-        self.roots = [v for _, v in (*phase.carry, *phase.outputs)]
+        self.scope = scope
+        self.streams: list[Argument] = []
+        self.others: list[Argument] = []
+        self.leaves: dict[tuple[str, str | int], Expr] = {}
+        self.known: dict[tuple[str, Type], Expr] = {}
 
-    def _packed(self) -> Variables:
-        """What the loop holds: packs instead of their states."""
-        states, anchors = dict(self.inner.states), dict(self.inner.anchors)
-        for pack in self.phase.packs:
-            first = self.inner.states[pack.states[0]]
-            type = self.run.layout.with_axis(first.type, pack.axis)
-            name = pack.states[0].rpartition(".")[2]
-            for state in pack.states:
-                del states[state]
-            states[pack.name] = Expr(self.run.names.new(f"{name}_pack"), type)
-            for state, period in self.inner.anchors:
-                if state == pack.states[0]:
-                    anchors[pack.name, period] = Expr(self.run.names.new(f"{name}_pack_at_{period}"), type)
-            anchors = {key: e for key, e in anchors.items() if key[0] not in pack.states}
-        return Variables(states, anchors)
-
-    def _pack_lines(self, inside: bool) -> None:
-        """Put the states of packs side by side, or apart again."""
-        for pack in self.phase.packs:
-            whole = [(self.held.states[pack.name], [self.inner.states[s] for s in pack.states])]
-            for (name, period), anchor in self.held.anchors.items():
-                if name == pack.name:
-                    whole.append((anchor, [self.inner.anchors[s, period] for s in pack.states]))
-            for together, apart in whole:
-                dim = _dim(together.type, pack.axis)
-                names = ", ".join(e.text for e in apart)
-                if inside:
-                    self.run.code.add(f"{together.text} = torch.stack([{names}], {dim})")
-                else:
-                    self.run.code.add(f"{names} = {together.text}.unbind({dim})")
-
-    def leaves(self, op: str) -> list[int]:
-        return [v for v, i in enumerate(self.body) if i.op == op and self.stage[v] is not None]
-
-    # -- the arguments
-
-    def take_operands(self, scope: Scope) -> Call:
-        """Bind the leaves that come from outside."""
-        call, run, known = Call(), self.run, dict[tuple[str, Type], Expr]()
-        for value in self.leaves("given"):
-            source = self.body[value].attr("value")
-            outside, hint = scope.env[source], self.program.body[source].name
-            self._take(call, value, outside, hint or outside.text, known)
-        names = [self.body[v].attr("param") for v in self.leaves("param")]
-        for state in self.phase.states:
-            if self.program.state(state).reset.kind == "clock":
-                names += [i.attr("param") for i in self.program.init if i.op == "param"]
-        short = short_names(dict.fromkeys(names))
-        for param in dict.fromkeys(names):
-            outside = scope.params[param]
-            inside = replace(outside, text=run.names.new(short[param]), strength=ATOM)
-            run.params[param] = inside
-            call.others.append((inside, outside))
-        for value in self.leaves("param"):
-            run.env[value] = run.params[self.body[value].attr("param")]
-        for value in self.leaves("state"):
-            name = self.body[value].attr("state")
-            if name not in self.held.states:
-                body = self.program.body
-                source = next(v for v, i in enumerate(body) if i.op == "state" and i.attr("state") == name)
-                self._take(call, value, scope.env[source], name, known)
-        return call
-
-    def _take(self, call: Call, value: int, outside: Expr, hint: str, known: dict[tuple[str, Type], Expr]) -> None:
+    def take(self, leaf: tuple[str, str | int], outside: Expr, hint: str) -> None:
         run = self.run
         if outside.is_literal:
-            run.env[value] = outside
+            self.leaves[leaf] = outside
             return
         key = outside.text, outside.type  # views may share a text
-        if key not in known:
+        if key not in self.known:
             if outside.form == "bool":
                 outside = replace(outside, text=f"{outside.text}.to(torch.get_default_dtype())", form="tensor")
             type = outside.type
-            if TIME in type.axes:
+            stream = TIME in type.axes
+            if stream:
                 type = run.layout.with_axis(type, SEGMENT)
             inside = Expr(run.names.new(hint), type, low=outside.low)
-            (call.streams if TIME in type.axes else call.others).append((inside, outside))
-            known[key] = inside
-        run.env[value] = known[key]
+            (self.streams if stream else self.others).append(Argument(inside, outside, stream))
+            self.known[key] = inside
+        self.leaves[leaf] = self.known[key]
 
-    # -- the function
 
-    def write(self) -> list[tuple[int, Expr]]:
-        """The lines; what leaves the run, with the axes ``time`` and ``segment``."""
+class ForwardRun(RunWriter):
+    """The function of a run of the loop itself. ``boundaries``: what is to be kept of the beginning of each segment."""
+
+    def __init__(
+        self,
+        run: Scope,
+        phase: ChunkLoop,
+        inner: Variables,
+        program: Program,
+        operands: Operands,
+        boundaries: tuple[Key, ...],
+    ) -> None:
+        super().__init__(
+            run, program, phase.body, stages(phase), [v for _, v in phase.carry], [v for _, v in phase.outputs]
+        )
+        self.phase = phase
+        self.inner = inner
+        self.held = packed(run, phase, inner)
+        self.boundaries = boundaries
+        self.starts: list[str] = []
+        for value, instr in enumerate(phase.body):
+            leaf = leaf_of(instr)
+            if leaf is not None and leaf in operands.leaves:
+                run.env[value] = operands.leaves[leaf]
+
+    def write(self) -> tuple[list[tuple[int, Expr]], list[str]]:
+        """The lines; what leaves the run, with the axes ``time`` and ``segment``, and the lists of boundaries."""
         run = self.run
-        self._clocks()
-        self._values(PREPARE, [v for v in range(len(self.body)) if self.stage[v] == PREPARE])
-        before = dict(run.env)
-        moved = self._loop(before)
-        run.env = before
-        run.env.update(moved)
-        self._values(FINISH, [v for v in range(len(self.body)) if self.stage[v] == FINISH])
+        write_packs(run, self.phase, self.held, self.inner, together=True)
+        self.write_stages()
         outputs = []
         for value, inside in self.phase.outputs:
             expr = run.env[inside]
@@ -270,104 +238,25 @@ class _RunWriter:
             type = run.layout.with_axis(type, *wanted.axes)
             full = run.stretched(expr, replace(type, shape=wanted.shape))
             outputs.append((value, run.simple(full, self.program.body[value].name or "y")))
-        texts = [*(e.text for e in self.inner.all()), *(e.text for _, e in outputs)]
+        texts = [*(e.text for e in self.inner.all()), *(e.text for _, e in outputs), *self.starts]
         run.code.add(f"return {', '.join(texts)}")
-        return outputs
+        return outputs, self.starts
 
-    def _clocks(self) -> None:
-        run = self.run
-        ticks = ""
-        for value in self.leaves("clock"):
-            instr = self.body[value]
-            if not ticks:
-                text = f"torch.arange(t + 1, t + N * T + 1, device={run.need('device')}).unflatten(0, (N, T))"
-                ticks = run.bind(Expr(text, Type((), (SEGMENT, TIME), "int")), "ticks").text
-            text, scale, period = ticks, instr.attr("scale"), instr.attr("period")
-            text = f"{text} // {scale}" if scale != 1 else text
-            text = f"({text} - 1) % {period} + 1" if period else text
-            run.env[value] = Expr(text, Type((), run.layout.order((TIME, SEGMENT)), "int"), 0)
-
-    def _writer(self, kept: set[int]) -> Writer:
-        uses = self.uses.copy()
-        uses.update([*kept] * 2)
-        return Writer(self.run, self.body, uses, at_once=True)
-
-    def _values(self, stage: int, values: list[int]) -> None:
-        kept = {v for v in values if v in self.roots}
-        if stage == PREPARE:
-            kept |= {a for v, i in enumerate(self.body) if self.stage[v] not in (None, PREPARE) for a in i.args}
-        writer = self._writer(kept)
-        for value in values:
-            instr = self.body[value]
-            if instr.op not in LEAVES or instr.op in ("const", "iota"):
-                writer.value(value)
-
-    def _crossing(self, source: int | None, target: int) -> list[int]:
-        """Values of one stage that another one uses."""
-        used = {a for v, i in enumerate(self.body) if self.stage[v] == target for a in i.args}
-        if target == STEP:
-            used |= {v for _, v in self.phase.carry}
-        else:
-            used |= {v for _, v in self.phase.outputs}
-        return sorted(v for v in used if self.stage[v] == source)
-
-    def _loop(self, before: dict[int, Expr]) -> dict[int, Expr]:
-        """The loop over segments; what FINISH needs of it, stacked."""
-        run, inner = self.run, self.held
-        self._pack_lines(inside=True)
-        streams: list[tuple[Expr, Expr]] = []
-        for value in self._crossing(PREPARE, STEP):
-            every = before[value]
-            if SEGMENT not in every.type.axes:
-                continue
-            every = before[value] = run.simple(run.tensor(every), "x")
-            type = replace(every.type, axes=_without(every.type.axes))
-            one = replace(every, text=run.names.new(f"{every.text}_now"), type=type)
-            streams.append((every, one))
-            run.env[value] = one
-        outside, run.code = run.code, Code()
-        self._anchors()
+    def begin(self) -> dict[int, Expr]:
+        self._refresh_anchors()
+        for state, period in self.boundaries:
+            variable = self.held.anchors[state, period] if period else self.held.states[state]
+            self.starts.append(self.keep_variable(variable.text))
+        found = {}
         for value in self.leaves("state"):
             name = self.body[value].attr("state")
-            if name in inner.states:
-                run.env[value] = inner.states[name]
+            if name in self.held.states:
+                found[value] = self.held.states[name]
         for value in self.leaves("anchor"):
-            key = self.body[value].attr("state"), self.body[value].attr("period")
-            run.env[value] = inner.anchors[key]
-        late = self._crossing(STEP, FINISH)
-        early = [v for v in late if self.body[v].op in ("state", "anchor")]
-        lists: dict[int, str] = {}
-        for value in early:
-            self._append(value, lists)
-        run.code.add("t += T")
-        values = [v for v in range(len(self.body)) if self.stage[v] == STEP and v not in run.env]
-        carried = [v for _, v in self.phase.carry]
-        write_tick(run, self.body, values, [*carried, *late])
-        for value in late:
-            if value not in early:
-                self._append(value, lists)
-        self._update()
-        inside, run.code = run.code, outside
-        for name in lists.values():
-            run.code.add(f"{name} = []")
-        self._head(streams)
-        run.code.extend(inside)
-        self._pack_lines(inside=False)
-        moved = {}
-        for value, name in lists.items():
-            expr = run.env[value]
-            type = run.layout.with_axis(expr.type, SEGMENT)
-            text = f"torch.stack({name}, {_dim(type, SEGMENT)})"
-            moved[value] = run.bind(replace(expr, text=text, type=type), name.removesuffix("_list"))
-        return moved
+            found[value] = self.held.anchors[self.body[value].attr("state"), self.body[value].attr("period")]
+        return found
 
-    def _append(self, value: int, lists: dict[int, str]) -> None:
-        run = self.run
-        expr = run.env[value] = run.simple(run.tensor(run.env[value]), "x")
-        lists[value] = run.names.new(f"{expr.text}_list")
-        run.code.add(f"{lists[value]}.append({expr.text})")
-
-    def _anchors(self) -> None:
+    def _refresh_anchors(self) -> None:
         for period in dict.fromkeys(p for _, p in self.held.anchors):
             due = [(s, e) for (s, p), e in self.held.anchors.items() if p == period]
             if period > 1:
@@ -376,32 +265,48 @@ class _RunWriter:
                 indent = INDENT if period > 1 else ""
                 self.run.code.add(f"{indent}{anchor.text} = {self.held.states[state].text}")
 
-    def _update(self) -> None:
-        run, names, texts = self.run, [], []
-        for name, value in self.phase.carry:
-            variable = self.held.states[name]
-            new = run.stretched(run.env[value], variable.type)
-            text = f"{new.at(ATOM)}.to({run.need('dtype')})" if new.low else new.text
-            if text != variable.text:
-                names.append(variable.text)
-                texts.append(text)
+    def end(self) -> None:
+        run = self.run
+        names, texts = self.carry_on([(self.held.states[name], value) for name, value in self.phase.carry])
         fold(run.code, names, texts)
         if names:
             run.code.add(f"{', '.join(names)} = {', '.join(texts)}")
         alone = {n: e for n, e in self.held.states.items() if n in self.inner.states}
         write_resets(run, self.program, Variables(alone, self.held.anchors))
 
-    def _head(self, streams: list[tuple[Expr, Expr]]) -> None:
-        code = self.run.code
-        if not streams:
-            code.add("for _ in range(N):")
-            return
-        unbound = [f"{every.text}.unbind({_dim(every.type, SEGMENT)})" for every, _ in streams]
-        names = ", ".join(one.text for _, one in streams)
-        if len(unbound) == 1:
-            code.add(f"for {names} in {unbound[0]}:")
-            return
-        code.add(f"for {names} in zip(")
-        for text in unbound:
-            code.add(f"{INDENT}{text},")
-        code.add("):")
+    def _loop(self, before: dict[int, Expr]) -> dict[int, Expr]:
+        moved = super()._loop(before)
+        write_packs(self.run, self.phase, self.held, self.inner, together=False)
+        return moved
+
+
+def packed(run: Scope, phase: ChunkLoop, inner: Variables) -> Variables:
+    """What the loop holds: packs instead of their states."""
+    states, anchors = dict(inner.states), dict(inner.anchors)
+    for pack in phase.packs:
+        first = inner.states[pack.states[0]]
+        type = run.layout.with_axis(first.type, pack.axis)
+        for state in pack.states:
+            del states[state]
+        states[pack.name] = Expr(run.names.new(f"{first.text}_pack"), type)
+        for state, period in inner.anchors:
+            if state == pack.states[0]:
+                anchors[pack.name, period] = Expr(run.names.new(f"{first.text}_pack_at_{period}"), type)
+        anchors = {key: e for key, e in anchors.items() if key[0] not in pack.states}
+    return Variables(states, anchors)
+
+
+def write_packs(run: Scope, phase: ChunkLoop, held: Variables, inner: Variables, together: bool) -> None:
+    """Put the states of packs side by side, or apart again."""
+    for pack in phase.packs:
+        pairs = [(held.states[pack.name], [inner.states[s] for s in pack.states])]
+        for (name, period), anchor in held.anchors.items():
+            if name == pack.name:
+                pairs.append((anchor, [inner.anchors[s, period] for s in pack.states]))
+        for whole, parts in pairs:
+            dim = axis_dim(whole.type, pack.axis)
+            names = ", ".join(e.text for e in parts)
+            if together:
+                run.code.add(f"{whole.text} = torch.stack([{names}], {dim})")
+            else:
+                run.code.add(f"{names} = {whole.text}.unbind({dim})")

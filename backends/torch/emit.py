@@ -11,12 +11,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from nldsl.backends.interface import LoopKernels
 from nldsl.backends.torch.body import literal, write_tick
 from nldsl.backends.torch.layout import Layout
 from nldsl.backends.torch.names import LOOP, Names, plain, short_names
 from nldsl.backends.torch.phases import Emission, operands, write_phase
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.segment import sources
+from nldsl.backends.torch.segment_backward import BACKWARD_IMPORTS, backward_sources
 from nldsl.backends.torch.split import LONGEST, split
 from nldsl.backends.torch.target_ast import ADD, INDENT, Code, Expr
 from nldsl.backends.torch.tick import Variables, bind_leaves, variables, write_body, write_initial, write_updates
@@ -28,20 +30,29 @@ from nldsl.ir.types import BATCH, TIME, Type
 TICK = "@tick"
 
 
-def emit(schedule: Schedule, longest: int = LONGEST) -> str:
-    """The source of the module. Functions of more than ``longest`` lines are split."""
+def emit(schedule: Schedule, longest: int = LONGEST, kernels: LoopKernels | None = None) -> str:
+    """The source of the module. Functions of more than ``longest`` lines are split; ``kernels`` may write loops."""
     program = schedule.program
     layout = Layout(program)
     names = Names()
-    emission = Emission(program, lambda name, doc: Scope(LOOP + names.new(name), layout, doc), _kept(schedule))
+
+    def new_scope(name: str, doc: str) -> Scope:
+        return Scope(LOOP + names.new(name), layout, doc)
+
+    emission = Emission(schedule, new_scope, _kept(schedule), kernels=kernels)
     init, forward, step = _init_state(layout), _forward(emission, layout, schedule), _step(layout, schedule)
     functions = [init, *emission.functions, forward, step]
     if needs_next(schedule):
         functions.append(_peek(layout, schedule))
     whole = [part for function in functions for part in split(function, emission.new_scope, longest)]
     text = "\n\n".join(function.text() for function in whole)
-    text = "\n\n".join([*sources(text), text])
-    imports = ["import torch"] + (["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else [])
+    own = backward_sources(text)
+    given = [*dict.fromkeys(part for source in emission.given for part in source.shared)]
+    given += [source.source for source in emission.given]
+    text = "\n\n".join([*sources(text), *own, *given, text])
+    imports = [*(BACKWARD_IMPORTS if own else ()), "import torch"]
+    imports += dict.fromkeys(line for source in emission.given for line in source.imports if line != "import torch")
+    imports += ["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else []
     return "\n".join([_doc(layout), *imports, "", "", text])
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from nldsl.backends.interface import LoopKernels, LoopSource
 from nldsl.backends.torch.body import at_tick, write_values
 from nldsl.backends.torch.chunks import write_chunk_loop
 from nldsl.backends.torch.names import short_names
@@ -18,19 +19,25 @@ from nldsl.backends.torch.target_ast import INDENT, Code, Expr, add_call
 from nldsl.backends.torch.tick import Variables, variables, write_body, write_updates
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Delay, Parallel, Phase, Scan
+from nldsl.ir.schedule import Delay, Parallel, Phase, Scan, Schedule
 from nldsl.ir.types import BATCH, TIME
 
 
 @dataclass
 class Emission:
-    """The module being emitted. ``functions`` are those written so far; ``kept`` are values that more than one phase or
-    the result of the call uses."""
+    """The module being emitted. ``functions`` are those written so far, ``given`` those that ``kernels`` wrote;
+    ``kept`` are values that more than one phase or the result of the call uses."""
 
-    program: Program
+    schedule: Schedule
     new_scope: Callable[[str, str], Scope]
     kept: frozenset[int] = frozenset()
     functions: list[Scope] = field(default_factory=list)
+    kernels: LoopKernels | None = None
+    given: list[LoopSource] = field(default_factory=list)
+
+    @property
+    def program(self) -> Program:
+        return self.schedule.program
 
 
 def write_phase(emission: Emission, scope: Scope, held: Variables, phase: Phase) -> None:
@@ -83,13 +90,13 @@ def _write_delay(emission: Emission, scope: Scope, held: Variables, phase: Delay
 
 
 def _write_chunks(emission: Emission, scope: Scope, held: Variables, phase: ChunkLoop) -> None:
-    most = f"At most {phase.size} ticks at once: {_list(phase.states)}."
-    driver = emission.new_scope(_common(phase.states), most)
-    run = emission.new_scope(f"{_common(phase.states)}_run", "N segments of T ticks.")
-    targets, arguments = write_chunk_loop(run, driver, scope, held, phase)
-    emission.functions += [run, driver]
+    derived = emission.schedule.backward_of(phase)
+    made = write_chunk_loop(emission.new_scope, _common(phase.states), scope, held, phase, derived, emission.kernels)
+    emission.functions += made.functions
+    if made.given is not None:
+        emission.given.append(made.given)
     scope.last_place = ""
-    add_call(scope.code, targets, driver.name, arguments)
+    add_call(scope.code, made.targets, made.function, made.arguments)
 
 
 def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) -> None:

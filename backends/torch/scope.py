@@ -30,7 +30,9 @@ class Scope:
     tensors: list[Expr] = field(default_factory=list)  # arguments that say dtype, device and sizes
     given: dict[str, str] = field(default_factory=dict)  # definitions of the head that the caller of this class knows
     vectors: dict[Clock, Expr] = field(default_factory=dict)  # which of ``ticks`` a clock fires at
-    lanes: dict[tuple[int, str, str], tuple[list[str], Code]] = field(default_factory=dict)  # values taken apart, per block
+    lanes: dict[tuple[int, str, str], tuple[list[str], Code]] = field(
+        default_factory=dict
+    )  # values taken apart, per block
     last_place: str = ""
 
     def need(self, what: str) -> str:

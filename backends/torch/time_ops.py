@@ -21,12 +21,15 @@ def _real(scope: Scope, expr: Expr, axes: tuple[str, ...] | None = None) -> str:
     return view(expr, Type(expr.type.shape, axes))
 
 
-def _solve_triangular(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
+def _solve_triangular(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     matrix, right = (_real(scope, a, out.axes) for a in args)
+    upper = "upper=False"
+    if ("transposed", True) in instr.attrs:
+        matrix, upper = f"{matrix if matrix.isidentifier() else f'({matrix})'}.mT", "upper=True"
     if len(out.shape) == 1:
-        text = call("torch.linalg.solve_triangular", matrix, f"{right}[..., None]", "upper=False", "unitriangular=True")
+        text = call("torch.linalg.solve_triangular", matrix, f"{right}[..., None]", upper, "unitriangular=True")
         return Expr(f"{text}.squeeze(-1)", out)
-    return Expr(call("torch.linalg.solve_triangular", matrix, right, "upper=False", "unitriangular=True"), out)
+    return Expr(call("torch.linalg.solve_triangular", matrix, right, upper, "unitriangular=True"), out)
 
 
 def _segprod(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
@@ -43,14 +46,22 @@ def _decay_gram(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Exp
     return Expr(call("scan_decay_gram", *(_real(scope, a, out.axes) for a in args)), out)
 
 
-def _linear_scan(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
+def _decay_gram_grad(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
+    return Expr(call("scan_decay_gram_grad", *(_real(scope, a, out.axes) for a in args)), out)
+
+
+def _linear_scan(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     decay, new = args
     lead, rank = decay.type.shape[0], len(out.shape)
     if len(decay.type.shape) < rank:
         shape = (lead, *(1 for _ in range(rank - len(decay.type.shape))), *decay.type.shape[1:])
         sizes = scope.sizes(Type(shape, decay.type.axes))
         decay = Expr(f"{_real(scope, decay)}.reshape({', '.join(sizes)})", Type(shape, decay.type.axes))
-    return Expr(call("scan_linear", _real(scope, decay, out.axes), _real(scope, new, out.axes), str(-rank)), out)
+    texts = [_real(scope, decay, out.axes), _real(scope, new, out.axes)]
+    if ("reverse", True) not in instr.attrs:
+        return Expr(call("scan_linear", *texts, str(-rank)), out)
+    flipped = [f"{text if text.isidentifier() else f'({text})'}.flip({-rank})" for text in texts]
+    return Expr(f"{call('scan_linear', *flipped, str(-rank))}.flip({-rank})", out)
 
 
 def _lane(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
@@ -72,6 +83,7 @@ TIME_TABLE: dict[str, Writer] = {
     "segprod": _segprod,
     "cumprod": _cumprod,
     "decay_gram": _decay_gram,
+    "decay_gram_grad": _decay_gram_grad,
     "linear_scan": _linear_scan,
     "lane": _lane,
 }

@@ -53,16 +53,14 @@ def compiled(file: str, entry: str | None, dims: dict[str, Any], backend: str) -
     """The program, the code of the backend, and the backend's name."""
     from nldsl.backends.registry import BACKENDS, backend_named
     from nldsl.driver import Options, front, middle
-    from nldsl.passes.choose_chunk import ChunkOptions, chunk
-    from nldsl.passes.schedule import schedule
+    from nldsl.passes.plan import plan
 
     if backend != "auto" and backend not in BACKENDS:
         raise click.UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
     options = Options(entry, tuple(sorted(dims.items())))
     program = middle(front(file, options), options)
     chosen = backend_named(backend)
-    planned, _ = chunk(schedule(program), ChunkOptions())
-    return program, chosen.emit(planned), chosen.name
+    return program, chosen.emit(plan(program)), chosen.name
 
 
 def parameters(program: Program, seed: int) -> tuple[str, bytes]:

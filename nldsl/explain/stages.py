@@ -14,8 +14,7 @@ from nldsl.driver import Options, derived, names_of, simplified
 from nldsl.ir.print import print_instr, print_program
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Phase, Schedule
-from nldsl.passes.choose_chunk import ChunkOptions, chunk
-from nldsl.passes.schedule import schedule
+from nldsl.passes.plan import plan
 from nldsl.source import Span
 from nldsl.standalone import Request, load
 
@@ -41,9 +40,7 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
             program = simplified(program)
     if stage in ("program", "derived", "simplified"):
         return print_program(program), "; ".join(remarks)
-    planned = schedule(program)
-    if stage != "schedule":
-        planned, _ = chunk(planned, ChunkOptions())
+    planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()))
     text = BACKENDS[stage]().emit(planned) if stage in BACKENDS else schedule_text(planned)
     return text, "; ".join(remarks)
 

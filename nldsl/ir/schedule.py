@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from nldsl.ir.demand import reachable, roots
 from nldsl.ir.program import Program
@@ -58,17 +59,23 @@ class Scan(Phase):
 class Schedule:
     """``phases`` give the outputs and the new states. ``loss_phases`` follow them where all of ``loss_inputs`` (the
     inputs that nothing else needs: targets, the next token) are given, and complete the losses and probes. ``late`` are
-    the values that only they need."""
+    the values that only they need. ``backwards`` are the derived backward passes of those loops that have one (of class
+    ``ir.backward.BackwardLoop``)."""
 
     program: Program
     phases: tuple[Phase, ...]
     loss_phases: tuple[Phase, ...] = ()
     loss_inputs: tuple[str, ...] = ()
     late: frozenset[int] = frozenset()
+    backwards: tuple[Any, ...] = ()
 
     def all_phases(self) -> Iterator[Phase]:
         yield from self.phases
         yield from self.loss_phases
+
+    def backward_of(self, phase: Phase) -> Any:
+        """The backward pass of a phase, or None."""
+        return next((b for b in self.backwards if b.loop is phase), None)
 
 
 def anchor_key(state: str, period: int) -> str:

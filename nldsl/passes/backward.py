@@ -10,13 +10,14 @@ the states at its beginning. Otherwise None: the caller differentiates what it e
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from nldsl.ir.backward import BackwardLoop, InitialBackward, Key, Leaf
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import init_reads, init_values
+from nldsl.ir.schedule import Schedule, init_reads, init_values
 from nldsl.ir.types import TIME, Type
 from nldsl.passes.simplify import simplify_body
 from nldsl.passes.vjp import vjp
@@ -31,6 +32,13 @@ def backward(loop: ChunkLoop, program: Program) -> BackwardLoop | None:
         if state.shared or (state.reset.kind == "clock" and init_reads(program, name)):
             return None
     return _Derivation(loop, program).derive()
+
+
+def with_backward(schedule: Schedule) -> Schedule:
+    """The schedule with the backward pass of each of its chunk loops that has one."""
+    loops = [p for p in schedule.all_phases() if isinstance(p, ChunkLoop)]
+    found = [backward(loop, schedule.program) for loop in loops]
+    return replace(schedule, backwards=tuple(b for b in found if b is not None))
 
 
 class _Derivation:

@@ -8,8 +8,7 @@ from nldsl.backends.registry import backend_named
 from nldsl.driver import Options, middle
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule
-from nldsl.passes.choose_chunk import ChunkOptions, chunk
-from nldsl.passes.schedule import schedule
+from nldsl.passes.plan import plan
 from nldsl.runtime import cache
 from nldsl.runtime.initialize import initialize
 from nldsl.runtime.module import Module
@@ -17,21 +16,12 @@ from nldsl.runtime.module import Module
 WORTH_STORING = 0.2  # seconds: what compiles faster is compiled again
 
 
-def schedule_of(program: Program, disabled: frozenset[str] = frozenset()) -> Schedule:
-    """The loop structure that backends see; ``disabled`` names optional passes to leave out (``chunk``)."""
-    planned = schedule(program)
-    if "chunk" in disabled:
-        return planned
-    chunked, _ = chunk(planned, ChunkOptions())
-    return chunked
-
-
 def build_module(
     program: Program, backend: str = "auto", seed: int = 0, disabled: frozenset[str] = frozenset()
 ) -> Module:
     """A module with fresh parameters for a program whose derivatives are expanded."""
     chosen = backend_named(backend)
-    planned = schedule_of(program, disabled)
+    planned = plan(program, disabled)
     return Module(program, chosen.load(chosen.emit(planned), planned), initialize(program, seed))
 
 
@@ -48,7 +38,7 @@ def build_checked(program: Program, options: Options, backend: str = "auto", see
     if entry is None:
         start = time.perf_counter()
         final = middle(program, options)
-        planned = schedule_of(final, options.disabled)
+        planned = plan(final, options.disabled)
         entry = cache.Entry(final, chosen.emit(planned), planned.loss_inputs)
         if time.perf_counter() - start > WORTH_STORING:
             cache.write(key, entry, program)

@@ -205,7 +205,8 @@ class Evaluator:
         right = right.unsqueeze(-1) if vector else right
         unit = torch.eye(matrix.shape[-1], dtype=self.dtype) + matrix.tril(-1)
         found = torch.linalg.solve(unit.mT if attrs.get("transposed") else unit, right)
-        return found.squeeze(-1) if vector else found
+        result: Tensor = found.squeeze(-1) if vector else found
+        return result
 
     def op_segprod(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         value = self.known[instr.args[0]].movedim(len(axes), 0)
@@ -247,7 +248,7 @@ class Evaluator:
 
     def op_decay_gram_grad(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         d, q, a, k = (self.aligned(arg, axes) for arg in instr.args)
-        lead = torch.broadcast_shapes(*(x.shape[: len(axes)] for x in (d, q, a, k)))
+        lead = (d.sum((-1, -2)) + (q + a + k).sum((-1, -2))).shape
         d, q, a, k = (x.expand(*lead, *x.shape[len(axes) :]).detach() for x in (d, q, a, k))
         rank = len(axes)
 
@@ -255,7 +256,7 @@ class Evaluator:
             table = segprod(a.movedim(rank, 0), False, rank).movedim((0, 1), (rank, rank + 1))
             return torch.einsum("...tc,...tsc,...sc->...ts", q, table, k)
 
-        _, pull = torch.func.vjp(gram, q, a, k)
+        pull = torch.func.vjp(gram, q, a, k)[1]
         return torch.stack(pull(d), rank)
 
     def op_axis_sum(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:

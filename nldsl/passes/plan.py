@@ -1,0 +1,25 @@
+"""The passes that lead from a simplified program to the loops that backends see, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from nldsl.ir.program import Program
+from nldsl.ir.schedule import Schedule
+from nldsl.passes.backward import with_backward
+from nldsl.passes.choose_chunk import ChunkOptions, chunk
+from nldsl.passes.schedule import schedule
+
+OPTIONAL = ("chunk", "join", "pack", "backward")
+
+
+def plan(program: Program, disabled: Set[str] = frozenset(), options: ChunkOptions | None = None) -> Schedule:
+    """``disabled`` names passes of ``OPTIONAL`` to leave out: ``chunk`` (loops stay sequential), ``join`` (loops with
+    the same clocks stay apart), ``pack`` (equal computations of a loop are not done together), ``backward`` (loops have
+    no backward pass of their own: what is emitted is differentiated)."""
+    planned = schedule(program)
+    if "chunk" in disabled:
+        return planned
+    chosen = options or ChunkOptions(join="join" not in disabled, pack="pack" not in disabled)
+    chunked, _ = chunk(planned, chosen)
+    return chunked if "backward" in disabled else with_backward(chunked)
