@@ -1,0 +1,102 @@
+"""Compiled modules on disk: shared objects keyed by everything that went into them.
+
+A key is the text of the module, the versions of the compiler, and the CPU. An entry is written aside and renamed;
+beside it stands the hash of its bytes, which is compared before it is loaded. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from nldsl.backends.mlir.engine import PIPELINE, Native, compile_text, target
+
+
+def directory() -> Path | None:
+    """The private folder of the cache: ``NLDSL_CACHE``, else under the user's; None where it is switched off ("0")."""
+    chosen = os.environ.get("NLDSL_CACHE", "")
+    if chosen == "0":
+        return None
+    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nldsl"
+    folder = base / "mlir"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.stat()
+    except OSError:
+        return None
+    if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & 0o022):
+        return None  # others could put code there
+    return folder
+
+
+@lru_cache(maxsize=1)
+def _versions() -> str:
+    found = []
+    for name in ("torch-mlir", "iree-base-compiler"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} missing")
+    return "; ".join(found)
+
+
+def key_of(text: str) -> str:
+    """The name of an entry."""
+    parts = (text, PIPELINE, _versions(), target())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def compiled(text: str, name: str) -> Native:
+    """The function ``name`` of a module, from the cache where it has it."""
+    folder = directory()
+    linker = _linker()
+    if folder is None or linker is None:
+        return compile_text(text, name)
+    entry = folder / f"{key_of(text)}.so"
+    found = _loaded(entry, name)
+    if found is not None:
+        return found
+    with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as work:
+        objects, library = Path(work) / "loop.o", Path(work) / "loop.so"
+        native = compile_text(text, name, objects)
+        command = [str(linker), "-flavor", "gnu", "-shared", "-o", str(library), str(objects)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode == 0 and library.exists():
+            digest = hashlib.sha256(library.read_bytes()).hexdigest()
+            check = Path(work) / "check"
+            check.write_text(digest, encoding="ascii")
+            library.replace(entry)
+            check.replace(entry.with_suffix(".sha256"))
+    return native
+
+
+def _linker() -> Path | None:
+    """The linker in IREE's compiler wheel: no toolchain is needed."""
+    spec = find_spec("iree.compiler") if find_spec("iree") else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / "_mlir_libs" / "iree-lld"
+    return path if path.exists() else None
+
+
+def _loaded(entry: Path, name: str) -> Native | None:
+    """An entry whose bytes are what was written; a damaged one is removed."""
+    try:
+        data, expected = entry.read_bytes(), entry.with_suffix(".sha256").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    if hashlib.sha256(data).hexdigest() != expected:
+        for damaged in (entry, entry.with_suffix(".sha256")):
+            damaged.unlink(missing_ok=True)
+        return None
+    library = ctypes.CDLL(str(entry))
+    address = ctypes.cast(library[f"_mlir_{name}"], ctypes.c_void_p).value
+    assert address is not None
+    return Native(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), library)

@@ -1,0 +1,304 @@
+"""Sums of products, with a block of results held in registers.
+
+One label of the result (or a summed one) runs along vectors, another one down the block. Which one, and which operand
+is copied for it, is chosen by a count of instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from nldsl.backends.mlir import vector_math as vm
+from nldsl.backends.mlir.lane import Lane
+from nldsl.backends.mlir.nests import copy, horizontal, inner_dim, transposed
+from nldsl.backends.mlir.text import Function, Ix, Val, at
+from nldsl.backends.mlir.views import View, entries, load, pieces
+
+Place = dict[str, Ix]
+Epilogue = Callable[[Place, Val, "tuple[str, int] | None"], None]
+
+
+@dataclass
+class Operand:
+    """A tensor in memory, each dimension with its label."""
+
+    view: View
+    labels: list[str]
+
+    def step(self, label: str) -> int:
+        return sum(self.view.step(d) for d, x in enumerate(self.labels) if x == label)
+
+    def entry(self, f: Function, place: Place, vec: tuple[str, int] | None) -> Val:
+        index = [place.get(x, Ix()) for x in self.labels]
+        moved = None
+        if vec is not None and vec[1] and vec[0] and self.step(vec[0]):
+            moved = (self.labels.index(vec[0]), vec[1])
+        return load(f, self.view, index, moved)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``along``: the label of the vectors; ``copies``: which operands are copied so that it lies in one piece."""
+
+    along: str | None
+    copies: tuple[int, ...] = ()
+
+
+def choose(
+    f: Function,
+    operands: list[Operand],
+    sizes: dict[str, int],
+    output: Sequence[str],
+    unit: str | None,
+    packed: set[int],
+) -> Choice:
+    """``unit``: the label along which the target lies in one piece, if that is given already."""
+    total = entries(list(sizes.values()))
+    results = entries([sizes[x] for x in output])
+    best, least = Choice(None), float(total * len(operands))
+    for label, size in sizes.items():
+        if size < 2:
+            continue
+        width = max(1, max(w for _, _, w in pieces(size, f.lanes)))
+        holding = [n for n, o in enumerate(operands) if label in o.labels]
+        copies = tuple(n for n in holding if operands[n].step(label) != 1)
+        cost = total / width
+        if label not in output:
+            if copies:
+                continue
+            cost += results * 6
+        else:
+            cost += sum(0.3 * entries(operands[n].view.dims) for n in copies if n not in packed)
+            if unit is not None and unit != label:
+                cost += results * 2
+            if len(holding) == len(operands):
+                cost += total / width
+        if any(operands[n].labels.count(label) > 1 for n in holding):
+            continue
+        if cost < least:
+            best, least = Choice(label, copies), cost
+    return best
+
+
+def repacked(lane: Lane, operand: Operand, along: str) -> Operand:
+    """A copy of the operand in which ``along`` lies in one piece; made once."""
+    dim = operand.labels.index(along)
+    key = ("packed", operand.view, dim)
+    if key not in lane.packed:
+        view = operand.view
+        target = lane.scratch(view.dims, dim)
+        down = next((d for d in range(len(view.dims)) if view.step(d) == 1 and d != dim), None)
+        with lane.f.fence():
+            if down is None:
+                copy(lane, view, target)
+            else:
+                transposed(lane, view, target, down, dim)
+        lane.packed[key] = target
+    return Operand(lane.packed[key], operand.labels)
+
+
+def target_dim(output: Sequence[str], sizes: dict[str, int], along: str | None) -> int | None:
+    """The dimension that should lie in one piece in a target that is free to choose."""
+    if along is not None and along in output:
+        return list(output).index(along)
+    return inner_dim([sizes[x] for x in output])
+
+
+def contract(
+    lane: Lane,
+    operands: list[Operand],
+    sizes: dict[str, int],
+    output: Sequence[str],
+    along: str | None,
+    epilogue: Epilogue,
+    band: tuple[str, str] | None = None,
+) -> None:
+    """Emit the loops. ``epilogue(place, value, vec)`` takes each result. ``band = (row, column)``: terms whose
+    ``column`` is beyond ``row`` are zero."""
+    f = lane.f
+    summed = [x for x in sizes if x not in output and x != along]
+    summed.sort(key=lambda x: sizes[x])
+    in_output = along in output
+    moving = [o for o in operands if along is not None and along in o.labels]
+    rest = [x for x in output if x != along and sizes[x] > 1]
+    registers = 16 if f.lanes * (4 if f.real == "f32" else 8) >= 64 else 10
+    down = next((x for x in reversed(rest) if not all(x in o.labels for o in moving)), None) if in_output else None
+    if not in_output and rest:
+        down = rest[-1]
+    outer = [x for x in rest if x != down]
+    width_count = -(-sizes[along] // f.lanes) if in_output and along is not None else 1
+    across = min(4 if down is None or registers >= 16 else 2, width_count)
+    if down is None and in_output:
+        across = min(8, width_count)
+    height = max(1, registers // across) if down is not None else 1
+    if not in_output:
+        height = min(height, 4)
+    height = 1 << (height.bit_length() - 1)
+
+    with ExitStack() as stack:
+        place: Place = {}
+        for label in outer:
+            place[label] = at(stack.enter_context(f.loop(f.index(0), f.index(sizes[label]), 1)))
+        if not in_output:
+            _rows(
+                f,
+                sizes,
+                down,
+                height,
+                lambda rows: _dots(f, operands, sizes, along, summed, place, down, rows, epilogue),
+            )
+            return
+        assert along is not None
+        for columns in _columns(f, sizes[along], across):
+
+            def block(rows: list[Ix], columns: list[tuple[Ix, int]] = columns) -> None:
+                _block(f, operands, sizes, along, summed, place, down, rows, columns, epilogue, band)
+
+            _rows(f, sizes, down, height, block)
+
+
+def _columns(f: Function, size: int, across: int) -> list[list[tuple[Ix, int]]]:
+    """The blocks of vectors; they are few, and each has its own code."""
+    found: list[list[tuple[Ix, int]]] = []
+    for start, count, width in pieces(size, f.lanes):
+        step = max(width, 1)
+        for first in range(0, count, across):
+            block = range(first, min(first + across, count))
+            found.append([(Ix(start + n * step), width) for n in block])
+    return found
+
+
+def _rows(f: Function, sizes: dict[str, int], down: str | None, height: int, block: Callable[[list[Ix]], None]) -> None:
+    """Blocks of rows: a loop of full ones, then what is left."""
+    if down is None:
+        with f.fence():
+            block([Ix()])
+        return
+    size = sizes[down]
+    height = min(height, size)
+    full = size // height * height
+    if full > height:
+        with f.loop(f.index(0), f.index(full), height, "i") as name:
+            block([at(name) + n for n in range(height)])
+    else:
+        with f.fence():
+            block([Ix(n) for n in range(height)])
+    if full < size:
+        with f.fence():
+            block([Ix(full + n) for n in range(size - full)])
+
+
+def _terms(f: Function, operands: list[Operand], place: Place, vec: tuple[str, int] | None) -> tuple[Val, Val | None]:
+    """The product at one place as (a, b): what is multiplied and added at once."""
+    factors = [o.entry(f, place, vec) for o in operands]
+    factors.sort(key=lambda v: v.width)
+    first = factors[0]
+    for factor in factors[1:-1]:
+        first = vm.mul(f, first, factor)
+    return first, factors[-1] if len(factors) > 1 else None
+
+
+def _add(f: Function, sofar: Val, a: Val, b: Val | None) -> Val:
+    if b is None:
+        return vm.add(f, sofar, f.spread(a, sofar.width))
+    return vm.fma(f, f.spread(a, sofar.width), f.spread(b, sofar.width), sofar)
+
+
+def _nest(
+    f: Function,
+    sizes: dict[str, int],
+    summed: Sequence[str],
+    place: Place,
+    start: list[Val],
+    body: Callable[[Place, list[Val]], list[Val]],
+    stops: dict[str, str],
+) -> list[Val]:
+    if not summed:
+        return body(place, start)
+
+    def inside(name: str, values: list[Val]) -> list[Val]:
+        return _nest(f, sizes, summed[1:], place | {summed[0]: at(name)}, values, body, stops)
+
+    return f.reduce(stops.get(summed[0]) or f.index(sizes[summed[0]]), 1, start, inside)
+
+
+def _block(
+    f: Function,
+    operands: list[Operand],
+    sizes: dict[str, int],
+    along: str,
+    summed: Sequence[str],
+    place: Place,
+    down: str | None,
+    rows: list[Ix],
+    columns: list[tuple[Ix, int]],
+    epilogue: Epilogue,
+    band: tuple[str, str] | None,
+) -> None:
+    """Results of some rows and some vectors."""
+    cells = [(row, column, width) for row in rows for column, width in columns]
+    start = [f.number(0.0, width) for _, _, width in cells]
+    stops: dict[str, str] = {}
+    if band is not None and band[0] == down and band[1] in summed:
+        stops[band[1]] = f.position(rows[-1] + 1)
+
+    def at_cell(place: Place, row: Ix, column: Ix) -> Place:
+        return place | ({down: row} if down is not None else {}) | {along: column}
+
+    def body(place: Place, values: list[Val]) -> list[Val]:
+        found = []
+        for (row, column, width), sofar in zip(cells, values, strict=True):
+            a, b = _terms(f, operands, at_cell(place, row, column), (along, width))
+            found.append(_add(f, sofar, a, b))
+        return found
+
+    values = _nest(f, sizes, summed, place, start, body, stops)
+    for (row, column, width), value in zip(cells, values, strict=True):
+        with f.fence():
+            epilogue(at_cell(place, row, column), value, (along, width) if width else None)
+
+
+def _dots(
+    f: Function,
+    operands: list[Operand],
+    sizes: dict[str, int],
+    along: str | None,
+    summed: Sequence[str],
+    place: Place,
+    down: str | None,
+    rows: list[Ix],
+    epilogue: Epilogue,
+) -> None:
+    """Results of some rows, each a sum along vectors (``along`` is summed) or of scalars (None)."""
+    totals: list[Val | None] = [None] * len(rows)
+    blocks = pieces(sizes[along], f.lanes) if along is not None else [(0, 1, 0)]
+    for first, count, width in blocks:
+        step = max(width, 1)
+
+        def body(place: Place, values: list[Val], width: int = width) -> list[Val]:
+            found = []
+            for row, sofar in zip(rows, values, strict=True):
+                here = place | ({down: row} if down is not None else {})
+                a, b = _terms(f, operands, here, (along, width) if along is not None and width else None)
+                found.append(_add(f, sofar, a, b))
+            return found
+
+        start = [f.number(0.0, width) for _ in rows]
+        if along is None:
+            found = _nest(f, sizes, summed, place, start, body, {})
+        else:
+
+            def inside(name: str, values: list[Val], body: Callable[[Place, list[Val]], list[Val]] = body) -> list[Val]:
+                return _nest(f, sizes, summed, place | {along: at(name)}, values, body, {})
+
+            found = f.reduce(f.index(first + count * step), step, start, inside, f.index(first))
+        for n, value in enumerate(found):
+            value = horizontal(f, value)
+            before = totals[n]
+            totals[n] = value if before is None else vm.add(f, before, value)
+    for row, total in zip(rows, totals, strict=True):
+        assert total is not None
+        with f.fence():
+            epilogue(place | ({down: row} if down is not None else {}), total, None)

@@ -1,0 +1,96 @@
+"""Loops as operations that PyTorch knows: with shapes for tracing, and a derivative.
+
+An operation can only name its loop by a text. ``LOOPS`` is that table: it grows with every loop that is compiled in
+this process, and an entry never changes, since its name is the hash of what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nldsl.backends.mlir.native_loop import NativeLoop, runs
+from nldsl.ir.backward import BackwardLoop
+from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.program import Program
+
+LOOPS: dict[str, NativeLoop] = {}
+
+
+def register(loop: ChunkLoop, backward: BackwardLoop | None, program: Program) -> str:
+    """The name of a loop; raises UnsupportedError where it cannot be lowered."""
+    native = NativeLoop(loop, backward, program)
+    name = hashlib.sha256(native.text().encode()).hexdigest()[:16]
+    LOOPS.setdefault(name, native)
+    return name
+
+
+@torch.library.custom_op("nldsl_mlir::loop", mutates_args=())
+def loop(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
+    """The states after ``count`` ticks, the streams, and what the derivative needs of them."""
+    return LOOPS[name].forward(tensors, tick, count, save)
+
+
+@torch.library.custom_op("nldsl_mlir::loop_backward", mutates_args=())
+def loop_backward(
+    tensors: list[Tensor], boundaries: list[Tensor], cotangents: list[Tensor], name: str, tick: int, count: int
+) -> list[Tensor]:
+    """The cotangents of ``tensors``."""
+    return LOOPS[name].backpropagate(tensors, boundaries, cotangents, tick, count)
+
+
+@loop.register_fake
+def _(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
+    native = LOOPS[name]
+    batch = native.batch(tensors)
+    like = next(t for t in tensors if t.is_floating_point())
+    found = [like.new_empty(native.shape(a.type, batch, count)) for a in (*native.states, *native.streams)]
+    if save:
+        number = sum(n for _, n in runs(tick, count, native.loop.size, native.loop))
+        found += [like.new_empty(native.saved_shape(a, batch, number)) for a in native.boundaries]
+    return found
+
+
+@loop_backward.register_fake
+def _(tensors: list[Tensor], *_rest: Any) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    tensors, ctx.name, ctx.tick, ctx.count, _ = inputs
+    native = LOOPS[ctx.name]
+    results = len(native.states) + len(native.streams)
+    ctx.number = len(tensors), results
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, *output[results:])
+    ctx.shapes = [(x.shape, x.dtype) for x in output[:results]]
+
+
+def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    given, results = ctx.number
+    saved = ctx.saved_tensors
+    tensors, boundaries = saved[:given], saved[given:]
+    cotangents = [
+        torch.zeros(shape, dtype=dtype) if grad is None else grad.contiguous()
+        for grad, (shape, dtype) in zip(grads[:results], ctx.shapes, strict=True)
+    ]
+    found = torch.ops.nldsl_mlir.loop_backward(tensors, boundaries, cotangents, ctx.name, ctx.tick, ctx.count)
+    wanted = [g if t.is_floating_point() and t.requires_grad else None for g, t in zip(found, tensors, strict=True)]
+    return wanted, None, None, None, None
+
+
+loop.register_autograd(_backward, setup_context=_setup)
+
+
+def run(name: str, tensors: list[Tensor], tick: int, count: int) -> list[Tensor]:
+    """States and streams of a loop; keeps what the derivative needs only where there will be one."""
+    native = LOOPS[name]
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if save and native.backward is None:
+        raise RuntimeError("this loop has no derivative of its own")
+    found = torch.ops.nldsl_mlir.loop(tensors, name, tick, count, save)
+    return list(found[: len(native.states) + len(native.streams)])

@@ -1,0 +1,596 @@
+"""A loop over segments as one MLIR function: all segments of a run, for some lanes, on one thread.
+
+The function takes a table of numbers and addresses, scratch memory of the thread, and the lanes to do. Tensors lie in
+canonical layout: mapped axes in the order batch, time, declared ones, then the logical dimensions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nldsl.backends.mlir.lane import Index, Lane, Vec
+from nldsl.backends.mlir.memory import ALIGNED, helpers, place
+from nldsl.backends.mlir.nests import copy, fill
+from nldsl.backends.mlir.steps import Steps
+from nldsl.backends.mlir.sums import mixed_axes, peeled, reach, split_sums
+from nldsl.backends.mlir.text import MEMREF, Function, Ix, Val, at
+from nldsl.backends.mlir.views import UnsupportedError, View, load
+from nldsl.ir.backward import BackwardLoop
+from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.program import Instr, Program
+from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
+
+HEADER = 6  # numbers in the table before the addresses: see ``Table`` in launch.py
+SEGMENTS, TICKS, OFFSET, TICK, FIRST = range(5)
+
+Key = tuple[str, int]  # a state (period 0) or its anchor
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A tensor of a call. ``kind``: what it is
+
+    given, param        read
+    state               read, and written as it is at the end: a state or an anchor (in a backward loop: its cotangent)
+    fixed               a state of another loop
+    initial             the initial value of a state that is reset
+    output              written: a stream (its cotangent)
+    boundary            written by a forward loop, read by a backward one: [segments, ..]
+    cotangent_of        read: the cotangent of a stream
+    sum                 added to: [lanes, ..]
+    """
+
+    kind: str
+    key: Any
+    type: Type
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``text``: the module. ``scratch``: bytes that a thread needs. ``axes``: the lanes but the batch, with sizes."""
+
+    name: str
+    text: str
+    arguments: tuple[Argument, ...]
+    scratch: int
+    axes: tuple[tuple[str, int], ...]
+    batched: bool
+    ticks: int
+    real: str
+
+
+@dataclass
+class Held:
+    """What is carried from segment to segment. ``members``: the arguments of a pack, side by side along ``dim``."""
+
+    view: View
+    members: tuple[View, ...] = ()
+    dim: int = 0
+
+
+@dataclass
+class KernelWriter:
+    """Writes the function of a loop, forward or backward, for segments of ``ticks`` ticks."""
+
+    loop: ChunkLoop | BackwardLoop
+    program: Program
+    ticks: int
+    real: str
+    lanes: int
+    save: tuple[Key, ...] = ()
+    name: str = "loop"
+    arguments: list[Argument] = field(default_factory=list)
+    sources: dict[Argument, View] = field(default_factory=dict)
+    held: dict[Key, Held] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.forward = isinstance(self.loop, ChunkLoop)
+        self.chunk: ChunkLoop = self.loop if isinstance(self.loop, ChunkLoop) else self.loop.loop
+        loop = self.loop
+        self.body: tuple[Instr, ...] = loop.body
+        sums = () if isinstance(loop, ChunkLoop) else loop.sums
+        roots = [v for _, v in (*loop.carry, *loop.outputs)]
+        self.needed = reach(self.body, [*roots, *(v for _, v in sums)])
+        self.packs = {p.name: p for p in self.chunk.packs}
+        extra = {a.name: a.size for a in self.chunk.lanes}
+        order = (*self.program.axis_names(), *(a for a in extra if a not in self.program.axis_names()))
+        self.order = axis_order((*order, TIME), order)
+        mixed = {TIME, *extra} | mixed_axes(self.body, self.needed, peeled(self.body, sums))
+        inner = [a for a in self.order if a in mixed]
+        self.body, self.terms = split_sums(self.body, sums, inner)
+        self.needed = reach(self.body, [*roots, *(t.value for t in self.terms)])
+        live = [self.body[v] for v in sorted(self.needed)]
+        if BATCH in inner or BATCH in mixed_axes(self.body, self.needed, frozenset()):
+            raise UnsupportedError("an operation over the sequences of a batch")
+        self.sizes: dict[str, int] = {}
+        for axis in inner:
+            self.sizes[axis] = (
+                self.ticks if axis == TIME else self._whole(extra.get(axis) or self.program.axis_size(axis))
+            )
+        used = {a for i in live for a in i.type.axes} | {
+            a for n in self.states() for a in self.program.state(n).type.axes
+        }
+        self.outer = [a for a in self.order if a in used and a not in inner]
+        self.f = Function(self.name, self.real, self.lanes)
+        for instr in live:
+            if instr.op in ("batch_mean", "solve"):
+                raise UnsupportedError(f"the operation `{instr.op}`")
+
+    def _whole(self, size: object) -> int:
+        if not isinstance(size, int):
+            raise UnsupportedError(f"an axis of size {size}")
+        return size
+
+    def states(self) -> tuple[str, ...]:
+        return self.chunk.states
+
+    # -- arguments
+
+    def type_of(self, name: str) -> Type:
+        """The type of a state, or of a pack."""
+        if name not in self.packs:
+            return self.program.state(name).type
+        pack = self.packs[name]
+        type = self.program.state(pack.states[0]).type
+        return replace(type, axes=tuple(a for a in self.order if a in (*type.axes, pack.axis)))
+
+    def source(self, kind: str, key: Any, type: Type) -> View:
+        """The view of an argument for the lane and the segment at hand."""
+        argument = Argument(kind, key, type)
+        if argument in self.sources:
+            return self.sources[argument]
+        number = len(self.arguments)
+        self.arguments.append(argument)
+        element = "i64" if type.kind == "int" and kind in ("given", "cotangent_of") else ""
+        axes = [a for a in self.order if a in type.axes]
+        step = 1
+        shape = [self.lane.size(s) for s in type.shape]
+        strides: list[int] = []
+        for size in reversed(shape):
+            strides.insert(0, step)
+            step *= size
+        base, dims = Ix(), list(shape)
+        lead: list[tuple[int, int]] = []
+        if kind == "sum":
+            axes = [a for a in axes if a in self.sizes]
+        for axis in reversed(axes):
+            if axis == TIME:
+                lead.insert(0, (step, self.ticks))
+                base = base + at("%start") * step
+            elif axis in self.sizes:
+                lead.insert(0, (step, self.sizes[axis]))
+                step *= self.sizes[axis]
+            elif axis == BATCH:
+                if TIME in axes:
+                    base = base + at("%batch_ticks") * step
+                else:
+                    base = base + at("%batch") * step
+                    step = -1 if kind == "boundary" else step
+            else:
+                base = base + at(f"%lane_{self.outer.index(axis)}") * step
+                step *= self._whole(self.program.axis_size(axis))
+        if kind == "sum":
+            base = base + at("%lane") * step
+        if kind == "boundary":
+            base = base + (at("%segment_batches") * self._per_batch(type) if step < 0 else at("%segment_number") * step)
+        strides = [s for s, _ in lead] + strides
+        dims = [n for _, n in lead] + dims
+        view = View(f"%arg{number}", base, tuple(strides), tuple(dims), element)
+        self.sources[argument] = view
+        return view
+
+    def _per_batch(self, type: Type) -> int:
+        total = 1
+        for size in type.shape:
+            total *= self.lane.size(size)
+        for axis in type.axes:
+            if axis in self.sizes:
+                total *= self.sizes[axis]
+            elif axis != BATCH:
+                total *= self._whole(self.program.axis_size(axis))
+        return total
+
+    # -- the function
+
+    def write(self) -> Kernel:
+        f = self.f
+        self.lane = Lane(f, self.body, self.needed, Counter(v for _, v in self._results()), self.ticks, self.sizes)
+        f.touched = self.lane.touched
+        steps = Steps(self.lane)
+        self._leaves()
+        steps.plan()
+        outer, f.lines = f.lines, []
+        f.depth = 3
+        self._held()
+        opening, f.lines = f.lines, []
+        self._segment(steps)
+        segment, f.lines = f.lines, []
+        self._release()
+        closing, f.lines = f.lines, outer
+        return self._assembled(opening, segment, closing)
+
+    def _results(self) -> list[tuple[object, int]]:
+        loop = self.loop
+        found: list[tuple[object, int]] = [*loop.carry, *loop.outputs]
+        return [*found, *((t.leaf, t.value) for t in self.terms)]
+
+    def _leaves(self) -> None:
+        """Views of what the body reads."""
+        carried = {*self.packs, *self.states()}
+        for v in sorted(self.needed):
+            instr = self.body[v]
+            op, type = instr.op, instr.type
+            if op in ("given", "cotangent_of"):
+                self.lane.views[v] = self.source(op, instr.attr("value"), type)
+            elif op == "param":
+                self.lane.views[v] = self.source(op, instr.attr("param"), type)
+            elif op == "state" and instr.attr("state") not in carried:
+                self.lane.views[v] = self.source("fixed", instr.attr("state"), type)
+            elif op == "boundary":
+                name = instr.attr("state")
+                self.lane.views[v] = self.source("boundary", (name, instr.attr("period")), self.type_of(name))
+        for v in self.needed:
+            if self.body[v].op in ("state", "anchor", "cotangent") and v not in self.lane.views:
+                instr = self.body[v]
+                period = dict(instr.attrs).get("period", 0)
+                self.lane.views[v] = self._hold((instr.attr("state"), period)).view
+
+    def _hold(self, key: Key) -> Held:
+        """Where a state is during the loop: a pack has memory of its own, other states stay where they are."""
+        if key in self.held:
+            return self.held[key]
+        name, period = key
+        type = self.type_of(name)
+        if name not in self.packs:
+            self.held[key] = Held(self.source("state", key, type))
+            return self.held[key]
+        pack = self.packs[name]
+        axes = [a for a in type.axes if a in self.sizes]
+        dims = (*(self.sizes[a] for a in axes), *(self.lane.size(s) for s in type.shape))
+        members = tuple(self.source("state", (s, period), self.program.state(s).type) for s in pack.states)
+        view = self.lane.scratch(dims)
+        self.lane.buffers[-1].last = 1 << 30
+        self.held[key] = Held(view, members, axes.index(pack.axis))
+        return self.held[key]
+
+    def _held(self) -> None:
+        """Everything that is carried, and packs filled."""
+        for key, _ in self._named_carry():
+            self._hold(key)
+        for name, period in self.chunk.anchors:
+            self._hold((name, period))
+            self._hold((name, 0))
+        for saved in self.save:
+            self._hold(saved)
+        for held in self.held.values():
+            for n, member in enumerate(held.members):
+                with self.f.fence():
+                    copy(self.lane, member, self._part(held, n))
+
+    def _named_carry(self) -> list[tuple[Key, int]]:
+        if isinstance(self.loop, ChunkLoop):
+            return [((name, 0), v) for name, v in self.loop.carry]
+        return list(self.loop.carry)
+
+    @staticmethod
+    def _part(held: Held, n: int) -> View:
+        return held.view.fixed(held.dim, n)
+
+    def _release(self) -> None:
+        for held in self.held.values():
+            for n, member in enumerate(held.members):
+                with self.f.fence():
+                    copy(self.lane, self._part(held, n), member)
+
+    # -- one segment
+
+    def _segment(self, steps: Steps) -> None:
+        f, lane = self.f, self.lane
+        f.depth = 4
+        lane.tick = at("%tick")
+        f.known.append({})
+        self._clocks()
+        if self.forward:
+            self._take_anchors()
+        else:
+            self._unset()
+        for key in self.save:
+            with f.fence():
+                copy(lane, self.held[key].view, self.source("boundary", key, self.type_of(key[0])))
+        carry = self._named_carry()
+        targets = self._outputs(steps, [v for _, v in carry])
+        late = [v for _, v in carry if v not in targets]
+        steps.run(targets, late)
+        self._spread_outputs(steps)
+        self._sums(steps)
+        self._carry(steps, carry)
+        if self.forward:
+            self._resets()
+        else:
+            self._give_anchors()
+        f.known.pop()
+
+    def _clocks(self) -> None:
+        """Which clocks fire at the last tick of the segment."""
+        f = self.f
+        clocks: set[Clock] = {self.body[v].attr("clock") for v in self.needed if self.body[v].op == "when"}
+        clocks |= {guard for v in self.needed if (guard := self.body[v].guard) is not None}
+        for name in self.states():
+            reset = self.program.state(name).reset
+            if reset.kind == "clock" and reset.clock is not None:
+                clocks.add(reset.clock)
+        last = f.op(f"arith.addi %tick, {f.index(self.ticks)} : index")
+        for clock in sorted(clocks, key=str):
+            self.lane.fires[clock] = self._divides(clock.period, last, clock.start)
+
+    def _divides(self, period: int, tick: str, start: bool = False) -> Val:
+        f = self.f
+        if start:
+            tick = f.op(f"arith.subi {tick}, {f.index(1)} : index")
+        rest = f.op(f"arith.remui {tick}, {f.index(period)} : index")
+        return Val(f.op(f"arith.cmpi eq, {rest}, {f.index(0)} : index"), "b")
+
+    def _take_anchors(self) -> None:
+        for name, period in self.chunk.anchors:
+            with self.f.when(self._divides(period, "%tick")):
+                copy(self.lane, self.held[name, 0].view, self.held[name, period].view)
+
+    def _give_anchors(self) -> None:
+        """Where an anchor was taken at the first tick, its cotangent is the state's."""
+        f = self.f
+        for name, period in self.chunk.anchors:
+            anchor, state = self._hold((name, period)).view, self._hold((name, 0)).view
+            with f.when(self._divides(period, "%tick")):
+                self._add_to(state, anchor)
+                with f.fence():
+                    fill(f, anchor, lambda _, v: f.number(0.0, v[1] if v else 0))
+
+    def _outputs(self, steps: Steps, carried: Sequence[int]) -> dict[int, View]:
+        """The streams that can be written where they are computed."""
+        self.spread: list[tuple[int, int]] = []
+        targets: dict[int, View] = {}
+        for value, inside in self.loop.outputs:
+            type = self._stream_type(value)
+            axes = [a for a in self.order if a in type.axes and a in self.sizes]
+            view = self.source("output", value, type)
+            if list(self.lane.axes(inside)) == axes and self.lane.dims(inside) == view.dims and inside not in targets:
+                targets[inside] = view
+            else:
+                self.spread.append((value, inside))
+        return targets
+
+    def _stream_type(self, value: int) -> Type:
+        type = self.program.body[value].type
+        return replace(type, axes=axis_order((*type.axes, TIME), self.order), kind="real")
+
+    def _spread_outputs(self, steps: Steps) -> None:
+        """Streams that are the same along an axis, or that are written twice."""
+        for value, inside in self.spread:
+            type = self._stream_type(value)
+            view = self.source("output", value, type)
+            axes = [a for a in self.order if a in type.axes and a in self.sizes]
+            source = steps.in_memory(inside)
+            own = self.lane.axes(inside)
+            strides = [source.strides[own.index(a)] if a in own else 0 for a in axes] + [*source.strides[len(own) :]]
+            sized = View(source.buffer, source.base, tuple(strides), view.dims)
+            lead = len(axes)
+            if source.dims[len(own) :] != view.dims[lead:]:
+                raise UnsupportedError("an output of another shape than its stream")
+            steps.lane.step += 1
+            with self.f.fence():
+                copy(self.lane, sized, view)
+
+    def _sums(self, steps: Steps) -> None:
+        """What is added up over the segments."""
+        f, lane = self.f, self.lane
+        for term in self.terms:
+            value = term.value
+            total = self.source("sum", (*term.leaf, term.gone), self.body[value].type)
+            steps.ready(value)
+            if value in lane.stored or lane.heavy(value):
+                steps.store(value)
+            lane.step += 1
+
+            def entry(index: Index, vec: Vec | None, value: int = value, total: View = total) -> Val:
+                before, new = load(f, total, index, vec), f.cast(lane.at(value, index, vec), "f")
+                return f.apply("arith.addf", *f.same_width([before, new]))
+
+            with f.fence():
+                fill(f, total, entry)
+
+    # -- what is carried
+
+    def _carry(self, steps: Steps, carry: list[tuple[Key, int]]) -> None:
+        """New states: straight into their place where nothing reads the old one any more."""
+        lane, f = self.lane, self.f
+        own = {self.held[key].view.buffer for key, _ in carry}
+        read = {v: self._reads(steps, v, own) for _, v in carry}
+        done: list[tuple[View, View]] = []
+        for n, (key, value) in enumerate(carry):
+            held = self.held[key].view
+            if lane.view(value) == held:
+                continue
+            direct = self._same_place(steps, value, held) and list(lane.axes(value)) == self._axes(key)
+            others = [read[v] for _, v in carry[n + 1 :]]
+            if direct and not any(held.buffer in r for r in others) and sum(v == value for _, v in carry) == 1:
+                steps.store(value, held)
+                continue
+            source = steps.in_memory(value)
+            if source.buffer in own and source.buffer != held.buffer:
+                fresh = lane.scratch(source.dims)
+                with f.fence():
+                    copy(lane, source, fresh)
+                source = fresh
+            done.append((self._stretched(source, value, key), held))
+        lane.step += 1
+        for source, held in done:
+            if source != held:
+                with f.fence():
+                    copy(lane, source, held)
+
+    def _axes(self, key: Key) -> list[str]:
+        return [a for a in self.order if a in self.type_of(key[0]).axes and a in self.sizes]
+
+    def _stretched(self, source: View, value: int, key: Key) -> View:
+        own, axes = self.lane.axes(value), self._axes(key)
+        held = self.held[key].view
+        strides = [source.strides[own.index(a)] if a in own else 0 for a in axes]
+        rest = source.strides[len(own) :]
+        rest = (0,) * (len(held.dims) - len(axes) - len(rest)) + rest
+        rest = tuple(
+            0 if n == 1 else s
+            for s, n in zip(rest, ((1,) * 8 + source.dims)[-len(rest) :] if rest else (), strict=True)
+        )
+        return View(source.buffer, source.base, (*strides, *rest), held.dims)
+
+    def _reads(self, steps: Steps, value: int, own: set[str]) -> set[str]:
+        """The carried tensors that the code of a value still has to read."""
+        lane, found, stack, seen = self.lane, set[str](), [value], set[int]()
+        while stack:
+            v = stack.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            view = lane.view(v)
+            if view is not None:
+                if view.buffer in own:
+                    found.add(view.buffer)
+                continue
+            stack.extend(lane.body[v].args)
+        return found
+
+    def _same_place(self, steps: Steps, value: int, held: View) -> bool:
+        """Whether each new entry needs no other entry of the old tensor than its own."""
+        lane = self.lane
+        if lane.dims(value) != held.dims or lane.view(value) is not None:
+            return False
+        if lane.heavy(value):
+            return not self._reads(steps, value, {held.buffer})
+        stack, seen = [value], set[int]()
+        while stack:
+            v = stack.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            view = lane.view(v)
+            if view is not None:
+                if view.buffer == held.buffer and view != held:
+                    return False
+                continue
+            instr = lane.body[v]
+            plain = instr.op in ("add", "sub", "mul", "div", "neg", "where", "when", "const", "stop_grad")
+            if (not plain or lane.heavy(v)) and self._reads(steps, v, {held.buffer}):
+                return False
+            if plain:
+                stack.extend(instr.args)
+        return True
+
+    def _resets(self) -> None:
+        """A state whose clock fires starts anew, with its anchors."""
+        for name in self.states():
+            reset = self.program.state(name).reset
+            if reset.kind != "clock" or reset.clock is None:
+                continue
+            if any(name in p.states for p in self.packs.values()):
+                raise UnsupportedError("a state of a pack that is reset within the sequence")
+            initial = self.source("initial", name, self.program.state(name).type)
+            with self.f.when(self.lane.fires[reset.clock]):
+                for key, held in self.held.items():
+                    if key[0] == name:
+                        with self.f.fence():
+                            copy(self.lane, initial, held.view)
+
+    def _unset(self) -> None:
+        """Where a state was reset after the segment, its cotangent is the one of the initial value."""
+        f = self.f
+        for name in self.states():
+            reset = self.program.state(name).reset
+            if reset.kind != "clock" or reset.clock is None:
+                continue
+            if any(name in p.states for p in self.packs.values()):
+                raise UnsupportedError("a state of a pack that is reset within the sequence")
+            total = self.source("sum", ("initial", name, ()), self.program.state(name).type)
+            with f.when(self.lane.fires[reset.clock]):
+                for key, held in self.held.items():
+                    if key[0] == name:
+                        self._add_to(total, held.view)
+                        with f.fence():
+                            fill(f, held.view, lambda _, v: f.number(0.0, v[1] if v else 0))
+
+    def _add_to(self, total: View, part: View) -> None:
+        f = self.f
+        with f.fence():
+            fill(
+                f,
+                total,
+                lambda i, v: f.apply("arith.addf", *f.same_width([load(f, total, i, v), load(f, part, i, v)])),
+            )
+
+    # -- all of it
+
+    def _assembled(self, opening: list[str], segment: list[str], closing: list[str]) -> Kernel:
+        f = self.f
+        scratch = place(self.lane.buffers, 4 if f.real == "f32" else 8)
+        lines = [f"func.func @{self.name}(%table: !llvm.ptr, %memory: !llvm.ptr, %begin: i64, %end: i64) {{"]
+        add = lines.append
+        sizes = [self._whole(self.program.axis_size(a)) for a in self.outer if a != BATCH]
+        index_names = ["%segments", "%total", "%offset", "%tick0", "%first"]
+        f.index(0), f.index(1), f.index(self.ticks), f.index(ALIGNED)
+        body: list[str] = []
+        for n, name in enumerate(index_names):
+            body.append(f"  {name}_i = func.call @nl_number(%table, %slot{n}) : (!llvm.ptr, i64) -> i64")
+            body.append(f"  {name} = arith.index_cast {name}_i : i64 to index")
+        body.append("  %batches_i = func.call @nl_number(%table, %slot5) : (!llvm.ptr, i64) -> i64")
+        body.append("  %batches = arith.index_cast %batches_i : i64 to index")
+        for n, argument in enumerate(self.arguments):
+            element = self.sources[argument].element or f.real
+            body.append(f"  %slot{HEADER + n} = arith.constant {HEADER + n} : i64")
+            body.append(
+                f"  %arg{n} = func.call @nl_tensor_{element}(%table, %slot{HEADER + n}) : "
+                f"(!llvm.ptr, i64) -> {MEMREF[element]}"
+            )
+        for buffer in self.lane.buffers:
+            body.append(f"  {buffer.name}_at = arith.constant {buffer.offset} : i64")
+            body.append(
+                f"  {buffer.name} = func.call @nl_scratch_{f.real}(%memory, {buffer.name}_at) : "
+                f"(!llvm.ptr, i64) -> {MEMREF[f.real]}"
+            )
+        body.append("  %lane_begin = arith.index_cast %begin : i64 to index")
+        body.append("  %lane_end = arith.index_cast %end : i64 to index")
+        body.append("  scf.for %lane = %lane_begin to %lane_end step %c1 {")
+        rest = "%lane"
+        for n in reversed(range(len(self.outer))):
+            axis = self.outer[n]
+            if axis == BATCH:
+                continue
+            size = f.index(self._whole(self.program.axis_size(axis)))
+            body.append(f"    %lane_{n} = arith.remui {rest}, {size} : index")
+            body.append(f"    %rest_{n} = arith.divui {rest}, {size} : index")
+            rest = f"%rest_{n}"
+        body.append(f"    %batch = arith.addi {rest}, %c0 : index")
+        body.append("    %batch_ticks = arith.muli %batch, %total : index")
+        body += opening
+        body.append("    scf.for %round = %c0 to %segments step %c1 {")
+        if self.forward:
+            body.append("      %segment = arith.addi %round, %c0 : index")
+        else:
+            body.append("      %rounds = arith.subi %segments, %c1 : index")
+            body.append("      %segment = arith.subi %rounds, %round : index")
+        body.append("      %segment_number = arith.addi %segment, %first : index")
+        body.append("      %segment_batches = arith.muli %segment_number, %batches : index")
+        body.append(f"      %ticks = arith.muli %segment, {f.index(self.ticks)} : index")
+        body.append("      %start = arith.addi %ticks, %offset : index")
+        body.append("      %tick = arith.addi %ticks, %tick0 : index")
+        body += segment
+        body += ["    }", *closing, "  }", "  return", "}"]
+        for text, name in f.constants.items():
+            add(f"  {name} = {text}")
+        for n in range(HEADER):
+            add(f"  %slot{n} = arith.constant {n} : i64")
+        lines += body
+        axes = tuple((a, s) for a, s in zip((a for a in self.outer if a != BATCH), sizes, strict=True))
+        text = "\n".join([helpers(f.real), *lines, ""])
+        return Kernel(self.name, text, tuple(self.arguments), scratch, axes, BATCH in self.outer, self.ticks, self.real)

@@ -1,0 +1,232 @@
+"""A loop over segments, forward and backward, as native functions compiled when a length of segment first occurs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+
+from nldsl.backends.mlir.cache import compiled
+from nldsl.backends.mlir.engine import Native, vector_bytes
+from nldsl.backends.mlir.kernel import Argument, Kernel, KernelWriter, Key
+from nldsl.backends.mlir.launch import call
+from nldsl.ir.backward import BackwardLoop
+from nldsl.ir.chunk import ChunkLoop, segments
+from nldsl.ir.program import Program
+from nldsl.ir.types import BATCH, TIME, Type, axis_order
+
+READ = ("state", "given", "param", "fixed", "initial")
+TAILS = (16, 4, 1)  # lengths of the segments that a short rest is cut into
+BITS = {torch.float32: "f32", torch.float64: "f64"}
+
+
+def runs(tick: int, count: int, size: int, loop: ChunkLoop) -> list[tuple[int, int]]:
+    """The segments of a call as (ticks, number of such segments in a row). Where segments are cut never matters to the
+    result: a single short one is cut into a few usual lengths, so that few functions are compiled."""
+    lengths = segments(tick, count, size, loop.clocks)
+    usual = {n for n, after in pairwise(lengths) if n == after} | {size, *TAILS}
+    usual |= {min((c.period for c in loop.clocks), default=size)}
+    found: list[tuple[int, int]] = []
+    for length in lengths:
+        while length:
+            part = length if length in usual else max(n for n in usual if n <= length)
+            if found and found[-1][0] == part:
+                found[-1] = (part, found[-1][1] + 1)
+            else:
+                found.append((part, 1))
+            length -= part
+    return found
+
+
+@dataclass
+class NativeLoop:
+    """``inputs``: what a call takes, in order. ``results``: what it gives: states and anchors, streams, and, where the
+    backward pass is wanted, the states at the beginning of each segment."""
+
+    loop: ChunkLoop
+    backward: BackwardLoop | None
+    program: Program
+    kernels: dict[tuple[bool, int, str], tuple[Kernel, Native]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.order = axis_order((TIME, *self.program.axis_names()), self.program.axis_names())
+        shape = self._written(True, self.loop.size, "f32")
+        self.arguments = shape.arguments
+        self.inputs = tuple(a for a in shape.arguments if a.kind in READ)
+        self.states = tuple(a for a in self.inputs if a.kind == "state")
+        self.streams = tuple(a for a in shape.arguments if a.kind == "output")
+        self.boundaries = tuple(a for a in shape.arguments if a.kind == "boundary")
+        self.axes = shape.axes
+        self.batched = shape.batched
+        if self.backward is not None:
+            self.back_arguments = self._written(False, self.loop.size, "f32").arguments
+
+    # -- code
+
+    def _saved(self) -> tuple[Key, ...]:
+        return self.backward.boundaries if self.backward is not None else ()
+
+    def _written(self, forward: bool, ticks: int, real: str) -> Kernel:
+        loop = self.loop if forward else self.backward
+        assert loop is not None
+        lanes = vector_bytes() // (4 if real == "f32" else 8)
+        return KernelWriter(loop, self.program, ticks, real, lanes, self._saved() if forward else ()).write()
+
+    def text(self, real: str = "f32") -> str:
+        """The MLIR of a segment of full length, forward and backward."""
+        found = [self._written(True, self.loop.size, real).text]
+        if self.backward is not None:
+            found.append(self._written(False, self.loop.size, real).text)
+        return "\n".join(found)
+
+    def kernel(self, forward: bool, ticks: int, real: str) -> tuple[Kernel, Native]:
+        key = forward, ticks, real
+        if key not in self.kernels:
+            kernel = self._written(forward, ticks, real)
+            self.kernels[key] = kernel, compiled(kernel.text, kernel.name)
+        return self.kernels[key]
+
+    # -- sizes
+
+    def batch(self, tensors: Sequence[torch.Tensor]) -> int:
+        for argument, tensor in zip(self.inputs, tensors, strict=True):
+            axes = self._axes(argument.type)
+            if BATCH in axes:
+                return tensor.shape[axes.index(BATCH)]
+        return 1
+
+    def _axes(self, type: Type) -> tuple[str, ...]:
+        return tuple(a for a in self.order if a in type.axes)
+
+    def shape(self, type: Type, batch: int, count: int) -> list[int]:
+        sizes = {BATCH: batch, TIME: count}
+        axes = [sizes[a] if a in sizes else self.program.axis_size(a) for a in self._axes(type)]
+        return [int(str(n)) for n in (*axes, *type.shape)]
+
+    def lanes(self, batch: int) -> int:
+        total = batch if self.batched else 1
+        for _, size in self.axes:
+            total *= size
+        return total
+
+    def saved_shape(self, argument: Argument, batch: int, number: int) -> list[int]:
+        """A boundary: of a state, or of a pack, whose axis only the loop has."""
+        extra = {a.name: a.size for a in self.loop.lanes if a.name not in self.order}
+        sizes = {BATCH: batch} | extra | {a.name: a.size for a in self.program.axes if a.size is not None}
+        axes = [a for a in (*self.order, *extra) if a in argument.type.axes]
+        return [number, *(int(str(sizes[a])) for a in axes), *(int(str(s)) for s in argument.type.shape)]
+
+    # -- calls
+
+    def forward(self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool) -> list[torch.Tensor]:
+        """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries."""
+        real = next(t.dtype for t in tensors if t.is_floating_point())
+        batch = self.batch(tensors)
+        plan = runs(tick, count, self.loop.size, self.loop)
+        number = sum(n for _, n in plan)
+        held: dict[Argument, torch.Tensor] = {}
+        for argument, tensor in zip(self.inputs, tensors, strict=True):
+            full = tensor.expand(self.shape(argument.type, batch, count))
+            held[argument] = (
+                full.clone(memory_format=torch.contiguous_format) if argument.kind == "state" else full.contiguous()
+            )
+        for argument in self.streams:
+            held[argument] = torch.empty(self.shape(argument.type, batch, count), dtype=real)
+        for argument in self.boundaries:
+            held[argument] = torch.empty(self.saved_shape(argument, batch, number), dtype=real)
+        offset = first = 0
+        for ticks, n in plan:
+            kernel, native = self.kernel(True, ticks, BITS[real])
+            order = [held[a] for a in kernel.arguments]
+            call(native, kernel, order, self.lanes(batch), n, count, offset, tick + offset, first, batch)
+            offset += ticks * n
+            first += n
+        results = [held[a] for a in (*self.states, *self.streams)]
+        return results + ([held[a] for a in self.boundaries] if save else [])
+
+    def backpropagate(
+        self,
+        tensors: Sequence[torch.Tensor],
+        boundaries: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor],
+        tick: int,
+        count: int,
+    ) -> list[torch.Tensor]:
+        """The cotangents of the real inputs, from those of the states and streams, in their order."""
+        assert self.backward is not None
+        real = next(t.dtype for t in tensors if t.is_floating_point())
+        batch = self.batch(tensors)
+        plan = runs(tick, count, self.loop.size, self.loop)
+        given = {(a.kind, a.key): t for a, t in zip(self.inputs, tensors, strict=True)}
+        results = dict(zip((*self.states, *self.streams), cotangents, strict=True))
+        saved = {a.key: t for a, t in zip(self.boundaries, boundaries, strict=True)}
+        lanes = self.lanes(batch)
+        held: list[torch.Tensor] = []
+        for argument in self.back_arguments:
+            kind, key = argument.kind, argument.key
+            if kind == "boundary":
+                held.append(saved[key])
+                continue
+            shape = self.shape(argument.type, batch, count) if kind != "sum" else []
+            if kind == "state":
+                start = next(c for a, c in results.items() if a.kind == "state" and a.key == key)
+                held.append(start.to(real).expand(shape).clone(memory_format=torch.contiguous_format))
+            elif kind == "cotangent_of":
+                stream = next(c for a, c in results.items() if a.kind == "output" and a.key == key)
+                held.append(stream.to(real).expand(shape).contiguous())
+            elif kind == "output":
+                held.append(torch.zeros(shape, dtype=real))
+            elif kind == "sum":
+                held.append(torch.zeros(self._sum_shape(argument, lanes), dtype=real))
+            else:
+                held.append(given[kind, key].expand(shape).contiguous())
+        offset, first = count, sum(n for _, n in plan)
+        for ticks, n in reversed(plan):
+            offset -= ticks * n
+            first -= n
+            kernel, native = self.kernel(False, ticks, BITS[real])
+            call(native, kernel, held, lanes, n, count, offset, tick + offset, first, batch)
+        return [self._gradient(a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
+
+    def _sum_shape(self, argument: Argument, lanes: int) -> list[int]:
+        inner = [a for a in self._axes(argument.type) if a not in dict(self.axes) and a != BATCH]
+        sizes = [self.program.axis_size(a) for a in inner]
+        return [lanes, *(int(str(n)) for n in (*sizes, *argument.type.shape))]
+
+    def _gradient(
+        self, argument: Argument, tensor: torch.Tensor, held: Sequence[torch.Tensor], batch: int
+    ) -> torch.Tensor:
+        """What a backward call left for one input."""
+        total: torch.Tensor | None = None
+        for found, value in zip(self.back_arguments, held, strict=True):
+            if argument.kind == "given" and TIME in argument.type.axes:
+                own = found.kind == "output" and found.key == argument.key
+            elif argument.kind == "state":
+                own = found.kind == "state" and found.key == argument.key
+            else:
+                leaf = "state" if argument.kind == "fixed" else argument.kind
+                own = found.kind == "sum" and found.key[:2] == (leaf, argument.key)
+            if own:
+                part = self._summed(found, value, argument.type, batch) if found.kind == "sum" else value
+                total = part if total is None else total + part
+        return torch.zeros_like(tensor) if total is None else _reduced(total, tensor.shape)
+
+    def _summed(self, argument: Argument, value: torch.Tensor, type: Type, batch: int) -> torch.Tensor:
+        """The parts of the lanes, added where the sum goes over them; where it does not, they are the same."""
+        outer = ([(BATCH, batch)] if self.batched else []) + list(self.axes)
+        inner = [a for a in self._axes(argument.type) if a not in dict(outer)]
+        value = value.reshape([n for _, n in outer] + list(value.shape[1:]))
+        names = [a for a, _ in outer] + inner
+        for axis in [a for a in names if a not in type.axes]:
+            dim = names.index(axis)
+            value = value.sum(dim) if axis in argument.key[2] else value.select(dim, 0)
+            names.remove(axis)
+        order = [names.index(a) for a in self._axes(type)]
+        return value.permute([*order, *range(len(order), value.dim())])
+
+
+def _reduced(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A gradient for a tensor that was stretched."""
+    return value.sum_to_size(tuple(shape)) if tuple(value.shape) != tuple(shape) else value

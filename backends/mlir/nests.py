@@ -1,0 +1,228 @@
+"""Loop nests over the entries of a tensor: pointwise work, copies, sums, transposed copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from nldsl.backends.mlir import vector_math as vm
+from nldsl.backends.mlir.lane import Index, Lane, Vec
+from nldsl.backends.mlir.text import Function, Ix, Val, at
+from nldsl.backends.mlir.views import View, load, pieces, store
+from nldsl.ir.ops import split_spec
+
+UNROLL = 4  # vectors of one row that are worked on together
+
+
+def runs(f: Function, size: int, lanes: int, unroll: int = UNROLL) -> Iterator[list[tuple[Ix, int]]]:
+    """Blocks of (position, width) that cover ``size`` entries; many equal blocks are one loop."""
+    for start, count, width in pieces(size, lanes):
+        step = max(width, 1)
+        block = min(unroll, count)
+        loops, rest = divmod(count, block)
+        if loops > 1:
+            with f.loop(f.index(start), f.index(start + loops * block * step), block * step, "j") as name:
+                yield [(at(name) + n * step, width) for n in range(block)]
+        elif loops:
+            yield [(Ix(start + n * step), width) for n in range(block)]
+        if rest:
+            first = start + loops * block * step
+            yield [(Ix(first + n * step), width) for n in range(rest)]
+
+
+@contextmanager
+def rows(f: Function, dims: Sequence[int], skip: Sequence[int]) -> Iterator[list[Ix]]:
+    """Loops over all dimensions but ``skip``, whose positions are 0."""
+    with ExitStack() as stack:
+        index = []
+        for dim, size in enumerate(dims):
+            if dim in skip or size == 1:
+                index.append(Ix())
+            else:
+                index.append(at(stack.enter_context(f.loop(f.index(0), f.index(size), 1))))
+        yield index
+
+
+def inner_dim(dims: Sequence[int]) -> int | None:
+    """The dimension that vectors run along: the last one unless it is short and another is not."""
+    wide = [d for d, size in enumerate(dims) if size > 1]
+    if not wide:
+        return None
+    last = wide[-1]
+    longest = max(wide, key=lambda d: dims[d])
+    return longest if dims[last] < 4 and dims[longest] >= 8 else last
+
+
+def unit_dim(view: View) -> int | None:
+    """The dimension whose entries lie next to each other."""
+    found = [d for d in range(len(view.dims)) if view.step(d) == 1]
+    return found[-1] if found else inner_dim(view.dims)
+
+
+def fill(f: Function, target: View, make: Callable[[Index, Vec | None], Val]) -> None:
+    """Write every entry of ``target``."""
+    dim = unit_dim(target)
+    with rows(f, target.dims, () if dim is None else (dim,)) as index:
+        if dim is None:
+            store(f, target, index, make(tuple(index), None), None)
+            return
+        for block in runs(f, target.dims[dim], f.lanes):
+            values = []
+            for position, width in block:
+                place = (*index[:dim], position, *index[dim + 1 :])
+                vec = (dim, width) if width else None
+                values.append((place, make(place, vec), vec))
+            for place, value, vec in values:
+                store(f, target, place, value, vec)
+
+
+def copy(lane: Lane, source: View, target: View) -> None:
+    """Write a tensor as another one of the same shape."""
+    fill(lane.f, target, lambda index, vec: load(lane.f, source, index, vec))
+
+
+def reduction(lane: Lane, value: int, target: View, dims: Sequence[int], order: Sequence[int], largest: bool) -> None:
+    """``target[kept] = sum`` (or ``max``) of ``value`` over some of its dimensions; ``order``: the place of each other
+    dimension in ``target``."""
+    f, whole = lane.f, lane.dims(value)
+    kept = [d for d in range(len(whole)) if d not in dims]
+    place_of = dict(zip(kept, order, strict=True))
+    wide = [d for d in range(len(whole)) if whole[d] > 1]
+    along = next((d for d in reversed(wide) if d in kept and target.step(place_of[d]) == 1 and whole[d] >= 4), None)
+    last = wide[-1] if wide else None
+    if along is None and last is not None and last in dims and whole[last] >= 4:
+        along = last
+    summed = [d for d in wide if d in dims and d != along]
+
+    def combine(a: Val, b: Val) -> Val:
+        return f.apply("arith.maximumf", a, b) if largest else vm.add(f, a, b)
+
+    def total(index: list[Ix], position: Ix | None, width: int) -> Val:
+        start = f.number(float("-inf") if largest else 0.0, width)
+
+        def nest(left: Sequence[int], index: list[Ix], sofar: Val) -> Val:
+            if not left:
+                vec = (along, width) if width and along is not None else None
+                return combine(sofar, f.spread(f.cast(lane.at(value, tuple(index), vec), "f"), width))
+            dim = left[0]
+
+            def body(name: str, values: list[Val]) -> list[Val]:
+                inside = list(index)
+                inside[dim] = at(name)
+                return [nest(left[1:], inside, values[0])]
+
+            return f.reduce(f.index(whole[dim]), 1, [sofar], body)[0]
+
+        if position is not None:
+            assert along is not None
+            index = [*index[:along], position, *index[along + 1 :]]
+        return nest(summed, index, start)
+
+    def put(index: list[Ix], found: Val, vec: Vec | None) -> None:
+        places = [Ix()] * len(target.dims)
+        for d, p in place_of.items():
+            places[p] = index[d]
+        store(f, target, places, found, vec)
+
+    skip = [*dims] + ([along] if along is not None else [])
+    with rows(f, whole, skip) as index:
+        if along is None:
+            put(index, total(index, None, 0), None)
+        elif along in kept:
+            for block in runs(f, whole[along], f.lanes):
+                for position, width in block:
+                    found = total(index, position, width)
+                    moved = [*index[:along], position, *index[along + 1 :]]
+                    put(moved, found, (place_of[along], width) if width else None)
+        else:
+            result: Val | None = None
+            for start, count, width in pieces(whole[along], f.lanes):
+                step = max(width, 1)
+
+                def body(name: str, values: list[Val], width: int = width) -> list[Val]:
+                    return [combine(values[0], f.spread(total(index, at(name), width), width))]
+
+                first = f.number(float("-inf") if largest else 0.0, width)
+                found = f.reduce(f.index(start + count * step), step, [first], body, f.index(start))[0]
+                found = horizontal(f, found, "maximumf" if largest else "add")
+                result = found if result is None else combine(result, found)
+            assert result is not None
+            put(index, result, None)
+
+
+def horizontal(f: Function, value: Val, how: str = "add") -> Val:
+    """All entries of a vector in one."""
+    if not value.width:
+        return value
+    reassociate = " fastmath<reassoc>" if how == "add" else ""
+    text = f"vector.reduction <{how}>, {value.name}{reassociate} : {f.type('f', value.width)} into {f.real}"
+    return Val(f.op(text))
+
+
+def single(lane: Lane, value: int, target: View) -> None:
+    """An einsum of one operand that sums: the operand's letters that are not in the result."""
+    instr = lane.body[value]
+    letters, output = split_spec(instr.attr("spec"))
+    own = [*lane.axes(instr.args[0]), *letters[0]]
+    labels = [*lane.axes(value), *output]
+    dims = [d for d, x in enumerate(own) if x not in labels]
+    order = [labels.index(x) for x in own if x in labels]
+    reduction(lane, instr.args[0], target, dims, order, largest=False)
+
+
+def transposed(lane: Lane, source: View, target: View, down: int, across: int) -> None:
+    """A copy whose dimension ``across`` lies in one piece, from a source where ``down`` does: square blocks of vectors.
+
+    A block of n rows is transposed by log2(n) rounds in which rows i and i + n/2 are interleaved.
+    """
+    f = lane.f
+    n = f.lanes
+    while n > source.dims[down] or n > source.dims[across]:
+        n //= 2
+    if n < 4:
+        copy(lane, source, target)
+        return
+    full_down, full_across = source.dims[down] // n * n, source.dims[across] // n * n
+    with rows(f, source.dims, (down, across)) as index:
+        with (
+            f.loop(f.index(0), f.index(full_down), n, "i") as i,
+            f.loop(f.index(0), f.index(full_across), n, "j") as j,
+        ):
+            block = list(index)
+            block[down] = at(i)
+            vectors = []
+            for r in range(n):
+                block[across] = at(j) + r
+                vectors.append(load(f, source, block, (down, n)))
+            block[across] = at(j)
+            for r, value in enumerate(_interleaved(f, vectors)):
+                block[down] = at(i) + r
+                store(f, target, block, value, (across, n))
+        for first, size, dim in ((full_down, source.dims[down], down), (full_across, source.dims[across], across)):
+            if first < size:
+                other = across if dim == down else down
+                with (
+                    f.loop(f.index(first), f.index(size), 1, "i") as i,
+                    f.loop(f.index(0), f.index(source.dims[other]), 1, "j") as j,
+                ):
+                    block = list(index)
+                    block[dim], block[other] = at(i), at(j)
+                    store(f, target, block, load(f, source, block, None), None)
+
+
+def _interleaved(f: Function, vectors: list[Val]) -> list[Val]:
+    n = len(vectors)
+    shape = f"vector<{n}x{f.real}>"
+    low = [k for pair in range(n // 2) for k in (pair, n + pair)]
+    high = [k + n // 2 for k in low]
+    rounds = n.bit_length() - 1
+    for _ in range(rounds):
+        found = []
+        for r in range(n // 2):
+            a, b = vectors[r], vectors[r + n // 2]
+            found += [
+                Val(f.op(f"vector.shuffle {a.name}, {b.name} {order} : {shape}, {shape}"), "f", n)
+                for order in (low, high)
+            ]
+        vectors = found
+    return vectors

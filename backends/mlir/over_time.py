@@ -1,0 +1,390 @@
+"""Operations along time (``ir/time_ops.py``): each is a loop over the ticks with vectors across everything else.
+
+None divides by a product or takes the logarithm of a factor: decays of any sign and size are exact to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nldsl.backends.mlir import vector_math as vm
+from nldsl.backends.mlir.lane import Lane, Vec
+from nldsl.backends.mlir.nests import fill, inner_dim, rows, runs
+from nldsl.backends.mlir.text import Ix, Val, at
+from nldsl.backends.mlir.views import UnsupportedError, View, load, pieces, store
+
+
+def _backwards(name: str, size: int) -> Ix:
+    return at(name) * -1 + (size - 1)
+
+
+def across(lane: Lane, value: int, dim: int) -> int | None:
+    """The dimension for the vectors of a scan along ``dim``."""
+    dims = list(lane.dims(value))
+    dims[dim] = 1
+    return inner_dim(dims)
+
+
+def scan(
+    lane: Lane,
+    target: View,
+    dim: int,
+    reverse: bool,
+    start: float,
+    step: Callable[[list[Ix], Vec | None, Val], Val],
+    exclusive: bool = False,
+) -> None:
+    """``x = step(entry, x)`` along a dimension; what is stored is x after the tick, before it if ``exclusive``."""
+    f, dims = lane.f, list(target.dims)
+    size = dims[dim]
+    dims[dim] = 1
+    along = inner_dim(dims)
+    with rows(f, dims, () if along is None else (along,)) as index:
+        for block in runs(f, dims[along], f.lanes) if along is not None else [[(Ix(), 0)]]:
+
+            def body(name: str, values: list[Val], block: list[tuple[Ix, int]] = block) -> list[Val]:
+                found = []
+                for (position, width), value in zip(block, values, strict=True):
+                    place = list(index)
+                    place[dim] = _backwards(name, size) if reverse else at(name)
+                    if along is not None:
+                        place[along] = position
+                    vec = (along, width) if width and along is not None else None
+                    new = f.spread(step(place, vec, value), width)
+                    store(f, target, place, value if exclusive else new, vec)
+                    found.append(new)
+                return found
+
+            f.reduce(f.index(size), 1, [f.number(start, width) for _, width in block], body)
+
+
+def cumprod(lane: Lane, value: int, target: View) -> None:
+    """``cumprod(a)``."""
+    instr = lane.body[value]
+    arg, dim = instr.args[0], len(lane.axes(value))
+
+    def step(place: list[Ix], vec: Vec | None, sofar: Val) -> Val:
+        return vm.mul(lane.f, sofar, lane.at(arg, tuple(place), vec))
+
+    scan(lane, target, dim, instr.attr("reverse"), 1.0, step, instr.attr("exclusive"))
+
+
+def cumsum(lane: Lane, value: int, target: View) -> None:
+    """``cumsum(x)`` along any dimension."""
+    instr = lane.body[value]
+    arg, dim = instr.args[0], len(lane.axes(value)) + instr.attr("dim")
+
+    def step(place: list[Ix], vec: Vec | None, sofar: Val) -> Val:
+        return vm.add(lane.f, sofar, lane.f.cast(lane.at(arg, tuple(place), vec), "f"))
+
+    scan(lane, target, dim, instr.attr("reverse"), 0.0, step)
+
+
+def linear_scan(lane: Lane, value: int, target: View) -> None:
+    """``linear_scan(a, b)``."""
+    instr, f = lane.body[value], lane.f
+    decay, new = instr.args
+    lead, own = lane.axes(value), lane.axes(decay)
+    rank = len(lane.body[decay].type.shape) - 1
+    dims = lane.dims(decay)
+    total = len(target.dims)
+    places = [lead.index(a) for a in own] + [len(lead)] + list(range(total - rank, total))
+
+    def step(place: list[Ix], vec: Vec | None, sofar: Val) -> Val:
+        index = tuple(Ix() if dims[n] == 1 else place[p] for n, p in enumerate(places))
+        moved = (places.index(vec[0]), vec[1]) if vec is not None and vec[0] in places else None
+        if moved is not None and dims[moved[0]] == 1:
+            moved = None
+        factor = f.cast(lane.at(decay, index, moved), "f")
+        inside = lane.lined_up(new, value, tuple(place), vec)
+        term = f.cast(lane.at(new, *inside), "f")
+        width = sofar.width
+        return vm.fma(f, f.spread(factor, width), sofar, f.spread(term, width))
+
+    reverse = any(key == "reverse" and flag for key, flag in instr.attrs)
+    scan(lane, target, len(lead), reverse, 0.0, step)
+
+
+def segprod_target(lane: Lane, value: int) -> View:
+    """[.., t, s, ..] with s in one piece where other entries of a tick are few."""
+    lead, dims = len(lane.axes(value)), lane.dims(value)
+    return lane.scratch(dims, None if _many(lane, value) else lead + 1)
+
+
+def _many(lane: Lane, value: int) -> bool:
+    """Whether a tick has so many entries that vectors run across them."""
+    lead, dims = len(lane.axes(value)), lane.dims(value)
+    return not lane.body[value].attr("matrix") and len(dims) > lead + 2 and dims[-1] >= 8
+
+
+def segprod(lane: Lane, value: int, target: View) -> None:
+    """``segprod(a)``: each row from the one before."""
+    instr, f = lane.body[value], lane.f
+    arg, lead = instr.args[0], len(lane.axes(value))
+    dims, ticks = list(target.dims), target.dims[lead]
+    n = dims[lead + 2] if instr.attr("matrix") else 1
+    if _many(lane, value):
+        _segprod_rows(lane, arg, target, lead)
+        return
+    own = list(dims)
+    own[lead] = own[lead + 1] = 1
+    inner = [lead + 2, lead + 3] if instr.attr("matrix") else []
+    for d in inner:
+        own[d] = 1
+    with rows(f, own, ()) as index:
+        for start, count, width in pieces(ticks, f.lanes):
+            step = max(width, 1)
+            with f.loop(f.index(start), f.index(start + count * step), step, "s") as s:
+                vec = (lead + 1, width) if width else None
+                columns = f.apply("arith.addi", f.as_integer(at(s)), f.steps(width)) if width else f.as_integer(at(s))
+
+                def entry(t: Ix, i: int, j: int, s: str = s) -> list[Ix]:
+                    place = list(index)
+                    place[lead], place[lead + 1] = t, at(s)
+                    if inner:
+                        place[inner[0]], place[inner[1]] = Ix(i), Ix(j)
+                    return place
+
+                def factor(t: Ix, i: int, k: int) -> Val:
+                    place = [*index[:lead], t, *([Ix(i), Ix(k)] if inner else []), *index[lead + 2 + len(inner) :]]
+                    return f.cast(lane.at(arg, tuple(place), None), "f")
+
+                cells = [(i, j) for i in range(n) for j in range(n)]
+
+                def tick(
+                    name: str,
+                    before: list[Val],
+                    cells: list[tuple[int, int]] = cells,
+                    width: int = width,
+                    vec: Vec | None = vec,
+                    columns: Val = columns,
+                    entry: Callable[[Ix, int, int], list[Ix]] = entry,
+                ) -> list[Val]:
+                    row = f.as_integer(at(name))
+                    earlier = f.apply("arith.cmpi slt,", *f.same_width([columns, row]), kind="b")
+                    same = f.apply("arith.cmpi eq,", *f.same_width([columns, row]), kind="b")
+                    found = []
+                    for i, j in cells:
+                        total: Val | None = None
+                        for k in range(n):
+                            a = f.spread(factor(at(name), i, k), width)
+                            old = before[k * n + j]
+                            total = vm.mul(f, a, old) if total is None else vm.fma(f, a, old, total)
+                        assert total is not None
+                        own = f.select(same, f.number(float(i == j)), f.number(0.0))
+                        new = f.select(earlier, total, f.spread(own, width))
+                        store(f, target, entry(at(name), i, j), new, vec)
+                        found.append(new)
+                    return found
+
+                f.reduce(f.index(ticks), 1, [f.number(0.0, width) for _ in cells], tick)
+
+
+def _segprod_rows(lane: Lane, arg: int, target: View, lead: int) -> None:
+    """Vectors across the entries of a tick: for each s, on from t = s."""
+    f, dims = lane.f, list(target.dims)
+    ticks, along = dims[lead], len(dims) - 1
+    own = list(dims)
+    own[lead] = own[along] = 1
+    with rows(f, own, (lead, along)) as index:
+        s = index[lead + 1]
+        for block in runs(f, dims[along], f.lanes):
+
+            def put(t: Ix, position: Ix, width: int, value: Val) -> None:
+                place = list(index)
+                place[lead], place[along] = t, position
+                store(f, target, place, value, (along, width) if width else None)
+
+            def body(name: str, values: list[Val], block: list[tuple[Ix, int]] = block) -> list[Val]:
+                found = []
+                for (position, width), value in zip(block, values, strict=True):
+                    put(at(name), position, width, value)
+                    following = f.position(at(name) + 1)
+                    limited = f.op(f"arith.minsi {following}, {f.index(ticks - 1)} : index")
+                    place = (*index[:lead], at(limited), *index[lead + 2 : along], position)
+                    vec = (len(place) - 1, width) if width else None
+                    found.append(vm.mul(f, value, f.spread(f.cast(lane.at(arg, place, vec), "f"), width)))
+                return found
+
+            with f.loop(f.index(0), f.position(s), 1, "t") as t:
+                for position, width in block:
+                    put(at(t), position, width, f.number(0.0, width))
+            ones = [f.number(1.0, width) for _, width in block]
+            f.reduce(f.index(ticks), 1, ones, body, f.position(s))
+
+
+def decay_gram(lane: Lane, target: View, operands: Sequence[View]) -> None:
+    """``held[c, s]`` is k[s, c] times the decays since s; each tick multiplies it by its own and reads it with q."""
+    f = lane.f
+    q, a, k = operands
+    lead, (ticks, width_k) = len(target.dims) - 2, q.dims[-2:]
+    held = lane.scratch((width_k, f.lanes))
+    unroll = 4 if width_k >= 4 else 1
+    with rows(f, target.dims, (lead, lead + 1)) as index:
+        head = index[:lead]
+        for first, count, width in pieces(ticks, f.lanes):
+            for n in range(count):
+                s = first + n * max(width, 1)
+                vec = (1, width) if width else None
+                zero = f.number(0.0, width)
+                with f.fence():
+                    fill(f, held, lambda _, v: f.number(0.0, v[1] if v else 0))
+                with f.loop(f.index(0), f.index(s), 1, "t") as t:
+                    store(f, target, [*head, at(t), Ix(s)], zero, (lead + 1, width) if width else None)
+                lanes = f.apply("arith.addi", f.integer(s), f.steps(width)) if width else f.integer(s)
+
+                def tick(
+                    t: Ix, fresh: bool, vec: Vec | None = vec, width: int = width, lanes: Val = lanes, s: int = s
+                ) -> None:
+                    condition = None
+                    if fresh:
+                        row = f.as_integer(t)
+                        condition = f.apply("arith.cmpi eq,", *f.same_width([lanes, row]), kind="b")
+
+                    def channel(c: Ix, sofar: Val) -> Val:
+                        old = load(f, held, [c, Ix()], vec)
+                        new = vm.mul(f, old, f.spread(load(f, a, [*head, t, c], None), width))
+                        if condition is not None:
+                            new = f.select(condition, f.spread(load(f, k, [*head, t, c], None), width), new)
+                        store(f, held, [c, Ix()], new, vec)
+                        return vm.fma(f, f.spread(load(f, q, [*head, t, c], None), width), new, sofar)
+
+                    full = width_k // unroll * unroll
+                    zeros = [f.number(0.0, width)] * unroll
+                    sums = f.reduce(
+                        f.index(full),
+                        unroll,
+                        zeros,
+                        lambda name, values: [channel(at(name) + u, v) for u, v in enumerate(values)],
+                    )
+                    for c in range(full, width_k):
+                        sums[0] = channel(Ix(c), sums[0])
+                    total = sums[0]
+                    for other in sums[1:]:
+                        total = vm.add(f, total, other)
+                    store(f, target, [*head, t, Ix(s)], total, (lead + 1, width) if width else None)
+
+                end = s + max(width, 1)
+                with f.loop(f.index(s), f.index(end), 1, "t") as t:
+                    tick(at(t), True)
+                if end < ticks:
+                    with f.loop(f.index(end), f.index(ticks), 1, "t") as t:
+                        tick(at(t), False)
+
+
+def decay_gram_grad(lane: Lane, target: View, operands: Sequence[View]) -> None:
+    """For each tick t: forwards the sum over s <= u of d[t, s] k[s] with its decays up to u (``held[u]``: up to u - 1),
+    then backwards from t q[t] with its decays down to u; their products are the cotangents."""
+    f = lane.f
+    d, q, a, k = operands
+    lead = len(target.dims) - 3
+    ticks, width_k = q.dims[-2:]
+    held = lane.scratch((ticks, 4 * f.lanes))
+    outer = [*target.dims[:lead], 1, 1, 1]
+    with rows(f, outer, ()) as index:
+        head = index[:lead]
+        with f.fence():
+            fill(f, _sub(target, head), lambda _, v: f.number(0.0, v[1] if v else 0))
+        for block in runs(f, width_k, f.lanes):
+
+            def vec(dim: int, width: int) -> Vec | None:
+                return (dim, width) if width else None
+
+            with f.loop(f.index(0), f.index(ticks), 1, "t") as t:
+                after = f.position(at(t) + 1)
+
+                def forwards(
+                    name: str, values: list[Val], block: list[tuple[Ix, int]] = block, t: str = t
+                ) -> list[Val]:
+                    u, found = at(name), []
+                    weight = load(f, d, [*head, at(t), u], None)
+                    for n, ((c, width), value) in enumerate(zip(block, values, strict=True)):
+                        decayed = vm.mul(f, value, f.spread(load(f, a, [*head, u, c], vec(lead + 1, width)), width))
+                        store(f, held, [u, Ix(n * f.lanes)], value, vec(1, width))
+                        key = load(f, k, [*head, u, c], vec(lead + 1, width))
+                        found.append(vm.fma(f, f.spread(weight, width), f.spread(key, width), decayed))
+                    return found
+
+                zeros = [f.number(0.0, width) for _, width in block]
+                whole = f.reduce(after, 1, zeros, forwards)
+                for (c, width), total in zip(block, whole, strict=True):
+                    store(f, target, [*head, Ix(), at(t), c], total, vec(lead + 2, width))
+
+                def down(name: str, values: list[Val], block: list[tuple[Ix, int]] = block, t: str = t) -> list[Val]:
+                    u, found = at(t) + at(name) * -1, []
+                    weight = load(f, d, [*head, at(t), u], None)
+                    for n, ((c, width), value) in enumerate(zip(block, values, strict=True)):
+                        place, v = [*head, Ix(2), u, c], vec(lead + 2, width)
+                        sum_k = vm.fma(f, f.spread(weight, width), value, load(f, target, place, v))
+                        store(f, target, place, sum_k, v)
+                        place = [*head, Ix(1), u, c]
+                        before = load(f, held, [u, Ix(n * f.lanes)], vec(1, width))
+                        store(f, target, place, vm.fma(f, value, before, load(f, target, place, v)), v)
+                        factor = load(f, a, [*head, u, c], vec(lead + 1, width))
+                        found.append(vm.mul(f, value, f.spread(factor, width)))
+                    return found
+
+                start = [load(f, q, [*head, at(t), c], vec(lead + 1, width)) for c, width in block]
+                f.reduce(after, 1, start, down)
+
+
+def _sub(view: View, head: Sequence[Ix]) -> View:
+    base = view.base
+    for position, stride in zip(head, view.strides, strict=False):
+        base = base + position * stride
+    n = len(head)
+    return View(view.buffer, base, view.strides[n:], view.dims[n:])
+
+
+def solve_triangular(lane: Lane, value: int, target: View, matrix: View) -> None:
+    """Row by row; a row is held in registers while the rows before it are subtracted."""
+    instr, f = lane.body[value], lane.f
+    right = instr.args[1]
+    transposed = any(key == "transposed" and flag for key, flag in instr.attrs)
+    vector = len(instr.type.shape) == 1
+    lead = len(target.dims) - (1 if vector else 2)
+    size = target.dims[lead]
+    skip = (lead,) if vector else (lead, lead + 1)
+    names = lane.axes(value)
+    own = [names.index(x) for x in lane.axes(instr.args[0])]
+    with rows(f, target.dims, skip) as index:
+        head = [index[p] for p in own]
+        for block in [[(Ix(), 0)]] if vector else runs(f, target.dims[lead + 1], f.lanes, 8):
+            with f.loop(f.index(0), f.index(size), 1, "r") as name:
+                row = _backwards(name, size) if transposed else at(name)
+
+                def place(r: Ix, column: Ix) -> list[Ix]:
+                    return [*index[:lead], r] if vector else [*index[:lead], r, column]
+
+                def vec(width: int) -> Vec | None:
+                    return (lead + 1, width) if width else None
+
+                start = []
+                for column, width in block:
+                    inside = lane.lined_up(right, value, tuple(place(row, column)), vec(width))
+                    start.append(f.spread(f.cast(lane.at(right, *inside), "f"), width))
+
+                def body(
+                    inner: str, values: list[Val], row: Ix = row, block: list[tuple[Ix, int]] = block
+                ) -> list[Val]:
+                    entry = [*head, at(inner), row] if transposed else [*head, row, at(inner)]
+                    factor = f.apply("arith.negf", load(f, matrix, entry, None))
+                    found = []
+                    for (column, width), total in zip(block, values, strict=True):
+                        known = load(f, target, place(at(inner), column), vec(width))
+                        found.append(vm.fma(f, f.spread(factor, width), known, total))
+                    return found
+
+                if transposed:
+                    done = f.reduce(f.index(size), 1, start, body, f.position(row + 1))
+                else:
+                    done = f.reduce(f.position(row), 1, start, body)
+                for (column, width), total in zip(block, done, strict=True):
+                    store(f, target, place(row, column), total, vec(width))
+
+
+def check(lane: Lane, value: int) -> None:
+    """Raises UnsupportedError for forms of an operation that have no code here."""
+    instr = lane.body[value]
+    if instr.op == "solve_triangular" and (not instr.attr("lower") or not instr.attr("unit")):
+        raise UnsupportedError("solve_triangular of a matrix that is not unit lower triangular")
