@@ -8,6 +8,7 @@ from dataclasses import replace
 from nldsl.backends.torch import layout
 from nldsl.backends.torch.contractions import einsum
 from nldsl.backends.torch.layout import is_view, view
+from nldsl.backends.torch.matrix_ops import MATRIX_TABLE
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ADD, AND, ATOM, COMPARE, MUL, OR, POWER, UNARY, Expr, call
 from nldsl.backends.torch.time_ops import TIME_TABLE
@@ -354,4 +355,5 @@ _TABLE: dict[str, Writer] = {
     "solve": _solve,
     **TIME_TABLE,
     **WINDOW_TABLE,
+    **MATRIX_TABLE,
 }

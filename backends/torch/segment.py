@@ -11,6 +11,7 @@ import re
 
 import torch
 
+from nldsl.backends.torch.segment_matrix import scan_matrix_linear
 from nldsl.backends.torch.segment_windows import scan_band, scan_unband
 
 
@@ -138,6 +139,7 @@ FUNCTIONS = (
     scan_linear,
     scan_band,
     scan_unband,
+    scan_matrix_linear,
 )
 
 

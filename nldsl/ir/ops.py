@@ -13,7 +13,7 @@ Derivatives     grad(loss, x1..xn; index): d loss / d x_index, expanded by ``pas
                 fixed: a constant for every ``grad``, removed when they are expanded
 Clocks          when(new, old; clock): new at the ticks of the clock, old otherwise
 Algebra         solve(A, b): A^-1 b, b a vector or a matrix
-Time            only in chunk-parallel bodies: see time_ops.py and window_ops.py
+Time            only in chunk-parallel bodies: see time_ops.py, window_ops.py and matrix_ops.py
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nldsl.dims import Dim
+from nldsl.ir.matrix_ops import MATRIX_RULES
 from nldsl.ir.time_ops import TIME_RULES
 from nldsl.ir.types import BATCH, ShapeError, Type, broadcast_shapes
 from nldsl.ir.window_ops import WINDOW_RULES
@@ -214,6 +215,7 @@ _RULES: dict[str, Rule] = {
     "anchor": _declared,
     **TIME_RULES,
     **WINDOW_RULES,
+    **MATRIX_RULES,
 }
 ALL_OPS = frozenset(_RULES) | POINTWISE
 

@@ -16,12 +16,15 @@ from nldsl.ir.ops import LEAVES
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
 from nldsl.ir.types import TIME, Clock
-from nldsl.passes.affine import Affine
+from nldsl.passes.affine import Affine, Term
 from nldsl.passes.affine_rules import Abstract, Free, Other
 from nldsl.passes.chunk_decay import Decay, groups
+from nldsl.passes.chunk_matrix import MOST_ROWS, MatrixScan
 from nldsl.passes.chunk_read import Reads
 from nldsl.passes.chunk_solve import NotTriangularError, Solver
 from nldsl.passes.chunk_values import Values
+from nldsl.passes.contract import Operand
+from nldsl.passes.flatten_affine import TooManyTermsError
 from nldsl.passes.levels import interior
 from nldsl.passes.recurrence import Recurrence, Refusal, analyse
 from nldsl.passes.recurrence_class import classify
@@ -34,12 +37,47 @@ def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int])
     recurrence = analyse(program, scan, streams)
     if isinstance(recurrence, Refusal):
         return recurrence
-    body = _Body(recurrence)
-    try:
-        carry = tuple((name, body.carry(name)) for name in scan.states)
-        outputs = tuple((v, body.output(v)) for v in scan.exports)
-    except NotTriangularError as problem:
-        return Refusal(problem.value, problem.why, "read the state from one side only")
+    refusal = _full_map(recurrence)
+    for every in (False, True):
+        body = _Body(recurrence)
+        if not body.scan(every):
+            assert refusal is not None
+            return _small(refusal)
+        try:
+            return _loop(recurrence, body, size)
+        except NotTriangularError as problem:
+            refusal = Refusal(problem.value, problem.why, "read the state from one side only")
+    assert refusal is not None
+    return _small(refusal)
+
+
+def _small(refusal: Refusal) -> Refusal:
+    return replace(refusal, lift=f"{refusal.lift}, or keep at most {MOST_ROWS} numbers that are mixed with one another")
+
+
+def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
+    """The live states that feed one another, those known first in front."""
+    found: dict[int, list[str]] = {}
+    for state in recurrence.live:
+        found.setdefault(recurrence.level[state], []).append(state)
+    return [tuple(found[n]) for n in sorted(found)]
+
+
+def _full_map(recurrence: Recurrence) -> Refusal | None:
+    """The first full linear map of a state, which no decay with low rank is."""
+    for name, terms in recurrence.maps.items():
+        source = terms[0].source
+        assert source is not None
+        update = recurrence.updates()[name]
+        why = f"{name} is updated with a full linear map of {source.key}"
+        return Refusal(update, why, "use a decay, or a low-rank product")
+    return None
+
+
+def _loop(recurrence: Recurrence, body: _Body, size: int) -> ChunkLoop:
+    scan = recurrence.scan
+    carry = tuple((name, body.carry(name)) for name in scan.states)
+    outputs = tuple((v, body.output(v)) for v in scan.exports)
     loop = ChunkLoop(
         scan,
         tuple(body.values.builder.instrs),
@@ -49,7 +87,7 @@ def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int])
         recurrence.anchored(),
         size,
         (*body.solver.lanes, *body.values.windows.lanes),
-        str(classify(recurrence)),
+        str(classify(recurrence, tuple(body.reads.scans))),
     )
     return without_unused(loop)
 
@@ -84,6 +122,28 @@ class _Body:
         self.last: dict[tuple[int, Clock | None], int] = {}
         self.ends: dict[tuple[str, bool], int] = {}
         self.guarded: dict[int, tuple[Clock, ...]] = {}
+
+    def scan(self, every: bool) -> bool:
+        """Make the states with full maps known by scans, or ``every`` state that is small enough.
+
+        False if one with maps is not small enough."""
+        for states in _groups(self.recurrence):
+            needed = any(self.recurrence.maps.get(s) for s in states)
+            if not needed and not every:
+                continue
+            try:
+                scan = MatrixScan(self.values, states, self._known)
+            except TooManyTermsError:
+                scan = None
+            if scan is not None and scan.fits:
+                self.reads.scans.update(dict.fromkeys(states, scan))
+            elif needed:
+                return False
+        return True
+
+    def _known(self, term: Term) -> list[Operand]:
+        self.solver.need(Affine((), (term,)))
+        return self.reads.term(term, self.solver.nodes)
 
     # ---- streams
 
@@ -171,6 +231,8 @@ class _Body:
             seen = self.values.seen(register)
             start = TICKS if after else TICKS - 1
             return self.builder.emit("slice", seen, dim=0, start=start, stop=start + register.size)
+        if name in self.reads.scans:
+            return self.reads.scans[name].end(name, after)
         for j in self.reads.decays[name].members:
             for write in self.recurrence.writes[j]:
                 self.solver.need(Affine((), (write,)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from nldsl.ir.chunk import TICKS
 from nldsl.passes.affine import Affine, Term, refreshed, substitute
 from nldsl.passes.chunk_decay import Decay
+from nldsl.passes.chunk_matrix import MatrixScan
 from nldsl.passes.chunk_stack import stacked, tiled
 from nldsl.passes.chunk_values import AT, FROM, Values
 from nldsl.passes.contract import Letter, Operand, added, placed
@@ -23,6 +24,9 @@ class Reads:
         self.writes = values.recurrence.writes
         self.sizes = values.recurrence.rules.sizes
         self.prefixes: dict[tuple[str, bool], int] = {}
+        self.scans: dict[
+            str, MatrixScan
+        ] = {}  # gives the states of all ticks where products of reads and writes cannot
 
     def sources(self, term: Term) -> list[str]:
         """The states whose writes a read of one state sees."""
@@ -189,6 +193,8 @@ class Reads:
         """Whether reading the state of every tick costs less than products of ticks with ticks: where a decay or a
         write differs along a dim that the read sums and along one that it keeps."""
         assert term.source is not None
+        if term.source.key in self.scans:
+            return True
         decay = self.decays[str(term.source.key)]
         if decay.forgets:
             return True
@@ -210,6 +216,9 @@ class Reads:
     def states(self, name: str, after: bool, nodes: dict[int, int]) -> int:
         """A state without group at all ticks: [T, shape]."""
         if (name, after) in self.prefixes:
+            return self.prefixes[name, after]
+        if name in self.scans:
+            self.prefixes[name, after] = self.scans[name].state(name, after)
             return self.prefixes[name, after]
         builder, values, decay = self.builder, self.values, self.decays[name]
         shape = values.program.state(name).type.shape

@@ -77,6 +77,8 @@ class Solver:
         if term.source.kind == "node":
             assert isinstance(term.source.key, int)
             return [term.source.key]
+        if term.source.key in self.reads.scans:
+            return []
         found = []
         for j in self.reads.sources(term):
             for write in self.reads.writes[j]:

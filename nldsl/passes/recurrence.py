@@ -37,7 +37,8 @@ class Recurrence:
     """``live``: states that change inside a segment; ``constant``: the others of the loop.
 
     ``registers``: states that are shift registers, and ``views`` the values that are rows of them.
-    ``coefficients[i, j]``: the terms (source i) of state j; ``writes[j]``: the other terms. ``abstract`` holds what
+    ``coefficients[i, j]``: the terms (source i) of state j; ``writes[j]``: the other terms, without
+    the full linear maps of states, which are ``maps[j]``. ``abstract`` holds what
     every value of the loop is, a state's update read as ``after``; ``interior`` is the value of ``when`` inside it.
     """
 
@@ -52,6 +53,8 @@ class Recurrence:
     views: dict[int, View] = field(default_factory=dict)
     coefficients: dict[tuple[str, str], tuple[Term, ...]] = field(default_factory=dict)
     writes: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+    maps: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+    level: dict[str, int] = field(default_factory=dict)  # states of one level feed one another
 
     def instr(self, value: int) -> Instr:
         return self.rules.body.instrs[value]
@@ -91,7 +94,7 @@ def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence
     # a read that one write names is that node everywhere
     rules = Rules(Builder(axes, body), known, first.reads(), windowed=lengths)
     inner = _interpret(rules, program, scan, level, given)
-    found = Recurrence(program, scan, rules, live, constant, clocks, {}, held, seen)
+    found = Recurrence(program, scan, rules, live, constant, clocks, {}, held, seen, level=level.states)
     for name in live:
         refusal = _transition(found, name, updates[name], inner, level)
         if refusal is not None:
@@ -234,9 +237,7 @@ def _transition(found: Recurrence, name: str, update: int, inner: dict[int, Abst
         if identity(term, rank) and found.program.state(source).type.shape == affine.shape:
             found.coefficients[source, name] = (*found.coefficients.get((source, name), ()), term)
         elif term.expanded():
-            return Refusal(
-                update, f"{name} is updated with a full linear map of {source}", "use a decay, or a low-rank product"
-            )
+            found.maps[name] = (*found.maps.get(name, ()), term)
         else:
             reads.append(term)
     if reads:

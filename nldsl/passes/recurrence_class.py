@@ -27,6 +27,7 @@ class RecurrenceClass:
     slow: bool
     windows: tuple[int, ...] = ()
     live: bool = True
+    mixed: bool = False
 
     def __str__(self) -> str:
         if not self.windows:
@@ -36,6 +37,9 @@ class RecurrenceClass:
         return f"{window}, {self._recurrence()}" if self.live or self.slow else window
 
     def _recurrence(self) -> str:
+        if self.mixed:
+            name = "general affine" if self.stacked < 2 else f"{self.stacked} stacked states, general affine"
+            return name if self.anchored == "none" else f"anchored {self.anchored}: {name}"
         name = {"none": "no decay", "scalar": "scalar decay", "elementwise": "elementwise decay"}.get(
             self.decay, f"diagonal decay ({self.decay})"
         )
@@ -48,8 +52,8 @@ class RecurrenceClass:
         return f"held between slow updates: {name}" if self.slow else name
 
 
-def classify(recurrence: Recurrence) -> RecurrenceClass:
-    """The class of the whole loop, that of its worst state."""
+def classify(recurrence: Recurrence, mixed: tuple[str, ...] = ()) -> RecurrenceClass:
+    """The class of the whole loop, that of its worst state. ``mixed``: states that full maps lead to."""
     decays = [_decay(key, terms) for key, terms in recurrence.coefficients.items()]
     order = ("none", "scalar", "key side", "value side", "elementwise")
     decay = max(decays, key=order.index, default="none")
@@ -60,7 +64,14 @@ def classify(recurrence: Recurrence) -> RecurrenceClass:
     windows = tuple(sorted({r.size + 1 for r in recurrence.registers.values()}))
     slow = not recurrence.live and bool(recurrence.constant)
     return RecurrenceClass(
-        decay, rank, _stacked(recurrence), _anchored(recurrence), slow, windows, bool(recurrence.live)
+        decay,
+        rank,
+        len(mixed) or _stacked(recurrence),
+        _anchored(recurrence),
+        slow,
+        windows,
+        bool(recurrence.live),
+        bool(mixed),
     )
 
 

@@ -91,7 +91,9 @@ class _Round:
         self.uses: Counter[int] = Counter()  # of values of the new body, as far as it is made
 
     def __call__(self, builder: Builder, instr: Instr, args: tuple[int, ...]) -> int:
-        if instr.op in ops.LEAVES or instr.op in ops.SEGMENT_LEAVES:
+        if instr.op == "anchor" and instr.attr("period") == 1:  # the state at the beginning of the tick itself
+            value = builder.leaf("state", instr.type, instr.name, instr.span, state=instr.attr("state"))
+        elif instr.op in ops.LEAVES or instr.op in ops.SEGMENT_LEAVES:
             value = builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
         else:
             value = self.emit(builder, instr.op, args, dict(instr.attrs), instr.name, instr.span)

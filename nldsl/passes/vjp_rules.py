@@ -15,6 +15,7 @@ from nldsl.dims import Dim
 from nldsl.ir import ops
 from nldsl.ir.program import Instr
 from nldsl.ir.types import BATCH
+from nldsl.passes.vjp_matrix import MATRIX_RULES
 from nldsl.passes.vjp_site import Site
 from nldsl.passes.vjp_time import TIME_RULES
 from nldsl.passes.vjp_windows import WINDOW_RULES
@@ -252,5 +253,6 @@ _BY_OPERAND: dict[str, tuple[Rule | None, ...]] = {
     "batch_mean": (_batch_mean,),
     **TIME_RULES,
     **WINDOW_RULES,
+    **MATRIX_RULES,
 }
 _BY_INDEX: dict[str, IndexedRule] = {"einsum": _einsum, "concat": _concat}

@@ -271,6 +271,17 @@ class Evaluator:
         table = segprod(a.movedim(rank, 0), False, rank).movedim((0, 1), (rank, rank + 1))
         return torch.einsum("...tc,...tsc,...sc->...ts", q, table, k)
 
+    def op_matrix_scan(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        rank = len(axes)
+        a, b = (self.aligned(arg, axes) for arg in instr.args)
+        lead = torch.broadcast_shapes(a.shape[:rank], b.shape[:rank])
+        a, b = (x.expand(*lead, *x.shape[rank:]).movedim(rank, 0) for x in (a, b))
+        order = range(len(b)) if not attrs["reverse"] else reversed(range(len(b)))
+        rows, x = {}, torch.zeros_like(b[0])
+        for t in order:
+            rows[t] = x = a[t] @ x + b[t]
+        return torch.stack([rows[t] for t in range(len(b))], rank)
+
     # ---- over windows: straight from their definitions
 
     def op_unfold(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:

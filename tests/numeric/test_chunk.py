@@ -54,7 +54,8 @@ def test_calls_of_any_length(name: str) -> None:
 
 def gradients(data: Data, values: list[torch.Tensor]) -> list[torch.Tensor]:
     torch.manual_seed(3)
-    loss = sum(((v * torch.randn_like(v)).sum() for v in values), torch.zeros(()))
+    # contiguous: `randn_like` fills a tensor in the order of its memory
+    loss = sum(((v * torch.randn_like(v.contiguous())).sum() for v in values), torch.zeros(()))
     found = torch.autograd.grad(loss, data.tensors(), allow_unused=True)
     pairs: list[tuple[torch.Tensor, torch.Tensor | None]] = list(zip(data.tensors(), found, strict=True))
     return [torch.zeros_like(x) if g is None else g for x, g in pairs]
