@@ -16,6 +16,8 @@ from nldsl.passes.schedule import schedule
 from tests.numeric.chunk_programs import PROGRAMS
 from tests.numeric.chunk_run import BATCH_SIZE
 from tests.numeric.ir_torch import Evaluator, size
+from tests.numeric.matrix_programs import MATRICES
+from tests.numeric.window_programs import WINDOWS
 
 TICKS = 6
 Leaf = tuple[str, object, int]  # op, name or value, period
@@ -35,7 +37,7 @@ class Segment:
         self.program, self.loop, self.ticks = program, loop, ticks
         self.fires = fires
         self.lengths = {BATCH: BATCH_SIZE, TIME: ticks}
-        self.lengths |= {a.name: int(str(a.size)) for a in (*program.axes, *loop.lanes) if a.size is not None}
+        self.lengths |= {a.name: size(a.size, ticks) for a in (*program.axes, *loop.lanes) if a.size is not None}
         self.leaves: dict[Leaf, Tensor] = {}
 
     def random(self, type: Type) -> Tensor:
@@ -121,9 +123,12 @@ def _results(derived: BackwardLoop) -> dict[Result, int]:
     return found | {("sum", *leaf): v for leaf, v in derived.sums}
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+ALL = {**PROGRAMS, **WINDOWS, **MATRICES}
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_every_leaf(name: str) -> None:
-    program = PROGRAMS[name]()
+    program = ALL[name]()
     for pack, fires, ticks in ((True, True, TICKS), (False, False, 2)):
         for loop in loops(program, pack):
             derived = backward(loop, program)
