@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop
@@ -23,6 +23,13 @@ class Backend(Protocol):
 
     def load(self, source: str, schedule: Schedule) -> Any:
         """The functions of that code, as ``runtime/module.py`` calls them."""
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A backend whose loops are code of another kind than its module: what ``nldsl emit`` shows."""
+
+    def text(self, schedule: Schedule) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,24 @@ def _torch() -> Backend:
     return TorchBackend()
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch}
+def _mlir(required: bool = False) -> Backend:
+    from nldsl.backends.mlir.backend import MlirBackend, NativeKernels
+    from nldsl.backends.torch.backend import TorchBackend
+
+    kernels = NativeKernels(required)
+    return MlirBackend(TorchBackend(name="mlir", stored=False, kernels=kernels), kernels)
+
+
+def _triton() -> Backend:
+    from nldsl.backends.torch.backend import TorchBackend
+    from nldsl.backends.triton.backend import kernels
+
+    return TorchBackend("triton", kernels=kernels())
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": _mlir}
 DEFAULT = "torch"
+VERIFIED = ("torch",)  # what ``nldsl verify`` compares unless it is told: those that compile in no time
 
 
 def backend_named(name: str) -> Backend:

@@ -14,16 +14,12 @@ import torch
 from torch import Tensor
 
 from nldsl.backends.mlir.native_loop import NativeLoop, runs
-from nldsl.ir.backward import BackwardLoop
-from nldsl.ir.chunk import ChunkLoop
-from nldsl.ir.program import Program
 
 LOOPS: dict[str, NativeLoop] = {}
 
 
-def register(loop: ChunkLoop, backward: BackwardLoop | None, program: Program) -> str:
-    """The name of a loop; raises UnsupportedError where it cannot be lowered."""
-    native = NativeLoop(loop, backward, program)
+def register(native: NativeLoop) -> str:
+    """The name of a loop."""
     name = hashlib.sha256(native.text().encode()).hexdigest()[:16]
     LOOPS.setdefault(name, native)
     return name
@@ -86,11 +82,27 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
 loop.register_autograd(_backward, setup_context=_setup)
 
 
+def number(value: float, rank: int, like: Tensor) -> Tensor:
+    """A number as a tensor that stretches to any shape of that rank."""
+    return torch.full((1,) * rank, float(value), dtype=like.dtype, device=like.device)
+
+
 def run(name: str, tensors: list[Tensor], tick: int, count: int) -> list[Tensor]:
-    """States and streams of a loop; keeps what the derivative needs only where there will be one."""
+    """States and streams of a loop; keeps what the derivative needs only where there will be one.
+
+    The loop computes in float64 where its states have it, else in float32; states keep their dtype.
+    """
     native = LOOPS[name]
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if any(t.device.type != "cpu" for t in tensors):
+        raise RuntimeError(
+            "this module was compiled for the CPU (backend mlir): move it back, or compile it with torch"
+        )
+    kinds = [t.dtype for a, t in zip(native.inputs, tensors, strict=True) if a.kind == "state"]
+    real = torch.float64 if torch.float64 in kinds else torch.float32
+    given = [t.to(real) if t.is_floating_point() else t.to(torch.int64) for t in tensors]
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if save and native.backward is None:
-        raise RuntimeError("this loop has no derivative of its own")
-    found = torch.ops.nldsl_mlir.loop(tensors, name, tick, count, save)
-    return list(found[: len(native.states) + len(native.streams)])
+        raise RuntimeError("this loop has no derivative of its own: compile the module with the torch backend")
+    found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save)
+    states = [t.to(kind) for t, kind in zip(found, kinds, strict=False)]
+    return states + list(found[len(states) : len(states) + len(native.streams)])

@@ -92,17 +92,18 @@ class NativeLoop:
 
     def batch(self, tensors: Sequence[torch.Tensor]) -> int:
         for argument, tensor in zip(self.inputs, tensors, strict=True):
-            axes = self._axes(argument.type)
+            axes = self.axes_of(argument.type)
             if BATCH in axes:
                 return tensor.shape[axes.index(BATCH)]
         return 1
 
-    def _axes(self, type: Type) -> tuple[str, ...]:
+    def axes_of(self, type: Type) -> tuple[str, ...]:
+        """The axes of a tensor, in the order in which it lies."""
         return tuple(a for a in self.order if a in type.axes)
 
     def shape(self, type: Type, batch: int, count: int) -> list[int]:
         sizes = {BATCH: batch, TIME: count}
-        axes = [sizes[a] if a in sizes else self.program.axis_size(a) for a in self._axes(type)]
+        axes = [sizes[a] if a in sizes else self.program.axis_size(a) for a in self.axes_of(type)]
         return [int(str(n)) for n in (*axes, *type.shape)]
 
     def lanes(self, batch: int) -> int:
@@ -191,7 +192,7 @@ class NativeLoop:
         return [self._gradient(a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
 
     def _sum_shape(self, argument: Argument, lanes: int) -> list[int]:
-        inner = [a for a in self._axes(argument.type) if a not in dict(self.axes) and a != BATCH]
+        inner = [a for a in self.axes_of(argument.type) if a not in dict(self.axes) and a != BATCH]
         sizes = [self.program.axis_size(a) for a in inner]
         return [lanes, *(int(str(n)) for n in (*sizes, *argument.type.shape))]
 
@@ -216,14 +217,14 @@ class NativeLoop:
     def _summed(self, argument: Argument, value: torch.Tensor, type: Type, batch: int) -> torch.Tensor:
         """The parts of the lanes, added where the sum goes over them; where it does not, they are the same."""
         outer = ([(BATCH, batch)] if self.batched else []) + list(self.axes)
-        inner = [a for a in self._axes(argument.type) if a not in dict(outer)]
+        inner = [a for a in self.axes_of(argument.type) if a not in dict(outer)]
         value = value.reshape([n for _, n in outer] + list(value.shape[1:]))
         names = [a for a, _ in outer] + inner
         for axis in [a for a in names if a not in type.axes]:
             dim = names.index(axis)
             value = value.sum(dim) if axis in argument.key[2] else value.select(dim, 0)
             names.remove(axis)
-        order = [names.index(a) for a in self._axes(type)]
+        order = [names.index(a) for a in self.axes_of(type)]
         return value.permute([*order, *range(len(order), value.dim())])
 
 

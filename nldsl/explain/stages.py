@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+from nldsl.backends.interface import Readable
 from nldsl.backends.registry import BACKENDS
 from nldsl.diagnostics.diagnostic import DiagnosticBag
 from nldsl.driver import STAGES as DRIVER_STAGES
@@ -41,7 +42,10 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
     if stage in ("program", "derived", "simplified"):
         return print_program(program), "; ".join(remarks)
     planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()))
-    text = BACKENDS[stage]().emit(planned) if stage in BACKENDS else schedule_text(planned)
+    if stage not in BACKENDS:
+        return schedule_text(planned), "; ".join(remarks)
+    backend = BACKENDS[stage]()
+    text = backend.text(planned) if isinstance(backend, Readable) else backend.emit(planned)
     return text, "; ".join(remarks)
 
 

@@ -37,7 +37,7 @@ class Plan:
 
 def verify(plan: Plan) -> Verdict:
     """The verdict on a program."""
-    from nldsl.backends.registry import BACKENDS
+    from nldsl.backends.registry import VERIFIED
     from nldsl.extras import require
 
     require("torch", extra="torch")
@@ -46,7 +46,7 @@ def verify(plan: Plan) -> Verdict:
     ticks = plan.ticks or ticks_for(program)
     drawn, expected = _usable(program, ticks, plan.seed)
     problem = checks.finite(program, expected)
-    names = plan.backends or tuple(BACKENDS)
+    names = plan.backends or VERIFIED
     results = [(name, (problem,) if problem else _rows(plan, loaded, drawn, expected, name)) for name in names]
     return Verdict(_title(loaded), _notes(loaded, drawn), tuple(results))
 

@@ -1,0 +1,74 @@
+"""The MLIR backend: the torch backend's module, in which loops over segments are native functions."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from nldsl.backends.interface import Backend, LoopCall, LoopSource
+from nldsl.backends.mlir.native_loop import NativeLoop
+from nldsl.backends.mlir.views import UnsupportedError
+from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
+from nldsl.ir.schedule import Schedule
+from nldsl.source import NO_SPAN, Span
+
+
+class FallbackWarning(UserWarning):
+    """A loop that keeps the torch form."""
+
+
+@dataclass
+class NativeKernels:
+    """Loops as native functions. ``required``: what cannot be one is an error. ``made`` are the loops so far."""
+
+    required: bool = False
+    made: list[NativeLoop] = field(default_factory=list)
+
+    def loop(self, call: LoopCall) -> LoopSource | None:
+        """See ``LoopKernels``."""
+        from nldsl.backends.mlir.custom_ops import register
+        from nldsl.backends.mlir.wrapper import source_of
+
+        try:
+            if call.derived is None:
+                raise UnsupportedError("it has no backward pass of its own")
+            native = NativeLoop(call.phase, call.derived, call.program)
+            source = source_of(call, native, register(native))
+        except UnsupportedError as problem:
+            self._refuse(call, problem)
+            return None
+        self.made.append(native)
+        return source
+
+    def _refuse(self, call: LoopCall, problem: UnsupportedError) -> None:
+        states = ", ".join(call.phase.states)
+        message = f"the loop of {states} has no native form: {problem}"
+        if self.required:
+            raise DiagnosticError(Diagnostic("NL0795", message, _span(call), hints=("use the torch backend",)))
+        warnings.warn(f"{message}; it keeps the form of the torch backend", FallbackWarning, stacklevel=2)
+
+
+def _span(call: LoopCall) -> Span:
+    spans = [call.program.state(s).span for s in call.phase.states]
+    return next((s for s in spans if not s.is_none), NO_SPAN)
+
+
+@dataclass(frozen=True)
+class MlirBackend:
+    """``emitter`` is the backend whose module the loops are part of, ``kernels`` its source of native loops."""
+
+    emitter: Backend
+    kernels: NativeKernels
+    name: str = "mlir"
+
+    def emit(self, schedule: Schedule) -> str:
+        return self.emitter.emit(schedule)
+
+    def load(self, source: str, schedule: Schedule) -> Any:
+        return self.emitter.load(source, schedule)
+
+    def text(self, schedule: Schedule) -> str:
+        """The MLIR of every native loop of a program."""
+        self.emitter.emit(schedule)
+        return "\n".join(loop.text() for loop in self.kernels.made)
