@@ -28,7 +28,7 @@ def _triton() -> Backend:
     return TorchBackend("triton", kernels=kernels())
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": _mlir}
+BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": _mlir, "triton": _triton}
 DEFAULT = "torch"
 VERIFIED = ("torch",)  # what ``nldsl verify`` compares unless it is told: those that compile in no time
 

@@ -22,11 +22,14 @@ class Choices:
     finish_columns: int = 64
 
 
-def generate(job: Job, frame: Frame, choices: Choices | None = None) -> Written:
+def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None) -> Written:
     """The kernels of a job. Raises UnsupportedError, with the reason, where there are none."""
     choices = choices or Choices()
     planned = plan(job)
-    spaces = Workspaces(names={s.name for s in (*job.sources.values(), *job.variables.values())})
+    spaces = spaces or Workspaces()
+    results = [s for s, _ in (*job.outputs, *job.sums)]
+    spaces.names |= {s.name for s in (*job.sources.values(), *job.variables.values(), *results)}
+    spaces.names |= {slot.name for slot in spaces.begun.values()}
     kernels = []
     for stage in (PREPARE, STEP, FINISH):
         if (stage == PREPARE and not planned.prepared) or (stage == FINISH and not planned.finish):
@@ -42,10 +45,11 @@ def _kernel(job: Job, planned: Plan, stage: int, spaces: Workspaces, choices: Ch
         before = dict(spaces.values), dict(spaces.kept), set(spaces.names)
         try:
             kernel = KernelWriter(job, planned, stage, spaces, split).write(name)
-            kernel.column_block = choices.step_columns if stage == STEP else choices.finish_columns
-            return kernel
         except UnsupportedError:  # a form that needs all columns: the kernel without the division
             spaces.values, spaces.kept, spaces.names = before
+        else:
+            kernel.column_block = choices.step_columns if stage == STEP else choices.finish_columns
+            return kernel
     return KernelWriter(job, planned, stage, spaces).write(name)
 
 

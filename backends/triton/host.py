@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from nldsl.backends.triton.builder import INDENT
-from nldsl.backends.triton.job import Job, Key, Source
+from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.kernel import Kernel, Slot, Workspaces
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, power_of_two
 from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 
-LEAST_BLOCK, MOST_BLOCK = 16, 128
+LEAST_BLOCK = 16
+WARPS, MANY_WARPS, STAGES = 4, 8, 2
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,22 @@ class Frame:
     def block(self) -> int:
         return max(LEAST_BLOCK, power_of_two(self.size))
 
+    @property
+    def pairs(self) -> str:
+        """The clocks as ``segment_starts`` takes them."""
+        return listed([f"({c.period}, {1 % c.period if c.start else 0})" for c in self.clocks])
+
 
 @dataclass
 class Written:
-    """The kernels of a job with what they leave in memory."""
+    """The kernels of a job with what they leave in memory. ``like`` has the tensor that an output or a sum is the
+    cotangent of, by the name of the result."""
 
     job: Job
     frame: Frame
     kernels: list[Kernel]
     spaces: Workspaces
+    like: Mapping[str, Source] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[Source]:
@@ -44,31 +52,24 @@ class Written:
         return list({s.name: s for s in every}.values())
 
     @property
-    def saved(self) -> list[Key]:
-        return list(self.job.keep)
+    def begun(self) -> list[Slot]:
+        """What the forward run has left for this one."""
+        return list(self.spaces.begun.values())
+
+    @property
+    def left(self) -> list[Slot]:
+        """What this run leaves for the way back."""
+        return [self.spaces.kept[key] for key in self.job.keep]
 
 
-def clock_pairs(clocks: Sequence[Clock]) -> str:
-    """The clocks as ``segment_bounds`` takes them."""
-    pairs = [f"({c.period}, {1 % c.period if c.start else 0})" for c in clocks]
-    return f"({', '.join(pairs)}{',' if len(pairs) == 1 else ''})"
+def listed(names: Sequence[str]) -> str:
+    """A tuple as code."""
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
 
-def size_of(axis: str, sources: Sequence[Source], default: str) -> str:
-    """The size of a mapped axis, from a tensor that has it."""
-    for source in sources:
-        if axis in source.type.axes:
-            return f"{source.name}.shape[{source.type.axes.index(axis)}]"
-    return default
-
-
-def rows(job: Job) -> str:
-    """The number of lanes."""
-    factors = []
-    for axis in job.lanes:
-        size = job.axis_size(axis)
-        factors.append("B" if size is None else str(size))
-    return " * ".join(factors) or "1"
+def rows(job: Job) -> list[str]:
+    """The sizes of the lanes."""
+    return ["B" if (size := job.axis_size(axis)) is None else str(size) for axis in job.lanes]
 
 
 def tensor_shape(job: Job, source: Source) -> str:
@@ -77,50 +78,73 @@ def tensor_shape(job: Job, source: Source) -> str:
     for axis in source.type.axes:
         size = job.axis_size(axis) if axis != TIME else None
         words.append("TICKS" if axis == TIME else "B" if size is None else str(size))
-    words += [str(s) for s in source.type.shape]
-    return f"({', '.join(words)}{',' if len(words) == 1 else ''})"
+    return listed([*words, *(str(s) for s in source.type.shape)])
 
 
 def slot_shape(slot: Slot) -> str:
     """The shape of a workspace."""
-    blocks = [Extent(s).whole for s in slot.sizes]
-    return f"({', '.join(['rows', 'N', *blocks])})"
+    return listed(["rows", "N", *(Extent(s).whole for s in slot.sizes)])
 
 
-def setup_lines(written: Written, most: int) -> list[str]:
-    """Sizes, types and segments, from the tensors of a call."""
-    job, inputs = written.job, written.inputs
+def arguments(written: Written) -> list[str]:
+    """The tensors of a run: what kernels read, then what the forward run has left."""
+    return [*(s.name for s in written.inputs), *(s.name for s in written.begun)]
+
+
+def run_lines(written: Written) -> list[str]:
+    """The body of the function that runs a job."""
+    job, inputs, frame = written.job, written.inputs, written.frame
+    first = inputs[0].name
     streams = [s.name for s in inputs if TIME in s.type.axes]
-    tensors = [s.name for s in inputs]
-    first = tensors[0]
-    lines = [f"{name} = {name}.contiguous()" for name in tensors]
-    lines.append(f"B = {size_of(BATCH, inputs, '1')}")
-    if streams:
-        lines.append(f"TICKS = {size_of(TIME, inputs, '')}")
+    batched = next((s for s in inputs if BATCH in s.type.axes), None)
+    lines = [f"{name} = {name}.contiguous()" for name in arguments(written)]
+    if batched is not None:
+        lines.append(f"B = {batched.name}.shape[{batched.type.axes.index(BATCH)}]")
     lines += [
-        f"rows = {rows(job)}",
-        f"BT = {written.frame.block}",
-        f"bounds = segment_bounds(tick, TICKS, {most}, {clock_pairs(written.frame.clocks)}, {first}.device)",
-        "N = bounds.shape[0] - 1",
-        f"low, types = kernel_types({_tuple(tensors)}, {_tuple(streams)})",
-        "constants = {**types, 'BT': BT, 'LOG_BT': BT.bit_length() - 1}",
+        f"rows = {' * '.join(rows(job)) or '1'}",
+        f"BT = {frame.block}",
+        f"starts = segment_starts(tick, TICKS, {frame.size}, {frame.pairs})",
+        "N = len(starts) - 1",
+        f"low, types = kernel_types({listed([s.name for s in inputs])}, {listed(streams)})",
         f"wide = torch.promote_types({first}.dtype, torch.float32)",
     ]
+    made = dict.fromkeys(
+        (*written.spaces.values.values(), *written.spaces.kept.values(), *written.spaces.sums.values())
+    )
+    lines += [f"{s.name}_out = torch.empty_like({s.name})" for s in job.variables.values()]
+    for source, _ in job.outputs:
+        like = written.like.get(source.name)
+        new = f"torch.empty_like({like.name})" if like else f"{first}.new_empty({tensor_shape(job, source)}, dtype=low)"
+        lines.append(f"{source.name} = {new}")
+    lines += [f"{slot.name} = {first}.new_empty({slot_shape(slot)}, dtype=wide)" for slot in made]
+    lines.append("if launch:")
+    inside = [
+        f"bounds = torch.tensor(starts, dtype=torch.int64).to({first}.device, non_blocking=True)",
+        "constants = {**types, 'BT': BT, 'LOG_BT': BT.bit_length() - 1}",
+    ]
+    for kernel in written.kernels:
+        inside += launch_lines(kernel)
+    lines += [INDENT + line for line in inside]
+    for source, value in job.sums:
+        lines.append(f"{source.name} = {_sum(written, source, value)}")
+    results = [f"{s.name}_out" for s in job.variables.values()]
+    results += [s.name for s, _ in (*job.outputs, *job.sums)]
+    results += [slot.name for slot in written.left]
+    lines.append(f"return [{', '.join(results)}]")
     return lines
 
 
-def _tuple(names: Sequence[str]) -> str:
-    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-
-
-def allocation_lines(written: Written, like: str) -> list[str]:
-    """Results and workspaces."""
-    job, slots = written.job, dict.fromkeys((*written.spaces.values.values(), *written.spaces.kept.values()))
-    return [
-        *(f"{s.name}_out = torch.empty_like({s.name})" for s in job.variables.values()),
-        *(f"{s.name} = {like}.new_empty({tensor_shape(job, s)}, dtype=low)" for s, _ in job.outputs),
-        *(f"{slot.name} = {like}.new_empty({slot_shape(slot)}, dtype=wide)" for slot in slots),
-    ]
+def _sum(written: Written, source: Source, value: int) -> str:
+    """The sum of what all segments left, over the lanes that the result does not have."""
+    job, like = written.job, written.like[source.name]
+    own = job.body[value].type.axes
+    flags = ["sum" if a in own and a not in like.type.axes else "keep" if a in own else "first" for a in job.lanes]
+    kept = tuple(a for a in own if a in like.type.axes)
+    if kept != tuple(a for a in like.type.axes if a in kept) or len(kept) != len(like.type.axes):
+        raise UnsupportedError(f"the sum of `{like.name}`, whose axes are mixed,")
+    sizes = [str(e) for e in written.spaces.sums[source.name].sizes]
+    quoted = listed([f'"{flag}"' for flag in flags])
+    return f"sum_of_parts({source.name}, {listed(rows(job))}, {quoted}, {listed(sizes)}).to({like.name}.dtype)"
 
 
 def launch_lines(kernel: Kernel) -> list[str]:
@@ -132,32 +156,29 @@ def launch_lines(kernel: Kernel) -> list[str]:
             raise UnsupportedError("columns of unknown number")
         block = min(kernel.column_block, power_of_two(kernel.columns))
         grid.append(str(-(-kernel.columns // block)))
-    arguments = ["bounds", "tick", "TICKS", "N", *kernel.arguments, *kernel.workspaces]
+    given = ["bounds", "tick", "TICKS", "N", *kernel.arguments, *kernel.workspaces]
     return [
-        f"{kernel.name}[{_tuple(grid)}](",
-        f"{INDENT}{', '.join(arguments)},",
-        f"{INDENT}BV={block}, **constants,",
+        f"{kernel.name}[{listed(grid)}](",
+        f"{INDENT}{', '.join(given)},",
+        f"{INDENT}BV={block}, num_warps={warps(kernel)}, num_stages={STAGES}, **constants,",
         ")",
     ]
 
 
-def run_lines(written: Written) -> list[str]:
-    """The body of the function that runs a job: the carried values, the outputs, and what was kept, as a tuple."""
-    job = written.job
-    lines = setup_lines(written, written.frame.size)
-    lines += allocation_lines(written, written.inputs[0].name)
-    for kernel in written.kernels:
-        lines += launch_lines(kernel)
-    results = [f"{s.name}_out" for s in job.variables.values()] + [s.name for s, _ in job.outputs]
-    results += [written.spaces.kept[key].name for key in written.saved]
-    lines.append(f"return {_tuple(results)}")
-    return lines
+def warps(kernel: Kernel) -> int:
+    """More warps where one program works on much at once."""
+    heavy = any(word in op.text for op in kernel.builder.top.walk() for word in ("decay_gram", "triangular_inverse"))
+    return MANY_WARPS if heavy else WARPS
 
 
 def run_source(written: Written, name: str) -> str:
-    """The function that runs a job."""
-    arguments = ["tick", *(s.name for s in written.inputs)]
-    if not any(TIME in s.type.axes for s in written.inputs):
-        arguments.append("TICKS")
-    lines = [f"def {name}({', '.join(arguments)}):", *(INDENT + line for line in run_lines(written))]
-    return "\n".join(lines)
+    """The function that runs a job: the carried values, the results, what is left for the way back. Without ``launch``
+    it only allocates."""
+    head = f"def {name}({', '.join(['tick', 'TICKS', *arguments(written)])}, launch=True):"
+    if len(head) > 110:
+        head = (
+            f"def {name}(\n"
+            + "".join(f"{INDENT}{a},\n" for a in ("tick", "TICKS", *arguments(written)))
+            + f"{INDENT}launch=True,\n):"
+        )
+    return "\n".join([head, *(INDENT + line for line in run_lines(written))])

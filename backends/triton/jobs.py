@@ -1,34 +1,20 @@
-"""Jobs from loops: the forward run of a ``ChunkLoop``, and the way back."""
+"""Jobs from the call of a loop: its forward run, and the way back."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from nldsl.backends.interface import LoopCall, LoopTensor
 from nldsl.backends.triton.job import Job, Key, Source
+from nldsl.backends.triton.names import Names
+from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.dims import Dim
+from nldsl.ir.backward import BackwardLoop, Leaf
 from nldsl.ir.chunk import ChunkLoop
-from nldsl.ir.program import Program
-from nldsl.ir.stages import stages
-from nldsl.ir.types import TIME, Type
-
-
-class Names:
-    """Python names from the names of a program, each once."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.taken = {"tick", "N", "T", "B", "TICKS", "rows", "bounds", "constants", "out", *taken}
-
-    def new(self, hint: str) -> str:
-        base = re.sub(r"\W", "_", hint, flags=re.ASCII).strip("_") or "x"
-        base = base if base[0].isalpha() else f"x{base}"
-        name, count = base, 1
-        while name in self.taken:
-            count += 1
-            name = f"{base}_{count}"
-        self.taken.add(name)
-        return name
+from nldsl.ir.program import Instr, Program
+from nldsl.ir.schedule import init_values
+from nldsl.ir.stages import _stages, stages
+from nldsl.ir.types import TIME, Clock
 
 
 def axes_of(program: Program, loop: ChunkLoop) -> tuple[tuple[str, Dim | None], ...]:
@@ -40,59 +26,237 @@ def axes_of(program: Program, loop: ChunkLoop) -> tuple[tuple[str, Dim | None], 
     return tuple(known)
 
 
-def variable_types(program: Program, loop: ChunkLoop) -> dict[str, Type]:
-    """What the loop carries: its states, packs instead of their members."""
-    packed = {state for pack in loop.packs for state in pack.states}
-    found = {name: program.state(name).type for name in loop.states if name not in packed}
-    order = [name for name, _ in axes_of(program, loop)]
-    for pack in loop.packs:
-        type = program.state(pack.states[0]).type
-        axes = tuple(sorted((*type.axes, pack.axis), key=order.index))
-        found[pack.name] = replace(type, axes=axes)
+@dataclass(frozen=True)
+class Initial:
+    """What a state is reset to: a parameter, or a number, stretched."""
+
+    source: Source
+    param: str = ""
+    number: float = 0.0
+
+
+@dataclass
+class Naming:
+    """The tensors of a call by what they are, in the loop: packs instead of their members."""
+
+    call: LoopCall
+    names: Names
+    variables: dict[Key, Source]
+    leaves: dict[Leaf, Source]
+    numbers: dict[Leaf, str]
+    outputs: dict[int, Source]
+    initials: dict[str, Initial]
+
+    @staticmethod
+    def of(call: LoopCall) -> Naming:
+        loop, program = call.phase, call.program
+        names = Names([a.name for a in call.arguments])
+        members = {state: pack for pack in loop.packs for state in pack.states}
+        order = [name for name, _ in axes_of(program, loop)]
+        variables: dict[Key, Source] = {}
+        leaves: dict[Leaf, Source] = {}
+        for tensor in call.arguments:
+            if tensor.kind in ("state", "anchor"):
+                state, period = tensor.keys[0]
+                pack = members.get(state)
+                if pack is None:
+                    variables[state, period] = Source(tensor.name, tensor.type)
+                elif (pack.name, period) not in variables:
+                    axes = tuple(sorted((*tensor.type.axes, pack.axis), key=order.index))
+                    name = names.new(f"{tensor.name}_pack")
+                    variables[pack.name, period] = Source(name, replace(tensor.type, axes=axes))
+            else:
+                leaves.update(dict.fromkeys(tensor.keys, Source(tensor.name, tensor.type)))
+        outputs = {}
+        for tensor in call.results:
+            if tensor.kind == "output":
+                outputs[tensor.keys[0][1]] = Source(names.new(tensor.name), tensor.type)
+        found = Naming(call, names, variables, leaves, dict(call.numbers), outputs, {})
+        found._initials()
+        return found
+
+    def _initials(self) -> None:
+        program, loop = self.call.program, self.call.phase
+        for state, period in self.variables:
+            pack = next((p for p in loop.packs if p.name == state), None)
+            reset = program.state(pack.states[0] if pack else state).reset
+            if period or reset.kind != "clock":
+                continue
+            if pack:
+                raise UnsupportedError("packed states that are reset within the sequence")
+            source = Source(self.names.new(f"{self.variables[state, 0].name}_initial"), program.state(state).type)
+            self.initials[state] = _initial(program, state, source)
+
+
+def _initial(program: Program, state: str, source: Source) -> Initial:
+    values = init_values(program, state)
+    leaf = None
+    for value in values:
+        instr = program.init[value]
+        if instr.op in ("param", "const"):
+            if leaf is not None:
+                raise UnsupportedError(f"the initial value of `{state}`, which is computed,")
+            leaf = instr
+        elif instr.op != "broadcast":
+            raise UnsupportedError(f"the initial value of `{state}`, which is computed,")
+    assert leaf is not None
+    if leaf.op == "param":
+        return Initial(source, param=leaf.attr("param"))
+    return Initial(source, number=float(leaf.attr("value")))
+
+
+def leaf_of(instr: Instr) -> Leaf:
+    """The leaf of a body as a call names it."""
+    return (instr.op, instr.attr("value" if instr.op == "given" else instr.op))
+
+
+def sources_of(body: tuple[Instr, ...], stage: tuple[int | None, ...], naming: Naming) -> dict[int, Source]:
+    """The tensor behind each leaf that has one."""
+    own = {state for state, _ in naming.variables}
+    found = {}
+    for value, instr in enumerate(body):
+        if stage[value] is None or instr.op not in ("given", "param", "state"):
+            continue
+        if instr.op == "state" and instr.attr("state") in own:
+            continue
+        leaf = leaf_of(instr)
+        if leaf in naming.leaves:
+            source = naming.leaves[leaf]
+            if set(source.type.axes) != set(instr.type.axes):
+                raise UnsupportedError(f"`{source.name}`, which has other axes outside the loop,")
+            found[value] = source
+        elif leaf not in naming.numbers:
+            raise UnsupportedError(f"`{instr.op}` of a value that is not an argument")
     return found
 
 
-def forward_job(
-    program: Program, loop: ChunkLoop, name: str, sources: Mapping[int, Source], names: Names, keep: bool
-) -> Job:
-    """``sources`` are the tensors behind given values, parameters and states of other loops, by value of the body.
-    ``keep``: the way back needs the carried values."""
+def numbers_of(body: tuple[Instr, ...], naming: Naming) -> dict[int, str]:
+    """The leaves that are numbers, as text."""
+    found = {}
+    for value, instr in enumerate(body):
+        if instr.op in ("given", "param", "state") and leaf_of(instr) in naming.numbers:
+            found[value] = naming.numbers[leaf_of(instr)]
+    return found
+
+
+def forward_job(naming: Naming, name: str) -> Job:
+    """The loop as it runs. Where there is a way back it keeps what that one needs."""
+    call = naming.call
+    loop, program = call.phase, call.program
     stage = stages(loop)
-    types = variable_types(program, loop)
-    variables: dict[Key, Source] = {(s, 0): Source(names.new(s), type) for s, type in types.items()}
-    for state, period in loop.anchors:
-        variables[state, period] = Source(names.new(f"{state}_at_{period}"), types[state])
     carried: dict[int, Key] = {}
     for value, instr in enumerate(loop.body):
-        if stage[value] is None or instr.op not in ("state", "anchor"):
-            continue
-        state = instr.attr("state")
-        if state in types:
-            carried[value] = (state, instr.attr("period") if instr.op == "anchor" else 0)
-    outputs = []
-    order = [n for n, _ in axes_of(program, loop)]
-    for value, inside in loop.outputs:
-        type = program.body[value].type
-        axes = tuple(sorted({*type.axes, TIME}, key=order.index))
-        outputs.append((Source(names.new(program.body[value].name or "y"), replace(type, axes=axes)), inside))
-    resets = {}
-    for state, type in types.items():
-        members = next((p.states for p in loop.packs if p.name == state), (state,))
-        clock = program.state(members[0]).reset.clock
-        if clock is not None and program.state(members[0]).reset.kind == "clock":
-            resets[state] = (clock, Source(names.new(f"{state}_initial"), type))
+        if stage[value] is not None and instr.op in ("state", "anchor"):
+            key = (instr.attr("state"), instr.attr("period") if instr.op == "anchor" else 0)
+            if key in naming.variables:
+                carried[value] = key
     return Job(
-        name,
-        loop.body,
-        stage,
-        axes_of(program, loop),
-        sources,
-        carried,
-        {},
-        variables,
-        tuple(((s, 0), v) for s, v in loop.carry),
-        tuple(outputs),
+        name=name,
+        body=loop.body,
+        stages=stage,
+        axes=axes_of(program, loop),
+        sources=sources_of(loop.body, stage, naming),
+        numbers=numbers_of(loop.body, naming),
+        carried=carried,
+        boundaries={},
+        variables=naming.variables,
+        carry=tuple(((s, 0), v) for s, v in loop.carry),
+        outputs=tuple((naming.outputs[v], inside) for v, inside in loop.outputs),
         anchors=loop.anchors,
-        resets=resets,
-        keep=tuple(variables) if keep else (),
+        resets={s: (_clock(program, s), i.source) for s, i in naming.initials.items()},
+        keep=call.derived.boundaries if call.derived else (),
     )
+
+
+def _clock(program: Program, state: str) -> Clock:
+    clock = program.state(state).reset.clock
+    assert clock is not None
+    return clock
+
+
+def backward_job(naming: Naming, derived: BackwardLoop, name: str) -> tuple[Job, dict[str, Source]]:
+    """The way back, and for each of its results (tensors named ``d_`` and the name of what they belong to) that."""
+    body = derived.body
+    if naming.initials:
+        raise UnsupportedError("the way back of states that are reset within the sequence")
+    lanes = forward_job(naming, name).lanes
+    sums: list[tuple[Source, int]] = []
+    belongs: dict[str, Source] = {}
+    for leaf, root in derived.sums:
+        of = naming.leaves.get(leaf)
+        if of is None:
+            continue
+        for value in _peeled(body, root, lanes):
+            source = Source(naming.names.new(f"d_{of.name}"), body[value].type)
+            sums.append((source, value))
+            belongs[source.name] = of
+    outputs = []
+    for number, value in derived.outputs:
+        of = naming.leaves.get(("given", number))
+        if of is not None:
+            source = Source(naming.names.new(f"d_{of.name}"), of.type)
+            outputs.append((source, value))
+            belongs[source.name] = of
+    job = _job(naming, derived, name, tuple(outputs), tuple(sums))
+    return job, belongs
+
+
+def _peeled(body: tuple[Instr, ...], root: int, lanes: tuple[str, ...]) -> list[int]:
+    """The values whose sum over lanes is ``root``: sums over lanes are left to the host."""
+    instr = body[root]
+    if instr.op == "axis_sum" and instr.attr("axis") in lanes and instr.attr("axis") in body[instr.args[0]].type.axes:
+        return _peeled(body, instr.args[0], lanes)
+    if instr.op == "add" and all(body[a].type.shape == instr.type.shape for a in instr.args):
+        parts = [_peeled(body, a, lanes) for a in instr.args]
+        if any(p != [a] for p, a in zip(parts, instr.args, strict=True)):
+            return [v for p in parts for v in p]
+    return [root]
+
+
+def _job(
+    naming: Naming,
+    derived: BackwardLoop,
+    name: str,
+    outputs: tuple[tuple[Source, int], ...],
+    sums: tuple[tuple[Source, int], ...],
+) -> Job:
+    call, body = naming.call, derived.body
+    results = [v for _, v in (*outputs, *sums)]
+    stage = _stages(body, [v for _, v in derived.carry], results, ("cotangent",))
+    carried: dict[int, Key] = {}
+    boundaries: dict[int, Key] = {}
+    keys: dict[Key, None] = {key: None for key, _ in derived.carry}
+    sources = sources_of(body, stage, naming)
+    for value, instr in enumerate(body):
+        if instr.op == "cotangent":
+            key = (instr.attr("state"), instr.attr("period"))
+            keys[key] = None
+            if stage[value] is not None:
+                carried[value] = key
+        elif stage[value] is not None and instr.op == "boundary":
+            boundaries[value] = (instr.attr("state"), instr.attr("period"))
+        elif stage[value] is not None and instr.op == "cotangent_of":
+            output = naming.outputs[instr.attr("value")]
+            sources[value] = Source(f"d_{output.name}", output.type)
+    variables = {key: Source(f"d_{naming.variables[key].name}", naming.variables[key].type) for key in keys}
+    return Job(
+        name=name,
+        body=body,
+        stages=stage,
+        axes=axes_of(call.program, call.phase),
+        sources=sources,
+        numbers=numbers_of(body, naming),
+        carried=carried,
+        boundaries=boundaries,
+        variables=variables,
+        carry=derived.carry,
+        outputs=outputs,
+        sums=sums,
+        anchors=call.phase.anchors,
+        reverse=True,
+    )
+
+
+def tensors(call: LoopCall, *kinds: str) -> list[LoopTensor]:
+    """The arguments of these kinds."""
+    return [a for a in call.arguments if a.kind in kinds]

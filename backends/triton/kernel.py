@@ -34,11 +34,19 @@ class Slot:
 
 @dataclass
 class Workspaces:
-    """What kernels leave for later ones, by value of the body or by carried key."""
+    """What kernels leave for later ones, by value of the body or by carried key; ``begun`` is what the forward run left
+    of its carried values for the way back."""
 
     values: dict[int, Slot] = field(default_factory=dict)
     kept: dict[Key, Slot] = field(default_factory=dict)
+    begun: dict[Key, Slot] = field(default_factory=dict)
+    sums: dict[str, Slot] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+
+    def every(self) -> list[Slot]:
+        """All workspaces."""
+        found = (*self.values.values(), *self.kept.values(), *self.begun.values(), *self.sums.values())
+        return list(dict.fromkeys(found))
 
     def new(self, hint: str, sizes: tuple[Dim, ...], zero: frozenset[int]) -> Slot:
         base = "".join(c if c.isalnum() else "_" for c in hint) or "x"
@@ -147,8 +155,10 @@ class KernelWriter:
         if value in job.carried:
             return self._carried(value, job.carried[value])
         if value in job.boundaries:
-            key = job.boundaries[value]
-            return memory.fetch(b, self.spaces.kept[key].name, self.lowering.dims(value), self.spaces.kept[key].zero)
+            begun = self.spaces.begun[job.boundaries[value]]
+            return memory.fetch(b, begun.name, self.lowering.dims(value), begun.zero)
+        if value in job.numbers:
+            return Tile(job.numbers[value])
         if instr.op == "clock":
             return self._clock(instr)
         raise UnsupportedError(f"`{instr.op}` has no form in a kernel")
@@ -204,7 +214,7 @@ class KernelWriter:
         text = "\n".join(lines)
         sources = [*self.job.sources.values(), *self.job.variables.values(), *self._written()]
         used = dict.fromkeys(s.name for s in sources if _mentions(text, memory.pointer(s.name)))
-        spaces = [s.name for s in (*self.spaces.values.values(), *self.spaces.kept.values())]
+        spaces = [s.name for s in self.spaces.every()]
         spaces = [s for s in dict.fromkeys(spaces) if _mentions(text, memory.pointer(s))]
         columns = None
         if self.split:
@@ -238,7 +248,8 @@ class KernelWriter:
             self._output(source, value)
         for source, value in self.job.sums:
             tile = self.whole(value)
-            memory.keep(self.b, source.name, tile)
+            self.spaces.sums[source.name] = Slot(source.name, tuple(e.size for e in self.lowering.dims(value)))
+            memory.keep(self.b, source.name, self.b.clean(tile))
 
     def _output(self, source: Source, value: int) -> None:
         axes = tuple(a for a in source.type.axes if a not in self.lanes.index)

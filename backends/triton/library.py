@@ -137,6 +137,12 @@ def shifted(x, by, low, high, fill, Z: tl.constexpr, N: tl.constexpr, K: tl.cons
 
 
 @triton.jit
+def after(a_one, b_one, a_two, b_two):
+    """x -> a_one x + b_one, then x -> a_two x + b_two."""
+    return a_one * a_two, b_one * a_two + b_two
+
+
+@triton.jit
 def decay_gram(
     q,
     a,
@@ -160,18 +166,71 @@ def decay_gram(
     later = shifted(a, 1, 0, T - 1, 1.0, Z, N, K)
     gram = tl.where((row == column)[None, :, :], tl.sum(q * k, 2)[:, :, None], 0.0)
     for level in tl.static_range(LEVELS):
-        size: tl.constexpr = 1 << level
-        before = tl.reshape(tl.cumprod(tl.reshape(a, (Z * N // size, size, K)), 1), (Z, N, K))
-        inner = tl.where(tick % size == size - 1, 1.0, later)
-        after = tl.reshape(tl.cumprod(tl.reshape(inner, (Z * N // size, size, K)), 1, reverse=True), (Z, N, K))
-        left, right = (q * before).to(DOT), tl.permute((k * after).to(DOT), (0, 2, 1))
+        before = tl.reshape(tl.cumprod(tl.reshape(a, ((Z * N) >> level, 1 << level, K)), 1), (Z, N, K))
+        inner = tl.where(tick % (1 << level) == (1 << level) - 1, 1.0, later)
+        behind = tl.reshape(
+            tl.cumprod(tl.reshape(inner, ((Z * N) >> level, 1 << level, K)), 1, reverse=True), (Z, N, K)
+        )
+        left, right = (q * before).to(DOT), tl.permute((k * behind).to(DOT), (0, 2, 1))
         part = times(left, right, Z, N, K, N, REAL, PRECISION)
-        half = (row // (2 * size) == column // (2 * size)) & (row // size > column // size)
+        half = (row // (2 << level) == column // (2 << level)) & (row // (1 << level) > column // (1 << level))
         gram += tl.where(half[None, :, :], part, 0.0)
     return gram
 
 
 @triton.jit
-def after(a_one, b_one, a_two, b_two):
-    """x -> a_one x + b_one, then x -> a_two x + b_two."""
-    return a_one * a_two, b_one * a_two + b_two
+def scan_blocks(a, b, Z: tl.constexpr, N: tl.constexpr, K: tl.constexpr, LEVEL: tl.constexpr, REVERSE: tl.constexpr):
+    """x[t] = a[t] * x[t-1] + b[t] in each block of 2**LEVEL ticks (``REVERSE``: of x[t+1]), from zero."""
+    M: tl.constexpr = (Z * N) >> LEVEL
+    pair = (tl.reshape(a, (M, 1 << LEVEL, K)), tl.reshape(b, (M, 1 << LEVEL, K)))
+    if LEVEL == 0:
+        return b
+    return tl.reshape(tl.associative_scan(pair, 1, after, reverse=REVERSE)[1], (Z, N, K))
+
+
+@triton.jit
+def decay_gram_grad(
+    d,
+    q,
+    a,
+    k,
+    T,
+    Z: tl.constexpr,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    LEVELS: tl.constexpr,
+    REAL: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The cotangents of q, a and k where ``decay_gram(q, a, k)`` has the cotangent d: [Z, N, N].
+
+    Level by level, as there. The cotangent of a decay is the product of those before it in its half, times what comes
+    back from the ticks behind it by a scan: nothing is divided by a decay."""
+    row = tl.arange(0, N)[:, None]
+    column = tl.arange(0, N)[None, :]
+    tick = tl.arange(0, N)[None, :, None]
+    later = shifted(a, 1, 0, T - 1, 1.0, Z, N, K)
+    own = tl.sum(tl.where((row == column)[None, :, :], d, 0.0), 2)[:, :, None]
+    dq = own * k
+    dk = own * q
+    da = tl.zeros((Z, N, K), REAL)
+    for level in tl.static_range(LEVELS):
+        first = tick % (1 << level) == 0
+        last = tick % (1 << level) == (1 << level) - 1
+        before = tl.reshape(tl.cumprod(tl.reshape(a, ((Z * N) >> level, 1 << level, K)), 1), (Z, N, K))
+        inner = tl.where(last, 1.0, later)
+        behind = tl.reshape(
+            tl.cumprod(tl.reshape(inner, ((Z * N) >> level, 1 << level, K)), 1, reverse=True), (Z, N, K)
+        )
+        half = (row // (2 << level) == column // (2 << level)) & (row // (1 << level) > column // (1 << level))
+        part = tl.where(half[None, :, :], d, 0.0).to(DOT)
+        d_left = times(part, (k * behind).to(DOT), Z, N, N, K, REAL, PRECISION)
+        d_right = times(tl.permute(part, (0, 2, 1)), (q * before).to(DOT), Z, N, N, K, REAL, PRECISION)
+        dq += d_left * before
+        dk += d_right * behind
+        back = scan_blocks(tl.where(last, 0.0, later), d_left * q, Z, N, K, level, True)
+        da += tl.where(first, 1.0, shifted(before, -1, 1, N, 1.0, Z, N, K)) * back
+        ahead = scan_blocks(tl.where(first, 0.0, a), d_right * k, Z, N, K, level, False)
+        da += behind * tl.where(first, 0.0, shifted(ahead, -1, 1, N, 0.0, Z, N, K))
+    return dq, da, dk

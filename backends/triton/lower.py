@@ -300,7 +300,9 @@ class Lowering:
         if instr.op == "decay_gram":
             return scans.decay_gram(b, args, lead)
         if instr.op == "linear_scan":
-            return scans.linear_scan(b, args[0], args[1], lead)
+            return scans.linear_scan(b, args[0], args[1], lead, bool(dict(instr.attrs).get("reverse", False)))
+        if instr.op == "decay_gram_grad":
+            return scans.decay_gram_grad(b, args, lead)
         attrs = dict(instr.attrs)
         if not attrs.get("lower", True):
             raise UnsupportedError("an upper triangular system")
@@ -342,5 +344,8 @@ _RULES: dict[str, _Rule] = {
     "lane": Lowering.lane,
     "when": Lowering.when,
     "one_hot": Lowering.one_hot,
-    **dict.fromkeys(("cumprod", "cumsum", "segprod", "decay_gram", "linear_scan", "solve_triangular"), Lowering.scan),
+    **dict.fromkeys(
+        ("cumprod", "cumsum", "segprod", "decay_gram", "decay_gram_grad", "linear_scan", "solve_triangular"),
+        Lowering.scan,
+    ),
 }

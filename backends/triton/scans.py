@@ -177,8 +177,25 @@ def _unstacked(
     return b.tile("view", f"tl.reshape({name}, {shape(dims)})", dims, hint, zero=zero)
 
 
-def linear_scan(b: Builder, decay: Value, new: Value, lead: int) -> Value:
-    """x[t] = a[t] * x[t-1] + b[t]."""
+def decay_gram_grad(b: Builder, values: list[Value], lead: int) -> Value:
+    """The cotangents of q, a and k, one after the other along a dim."""
+    tiles = [b.clean(b.real(tile_of(b, v))) for v in values]
+    _whole(tiles[1].dims)
+    d, q, a, k = (_stacked(b, t, lead) for t in tiles)
+    dims = tiles[1].dims
+    time, width = dims[lead:]
+    sizes = f"{_count(dims[:lead])}, {time.block}, {width.block}, {_levels(time)}, REAL, DOT, PRECISION"
+    grads = b.define("scan", f"decay_gram_grad({d}, {q}, {a}, {k}, {time.text}, {sizes})", "grads")
+    pieces: list[Value] = []
+    for n, hint in enumerate(("d_left", "d_decay", "d_right")):
+        name = b.define("scan", f"{grads}[{n}]", hint)
+        tile = _unstacked(b, name, dims, lead, hint)
+        pieces.append(reshape(b, tile, (1, time.size, width.size), lead))
+    return Parts(lead, tuple(pieces))
+
+
+def linear_scan(b: Builder, decay: Value, new: Value, lead: int, reverse: bool) -> Value:
+    """x[t] = a[t] * x[t-1] + b[t], or of x[t+1]."""
     tile = b.clean(b.real(tile_of(b, new)), (lead,))
     rank = len(tile.dims)
     a = b.real(tile_of(b, settled(b, decay)))
@@ -188,8 +205,9 @@ def linear_scan(b: Builder, decay: Value, new: Value, lead: int) -> Value:
         stretched = aligned(a, places, rank)
         assert isinstance(stretched, Tile)
         a = stretched
-    a = b.broadcast(a, tile.dims)
-    text = f"tl.associative_scan(({a.name}, {tile.name}), {lead}, after)"
+    a = b.broadcast(b.clean(a, (lead,)), tile.dims)
+    flag = ", reverse=True" if reverse else ""
+    text = f"tl.associative_scan(({a.name}, {tile.name}), {lead}, after{flag})"
     pair = b.define("scan", text, "scan")
     return b.tile("scan", f"{pair}[1]", tile.dims, "x", zero=tile.zero - {lead})
 

@@ -1,0 +1,191 @@
+"""The function of a loop as the emitted module has it: operators of PyTorch around the runs of its jobs.
+
+An operator has a fake (shapes without launching) and a derivative, so that ``torch.compile``, ``torch.export`` and
+autograd see through it. Its own derivative has none: a second one is refused, and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from nldsl.backends.interface import LoopCall
+from nldsl.backends.triton.builder import INDENT
+from nldsl.backends.triton.host import Written, arguments, listed, run_source
+from nldsl.backends.triton.jobs import Naming
+from nldsl.ir.types import TIME
+
+
+def operator_source(written: Written, run: str, name: str, digest: str) -> str:
+    """A run as an operator called ``name``."""
+    tensors = arguments(written)
+    typed = ["tick: int", "TICKS: int", *(f"{a}: torch.Tensor" for a in tensors)]
+    given = ", ".join(["tick", "TICKS", *tensors])
+    lines = [
+        f'@torch.library.custom_op("nldsl::{name}_{digest}", mutates_args=())',
+        f"def {name}(",
+        *(f"{INDENT}{a}," for a in typed),
+        ") -> list[torch.Tensor]:",
+        f'{INDENT}check_device({tensors[0]}, "{name}")',
+        f"{INDENT}return {run}({given})",
+        "",
+        "",
+        f"@{name}.register_fake",
+        f"def {name}_fake({given}):",
+        f"{INDENT}return {run}({given}, launch=False)",
+    ]
+    return "\n".join(lines)
+
+
+def derivative_source(forward: Written, backward: Written, name: str, back: str) -> str:
+    """The derivative of the operator ``name`` by the operator ``back``."""
+    inputs, needed = arguments(forward), arguments(backward)
+    results = [*(f"{s.name}_out" for s in forward.job.variables.values()), *(s.name for s, _ in forward.job.outputs)]
+    saved = [*inputs, *(slot.name for slot in forward.left)]
+    lines = [
+        f"def {name}_keep(ctx, inputs, output):",
+        f"{INDENT}ctx.tick, ctx.TICKS = inputs[:2]",
+        f"{INDENT}ctx.save_for_backward(*inputs[2:], *output[{len(results)}:])",
+        f"{INDENT}ctx.results = [(x.shape, x.dtype, x.device) for x in output[:{len(results)}]]",
+        "",
+        "",
+        f"def {name}_back(ctx, grads):",
+        f"{INDENT}{', '.join(saved)}{',' if len(saved) == 1 else ''} = ctx.saved_tensors",
+        f"{INDENT}grads = [",
+        f"{INDENT * 2}torch.zeros(shape, dtype=dtype, device=device) if grad is None else grad",
+        f"{INDENT * 2}for grad, (shape, dtype, device) in zip(grads, ctx.results)",
+        f"{INDENT}]",
+    ]
+    where = {}
+    for n, source in enumerate(forward.job.variables.values()):
+        where[f"d_{source.name}"] = f"grads[{n}]"
+    for n, (source, _) in enumerate(forward.job.outputs):
+        where[f"d_{source.name}"] = f"grads[{len(forward.job.variables) + n}]"
+    given = [where.get(a, a) for a in needed]
+    found = [s.name for s in backward.job.variables.values()] + [
+        s.name for s, _ in (*backward.job.outputs, *backward.job.sums)
+    ]
+    lines += [f"{INDENT}{', '.join(found)}{',' if len(found) == 1 else ''} = {back}(", f"{INDENT * 2}ctx.tick,"]
+    lines += [f"{INDENT * 2}ctx.TICKS,", *(f"{INDENT * 2}{g}," for g in given), f"{INDENT})"]
+    grads: dict[str, list[str]] = {}
+    for source in backward.job.variables.values():
+        grads[source.name.removeprefix("d_")] = [source.name]
+    for source, _ in (*backward.job.outputs, *backward.job.sums):
+        grads.setdefault(backward.like[source.name].name, []).append(source.name)
+    texts = [" + ".join(grads.get(a, ["None"])) for a in inputs]
+    lines += [
+        f"{INDENT}return None, None, {', '.join(texts)}",
+        "",
+        "",
+        f"{name}.register_autograd({name}_back, setup_context={name}_keep)",
+        "",
+        "",
+        f"def {back}_again(ctx, grads):",
+        f"{INDENT}raise NotImplementedError(",
+        f"{INDENT * 2}\"the kernels of this loop have no second derivative: compile with backend='torch' \"",
+        f'{INDENT * 2}"for a gradient of a gradient"',
+        f"{INDENT})",
+        "",
+        "",
+        f"{back}.register_autograd({back}_again)",
+    ]
+    return "\n".join(lines)
+
+
+def entry_source(naming: Naming, forward: Written, name: str) -> str:
+    """The function that the emitted module calls."""
+    call = naming.call
+    parameters = ["t", *(["T"] if call.counts else []), *(a.name for a in call.arguments)]
+    lines = [f"def {call.name}({', '.join(parameters)}):"]
+    stream = next((a for a in call.arguments if a.kind == "stream"), None)
+    lines.append(
+        f"{INDENT}TICKS = T"
+        if stream is None
+        else f"{INDENT}TICKS = {stream.name}.shape[{stream.type.axes.index(TIME)}]"
+    )
+    lines += [INDENT + line for line in _together(naming)]
+    lines += [INDENT + line for line in _initials(naming)]
+    lines.append(f"{INDENT}results = {name}({', '.join(['t', 'TICKS', *arguments(forward)])})")
+    names = [f"{s.name}_out" for s in forward.job.variables.values()] + [s.name for s, _ in forward.job.outputs]
+    lines.append(f"{INDENT}{', '.join(names)}{',' if len(names) == 1 else ''} = results[:{len(names)}]")
+    results = []
+    for tensor in call.results:
+        results.append(
+            naming.outputs[tensor.keys[0][1]].name if tensor.kind == "output" else _result(naming, tensor.keys[0])
+        )
+    lines += [INDENT + line for line in _apart(naming)]
+    lines.append(f"{INDENT}return {', '.join(results)}")
+    return "\n".join(lines)
+
+
+def _packs(naming: Naming) -> list[tuple[str, list[str], int]]:
+    """Packed tensors: name, those of the members, the dim along which they lie."""
+    call = naming.call
+    found = []
+    for pack in call.phase.packs:
+        for (state, period), source in naming.variables.items():
+            if state == pack.name:
+                held = {a.keys[0]: a.name for a in call.arguments if a.kind in ("state", "anchor")}
+                members = [held[s, period] for s in pack.states]
+                found.append((source.name, members, source.type.axes.index(pack.axis)))
+    return found
+
+
+def _together(naming: Naming) -> list[str]:
+    return [f"{name} = torch.stack([{', '.join(members)}], {dim})" for name, members, dim in _packs(naming)]
+
+
+def _apart(naming: Naming) -> list[str]:
+    return [
+        f"{listed([f'{m}_out' for m in members])} = {name}_out.unbind({dim})" for name, members, dim in _packs(naming)
+    ]
+
+
+def _result(naming: Naming, key: tuple[str, object]) -> str:
+    held = {a.keys[0]: a.name for a in naming.call.arguments if a.kind in ("state", "anchor")}
+    return f"{held[key]}_out"
+
+
+def _initials(naming: Naming) -> list[str]:
+    """The values that states are reset to, in the layout of the states."""
+    lines = []
+    for state, initial in naming.initials.items():
+        variable = naming.variables[state, 0]
+        if initial.param:
+            source = naming.leaves["param", initial.param]
+            axes, own = variable.type.axes, source.type.axes
+            ones = [":" if a in own else "None" for a in axes]
+            view = f"[{', '.join([*ones, '...'])}]" if "None" in ones else ""
+            lines.append(f"{initial.source.name} = {source.name}{view}.expand_as({variable.name})")
+        else:
+            lines.append(f"{initial.source.name} = torch.full_like({variable.name}, {initial.number})")
+    return lines
+
+
+def digest_of(*texts: str) -> str:
+    """A short name for a text: operators are registered once for all modules of a process."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
+def loop_source(naming: Naming, forward: Written, backward: Written | None, title: str) -> str:
+    """All of the loop: kernels, runs, operators, and the function to call."""
+    call: LoopCall = naming.call
+    functions: dict[str, str] = {}
+    parts = []
+    for written in (forward, backward):
+        if written is not None:
+            for kernel in written.kernels:
+                functions.update(kernel.functions)
+                parts.append(kernel.source)
+    run = f"{title}_launch"
+    texts = [*functions.values(), *parts, run_source(forward, run)]
+    if backward is not None:
+        texts.append(run_source(backward, f"{title}_back_launch"))
+    digest = digest_of(*texts)
+    texts.append(operator_source(forward, run, f"{title}_forward", digest))
+    if backward is not None:
+        back = f"{title}_backward"
+        texts.append(operator_source(backward, f"{title}_back_launch", back, digest))
+        texts.append(derivative_source(forward, backward, f"{title}_forward", back))
+    texts.append(entry_source(naming, forward, f"{title}_forward"))
+    del call
+    return "\n\n\n".join(texts)

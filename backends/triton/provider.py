@@ -1,0 +1,64 @@
+"""Kernels for the loops of a module, where a loop has them; what has none is reported with the reason."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, field
+
+from nldsl.backends.interface import LoopCall, LoopSource
+from nldsl.backends.triton.generate import Choices, generate
+from nldsl.backends.triton.host import Frame, Written
+from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
+from nldsl.backends.triton.kernel import Workspaces
+from nldsl.backends.triton.library_text import called
+from nldsl.backends.triton.operators import loop_source
+from nldsl.backends.triton.tiles import UnsupportedError
+
+IMPORTS = ("import functools", "import torch", "import triton", "import triton.language as tl")
+LONGEST = 64  # ticks that a program takes at once
+
+
+class BackendRemark(UserWarning):
+    """Something has another form than the user asked for."""
+
+
+@dataclass
+class LoopKernelWriter:
+    """``required``: a loop without kernels is an error. ``refused`` collects the loops without, and why."""
+
+    required: bool = False
+    choices: Choices = field(default_factory=Choices)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def loop(self, call: LoopCall) -> LoopSource | None:
+        """The function of a loop by kernels, or None with a remark. Raises UnsupportedError if kernels are required."""
+        try:
+            return self._loop(call)
+        except UnsupportedError as reason:
+            states = ", ".join(call.phase.states[:3])
+            message = f"no kernels for the loop over {states}: {reason} has none. It runs in its PyTorch form."
+            self.refused.append((states, str(reason)))
+            if self.required:
+                raise
+            warnings.warn(message, BackendRemark, stacklevel=2)
+            return None
+
+    def _loop(self, call: LoopCall) -> LoopSource:
+        title = re.sub(r"\W", "_", call.name)
+        naming = Naming.of(call)
+        frame = Frame(min(call.phase.size, LONGEST), call.phase.clocks)
+        forward = generate(forward_job(naming, f"{title}_fwd"), frame, self.choices)
+        backward = self._backward(call, naming, forward, frame, title)
+        text = loop_source(naming, forward, backward, title)
+        shared = (*called("library", text), *called("host_library", text))
+        return LoopSource(text, IMPORTS, shared)
+
+    def _backward(self, call: LoopCall, naming: Naming, forward: Written, frame: Frame, title: str) -> Written | None:
+        if call.derived is None:
+            return None
+        job, like = backward_job(naming, call.derived, f"{title}_bwd")
+        begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
+        written = generate(job, frame, self.choices, Workspaces(begun=begun))
+        written.like = like
+        return written
