@@ -14,7 +14,7 @@ def scan_matrix_linear(a: torch.Tensor, b: torch.Tensor, reverse: bool) -> torch
         return scan_matrix_linear(a.flip(-3), b.flip(-3), False).flip(-3)
     ticks = b.shape[-3]
     if ticks == 1:
-        return b.expand(*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
+        return b + torch.zeros_like(a[..., :1])
     pairs = ticks // 2
     first, second = a[..., 0 : 2 * pairs : 2, :, :], a[..., 1 : 2 * pairs : 2, :, :]
     early, late = b[..., 0 : 2 * pairs : 2, :, :], b[..., 1 : 2 * pairs : 2, :, :]

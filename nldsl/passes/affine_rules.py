@@ -69,6 +69,7 @@ class Rules:
         known: frozenset[int],
         names: frozenset[int] = frozenset(),
         windowed: Mapping[int, frozenset[int]] = MappingProxyType({}),
+        parts: bool = False,
     ) -> None:
         self.body = body
         self.usable = known  # values that may be used: those of the loop, and streams
@@ -89,6 +90,9 @@ class Rules:
             "reshape": lambda v, args: reshaped(self.affine(args[0]), self.attr(v, "shape")),
             "broadcast": lambda v, args: broadcast_to(self.affine(args[0]), self.attr(v, "shape")),
         }
+
+        if parts:
+            self.table |= {"concat": self.concat, "slice": self.slice}
 
     def apply(self, value: int, args: list[Abstract]) -> Abstract:
         """What the instruction ``value`` is, some of whose operands are not free."""
@@ -252,6 +256,47 @@ class Rules:
 
     def sum(self, value: int, args: list[Abstract]) -> Abstract | None:
         return summed(self.affine(args[0]), self.attr(value, "dims"))
+
+    def concat(self, value: int, args: list[Abstract]) -> Abstract | None:
+        """A sum of operands, each put in its place by a matrix of zeros and ones; ``slice`` is the same back."""
+        dim, size, at = self.attr(value, "dim"), self.shape(value)[self.attr(value, "dim")], 0
+        parts: list[Affine] = []
+        for arg, operand in zip(args, self.body.instrs[value].args, strict=True):
+            own = self.shape(operand)[dim]
+            if not isinstance(own, int) or not isinstance(size, int):
+                return None
+            if isinstance(arg, Free):
+                part: Affine | None = self.dense(
+                    self.body.emit("pad", arg.value, dim=dim, before=at, after=size - at - own)
+                )
+            else:
+                part = self.moved(self.affine(arg), dim, at, size, own)
+            if part is None:
+                return None
+            parts.append(part)
+            at += own
+        return total(parts)
+
+    def slice(self, value: int, args: list[Abstract]) -> Abstract | None:
+        dim, start, stop = (self.attr(value, key) for key in ("dim", "start", "stop"))
+        if not isinstance(start, int) or not isinstance(stop, int):
+            return None
+        operand = self.affine(args[0])
+        size = operand.shape[dim]
+        if not isinstance(size, int):
+            return None
+        return self.moved(operand, dim, -start, stop - start, size)
+
+    def moved(self, value: Affine, dim: int, by: int, size: int, own: int) -> Affine | None:
+        """Entry i of ``own`` along a dim as entry i + ``by`` of ``size``, which are more, or fewer if ``by`` < 0."""
+        one = self.body.emit("to_real", self.body.emit("one_hot", self.body.emit("iota", n=own), n=own))
+        if by >= 0:
+            one = self.body.emit("pad", one, dim=1, before=by, after=size - own - by)
+        else:
+            one = self.body.emit("slice", one, dim=1, start=-by, stop=size - by)
+        lead = "abcdefghijklm"[: len(value.shape)]
+        output = lead[:dim] + "z" + lead[dim + 1 :]
+        return self.contract(value, lead, [(lead[dim] + "z", one)], output)
 
     def einsum(self, value: int, args: list[Abstract]) -> Abstract | None:
         positions = [n for n, a in enumerate(args) if isinstance(a, Affine)]

@@ -17,7 +17,7 @@ from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
 from nldsl.ir.types import TIME, Clock
 from nldsl.passes.affine import Affine, Term
-from nldsl.passes.affine_rules import Abstract, Free, Other
+from nldsl.passes.affine_rules import Abstract, Free, Node, Other
 from nldsl.passes.chunk_decay import Decay, groups
 from nldsl.passes.chunk_matrix import MOST_ROWS, MatrixScan
 from nldsl.passes.chunk_read import Reads
@@ -139,7 +139,25 @@ class _Body:
                 self.reads.scans.update(dict.fromkeys(states, scan))
             elif needed:
                 return False
+        if self.reads.scans:
+            self._fed_by_scans()
         return True
+
+    def _fed_by_scans(self) -> None:
+        """What a state gets of a scanned one is a stream that is written into it, not part of its decay."""
+        known, rules = self.recurrence, self.recurrence.rules
+        coefficients, writes = dict(known.coefficients), dict(known.writes)
+        for (source, target), terms in known.coefficients.items():
+            if source in self.reads.scans and target not in self.reads.scans:
+                del coefficients[source, target]
+                shape = self.program.state(target).type.shape
+                rules.nodes.append(Node(Affine(shape, terms), -1))
+                (node,) = rules.source("node", len(rules.nodes) - 1, shape).terms
+                writes[target] = (*writes[target], node)
+        self.recurrence = replace(known, coefficients=coefficients, writes=writes)
+        self.values.recurrence = self.recurrence
+        self.reads.writes = writes
+        self.reads.decays = {s: d for g in groups(self.recurrence) for d in [Decay(self.values, g)] for s in g}
 
     def _known(self, term: Term) -> list[Operand]:
         self.solver.need(Affine((), (term,)))

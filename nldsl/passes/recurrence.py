@@ -74,6 +74,15 @@ class Recurrence:
 
 def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence | Refusal:
     """The recurrence of a loop in affine form, or why there is none. ``streams`` are values of other phases."""
+    found = _analyse(program, scan, streams, parts=False)
+    if isinstance(found, Refusal) and program.body[found.value].op in ("concat", "slice"):
+        # linear too, but as maps of whole states: only where nothing else helps
+        again = _analyse(program, scan, streams, parts=True)
+        return again if isinstance(again, Recurrence) or again.value != found.value else found
+    return found
+
+
+def _analyse(program: Program, scan: Scan, streams: frozenset[int], parts: bool) -> Recurrence | Refusal:
     constant = _constant(program, scan)
     held = _registers(program, scan, constant)
     live = tuple(s for s in scan.states if s not in constant and s not in held)
@@ -89,10 +98,10 @@ def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence
     for value, view in seen.items():
         free = not entering[view.register.state]
         given[value] = Free(value) if free else Other(value, "a window of values that depend on the state")
-    first = Rules(Builder(axes, body), known, windowed=lengths)
+    first = Rules(Builder(axes, body), known, windowed=lengths, parts=parts)
     _interpret(first, program, scan, level, given)
     # a read that one write names is that node everywhere
-    rules = Rules(Builder(axes, body), known, first.reads(), windowed=lengths)
+    rules = Rules(Builder(axes, body), known, first.reads(), lengths, parts)
     inner = _interpret(rules, program, scan, level, given)
     found = Recurrence(program, scan, rules, live, constant, clocks, {}, held, seen, level=level.states)
     for name in live:

@@ -1,4 +1,4 @@
-"""The derivative of ``matrix_scan`` (``ir/matrix_ops.py``): the same recurrence the other way with transposed matrices."""
+"""The derivative of ``matrix_scan`` (``ir/matrix_ops.py``): the same recurrence back, with transposed matrices."""
 
 from __future__ import annotations
 
