@@ -36,25 +36,31 @@ class Frame:
 @dataclass
 class Written:
     """The kernels of a job with what they leave in memory. ``like`` has the tensor that an output or a sum is the
-    cotangent of, by the name of the result."""
+    cotangent of, by the name of the result. ``extra`` are tensors that only the way back reads."""
 
     job: Job
     frame: Frame
     kernels: list[Kernel]
     spaces: Workspaces
     like: Mapping[str, Source] = field(default_factory=dict)
+    extra: Sequence[Source] = ()
 
     @property
     def inputs(self) -> list[Source]:
         """The tensors that kernels read, each once: carried values first."""
-        resets = [s for _, s in self.job.resets.values()]
-        every = [*self.job.variables.values(), *self.job.sources.values(), *resets]
+        resets = [s for _, s in self.job.resets.values() if not self.job.reverse]
+        every = [*self.job.variables.values(), *self.job.sources.values(), *resets, *self.extra]
         return list({s.name: s for s in every}.values())
 
     @property
     def begun(self) -> list[Slot]:
         """What the forward run has left for this one."""
         return list(self.spaces.begun.values())
+
+    @property
+    def initials(self) -> list[Source]:
+        """The cotangents of initial values, on the way back."""
+        return [s for _, s in self.job.resets.values()] if self.job.reverse else []
 
     @property
     def left(self) -> list[Slot]:
@@ -116,6 +122,8 @@ def run_lines(written: Written) -> list[str]:
         like = written.like.get(source.name)
         new = f"torch.empty_like({like.name})" if like else f"{first}.new_empty({tensor_shape(job, source)}, dtype=low)"
         lines.append(f"{source.name} = {new}")
+    for source in written.initials:
+        lines.append(f"{source.name} = {first}.new_empty({tensor_shape(job, source)})")
     lines += [f"{slot.name} = {first}.new_empty({slot_shape(slot)}, dtype=wide)" for slot in made]
     lines.append("if launch:")
     inside = [
@@ -129,6 +137,7 @@ def run_lines(written: Written) -> list[str]:
         lines.append(f"{source.name} = {_sum(written, source, value)}")
     results = [f"{s.name}_out" for s in job.variables.values()]
     results += [s.name for s, _ in (*job.outputs, *job.sums)]
+    results += [s.name for s in written.initials]
     results += [slot.name for slot in written.left]
     lines.append(f"return [{', '.join(results)}]")
     return lines

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nldsl.backends.interface import LoopCall, LoopTensor
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.names import Names
+from nldsl.backends.triton.partial_sums import PartialSums
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.dims import Dim
 from nldsl.ir.backward import BackwardLoop, Leaf
@@ -46,6 +47,13 @@ class Naming:
     numbers: dict[Leaf, str]
     outputs: dict[int, Source]
     initials: dict[str, Initial]
+    cotangents: dict[str, str] = field(default_factory=dict)
+
+    def cotangent(self, name: str) -> str:
+        """The name of the cotangent of a tensor that the function takes or gives."""
+        if name not in self.cotangents:
+            self.cotangents[name] = self.names.new(f"d_{name}")
+        return self.cotangents[name]
 
     @staticmethod
     def of(call: LoopCall) -> Naming:
@@ -176,20 +184,18 @@ def _clock(program: Program, state: str) -> Clock:
 
 def backward_job(naming: Naming, derived: BackwardLoop, name: str) -> tuple[Job, dict[str, Source]]:
     """The way back, and for each of its results (tensors named ``d_`` and the name of what they belong to) that."""
-    body = derived.body
-    if naming.initials:
-        raise UnsupportedError("the way back of states that are reset within the sequence")
     lanes = forward_job(naming, name).lanes
+    partial = PartialSums(derived.body, lanes, tuple(n for n, _ in axes_of(naming.call.program, naming.call.phase)))
     sums: list[tuple[Source, int]] = []
     belongs: dict[str, Source] = {}
     for leaf, root in derived.sums:
         of = naming.leaves.get(leaf)
         if of is None:
             continue
-        for value in _peeled(body, root, lanes):
-            source = Source(naming.names.new(f"d_{of.name}"), body[value].type)
-            sums.append((source, value))
-            belongs[source.name] = of
+        value = partial.of(root)
+        source = Source(naming.names.new(f"d_{of.name}_parts"), partial.body[value].type)
+        sums.append((source, value))
+        belongs[source.name] = of
     outputs = []
     for number, value in derived.outputs:
         of = naming.leaves.get(("given", number))
@@ -197,30 +203,19 @@ def backward_job(naming: Naming, derived: BackwardLoop, name: str) -> tuple[Job,
             source = Source(naming.names.new(f"d_{of.name}"), of.type)
             outputs.append((source, value))
             belongs[source.name] = of
-    job = _job(naming, derived, name, tuple(outputs), tuple(sums))
+    job = _job(naming, derived, tuple(partial.body), name, tuple(outputs), tuple(sums))
     return job, belongs
-
-
-def _peeled(body: tuple[Instr, ...], root: int, lanes: tuple[str, ...]) -> list[int]:
-    """The values whose sum over lanes is ``root``: sums over lanes are left to the host."""
-    instr = body[root]
-    if instr.op == "axis_sum" and instr.attr("axis") in lanes and instr.attr("axis") in body[instr.args[0]].type.axes:
-        return _peeled(body, instr.args[0], lanes)
-    if instr.op == "add" and all(body[a].type.shape == instr.type.shape for a in instr.args):
-        parts = [_peeled(body, a, lanes) for a in instr.args]
-        if any(p != [a] for p, a in zip(parts, instr.args, strict=True)):
-            return [v for p in parts for v in p]
-    return [root]
 
 
 def _job(
     naming: Naming,
     derived: BackwardLoop,
+    body: tuple[Instr, ...],
     name: str,
     outputs: tuple[tuple[Source, int], ...],
     sums: tuple[tuple[Source, int], ...],
 ) -> Job:
-    call, body = naming.call, derived.body
+    call = naming.call
     results = [v for _, v in (*outputs, *sums)]
     stage = _stages(body, [v for _, v in derived.carry], results, ("cotangent",))
     carried: dict[int, Key] = {}
@@ -237,8 +232,9 @@ def _job(
             boundaries[value] = (instr.attr("state"), instr.attr("period"))
         elif stage[value] is not None and instr.op == "cotangent_of":
             output = naming.outputs[instr.attr("value")]
-            sources[value] = Source(f"d_{output.name}", output.type)
-    variables = {key: Source(f"d_{naming.variables[key].name}", naming.variables[key].type) for key in keys}
+            sources[value] = Source(naming.cotangent(output.name), output.type)
+    held = naming.variables
+    variables = {key: Source(naming.cotangent(held[key].name), held[key].type) for key in keys}
     return Job(
         name=name,
         body=body,
@@ -253,6 +249,10 @@ def _job(
         outputs=outputs,
         sums=sums,
         anchors=call.phase.anchors,
+        resets={
+            s: (_clock(call.program, s), Source(naming.cotangent(i.source.name), i.source.type))
+            for s, i in naming.initials.items()
+        },
         reverse=True,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton import memory
-from nldsl.backends.triton.builder import Builder, Op
+from nldsl.backends.triton.builder import Builder, Op, shape
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.lower import Lowering, Place
 from nldsl.backends.triton.plan import Plan
@@ -229,7 +229,7 @@ class KernelWriter:
     def _written(self) -> list[Source]:
         finals = [final(s) for s in self.job.variables.values()]
         return [
-            *(s for s, _ in (*self.job.outputs, *self.job.sums)),
+            *(s for s, _ in self.job.outputs),
             *finals,
             *(s for _, s in self.job.resets.values()),
         ]
@@ -273,15 +273,15 @@ class KernelWriter:
             name = b.new_name(source.name)
             b.effect("view", tile.name, name)
             self.variables[key] = name
-        resets = {
-            state: memory.load(b, self.lanes, source, self._variable_dims((state, 0))).name
-            for state, (_, source) in job.resets.items()
-        }
+        resets = {state: self._initial(state, source) for state, (_, source) in job.resets.items()}
         b.open()
         if job.reverse:
             b.block.ops.append(_op("n", "N - 1 - i"))
         self._segment()
-        if not job.reverse:
+        if job.reverse:
+            for state, (clock, _) in job.resets.items():
+                self._take_back(state, clock, resets[state])
+        else:
             self._take_anchors()
         for key in self.plan.kept:
             self._keep(key)
@@ -298,12 +298,25 @@ class KernelWriter:
                 b.effect("view", f"{self.variables[key]}_new", self.variables[key])
         if job.reverse:
             self._give_anchors()
-        for state, (clock, _) in job.resets.items():
-            self._reset(state, clock, resets[state])
+        else:
+            for state, (clock, _) in job.resets.items():
+                self._reset(state, clock, resets[state])
         b.close("for i in range(N):" if job.reverse else "for n in range(N):")
         for key, source in job.variables.items():
             dims = self._variable_dims(key)
             memory.store(b, self.lanes, final(source), Tile(self.variables[key], dims))
+        if job.reverse:
+            for state, (_, source) in job.resets.items():
+                memory.store(b, self.lanes, source, Tile(resets[state], self._variable_dims((state, 0))))
+
+    def _initial(self, state: str, source: Source) -> str:
+        """The value to which a state is reset; on the way back a variable for the sum of its cotangents."""
+        b, dims = self.b, self._variable_dims((state, 0))
+        if not self.job.reverse:
+            return memory.load(b, self.lanes, source, dims).name
+        name = b.new_name(source.name)
+        b.effect("pointwise", f"tl.zeros({shape(dims)}, REAL)", name)
+        return name
 
     def _variable_dims(self, key: Key) -> tuple[Extent, ...]:
         """The dims of a carried value: where it is read, or where it is made."""
@@ -340,6 +353,14 @@ class KernelWriter:
             due = self.b.define("index", f"(tick + first) % {period} == 0", f"begins_{period}")
             self.b.effect("pointwise", f"tl.where({due}, {name} + {anchor}, {name})", name)
             self.b.effect("pointwise", f"tl.where({due}, 0.0, {anchor})", anchor)
+
+    def _take_back(self, state: str, clock: Clock, total: str) -> None:
+        """Where the state was reset, its cotangent is that of the initial value, and the state before has none."""
+        fires = self.b.define("index", self.fires(clock), "resets")
+        for (name, _period), variable in self.variables.items():
+            if name == state:
+                self.b.effect("pointwise", f"tl.where({fires}, {total} + {variable}, {total})", total)
+                self.b.effect("pointwise", f"tl.where({fires}, 0.0, {variable})", variable)
 
     def _reset(self, state: str, clock: Clock, initial: str) -> None:
         fires = self.b.define("index", self.fires(clock), "resets")

@@ -36,7 +36,7 @@ def operator_source(written: Written, run: str, name: str, digest: str) -> str:
     return "\n".join(lines)
 
 
-def derivative_source(forward: Written, backward: Written, name: str, back: str) -> str:
+def derivative_source(naming: Naming, forward: Written, backward: Written, name: str, back: str) -> str:
     """The derivative of the operator ``name`` by the operator ``back``."""
     inputs, needed = arguments(forward), arguments(backward)
     results = [*(f"{s.name}_out" for s in forward.job.variables.values()), *(s.name for s, _ in forward.job.outputs)]
@@ -57,18 +57,20 @@ def derivative_source(forward: Written, backward: Written, name: str, back: str)
     ]
     where = {}
     for n, source in enumerate(forward.job.variables.values()):
-        where[f"d_{source.name}"] = f"grads[{n}]"
+        where[naming.cotangent(source.name)] = f"grads[{n}]"
     for n, (source, _) in enumerate(forward.job.outputs):
-        where[f"d_{source.name}"] = f"grads[{len(forward.job.variables) + n}]"
+        where[naming.cotangent(source.name)] = f"grads[{len(forward.job.variables) + n}]"
     given = [where.get(a, a) for a in needed]
     found = [s.name for s in backward.job.variables.values()] + [
         s.name for s, _ in (*backward.job.outputs, *backward.job.sums)
     ]
+    found += [s.name for s in backward.initials]
     lines += [f"{INDENT}{', '.join(found)}{',' if len(found) == 1 else ''} = {back}(", f"{INDENT * 2}ctx.tick,"]
     lines += [f"{INDENT * 2}ctx.TICKS,", *(f"{INDENT * 2}{g}," for g in given), f"{INDENT})"]
     grads: dict[str, list[str]] = {}
-    for source in backward.job.variables.values():
-        grads[source.name.removeprefix("d_")] = [source.name]
+    belongs = {naming.cotangent(s.name): s.name for s in forward.inputs}
+    for source in (*backward.job.variables.values(), *backward.initials):
+        grads[belongs[source.name]] = [source.name]
     for source, _ in (*backward.job.outputs, *backward.job.sums):
         grads.setdefault(backward.like[source.name].name, []).append(source.name)
     texts = [" + ".join(grads.get(a, ["None"])) for a in inputs]
@@ -185,7 +187,7 @@ def loop_source(naming: Naming, forward: Written, backward: Written | None, titl
     if backward is not None:
         back = f"{title}_backward"
         texts.append(operator_source(backward, f"{title}_back_launch", back, digest))
-        texts.append(derivative_source(forward, backward, f"{title}_forward", back))
+        texts.append(derivative_source(naming, forward, backward, f"{title}_forward", back))
     texts.append(entry_source(naming, forward, f"{title}_forward"))
     del call
     return "\n\n\n".join(texts)

@@ -50,6 +50,10 @@ class LoopKernelWriter:
         frame = Frame(min(call.phase.size, LONGEST), call.phase.clocks)
         forward = generate(forward_job(naming, f"{title}_fwd"), frame, self.choices)
         backward = self._backward(call, naming, forward, frame, title)
+        if backward is not None:
+            known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
+            known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
+            forward.extra = [s for s in backward.inputs if s.name not in known]
         text = loop_source(naming, forward, backward, title)
         shared = (*called("library", text), *called("host_library", text))
         return LoopSource(text, IMPORTS, shared)
@@ -61,4 +65,6 @@ class LoopKernelWriter:
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
         written = generate(job, frame, self.choices, Workspaces(begun=begun))
         written.like = like
+        known = {s.name for s in written.inputs}
+        written.extra = [s for s in dict.fromkeys(like.values()) if s.name not in known]
         return written
