@@ -120,7 +120,12 @@ def run_lines(written: Written) -> list[str]:
     lines += [f"{s.name}_out = torch.empty_like({s.name})" for s in job.variables.values()]
     for source, _ in job.outputs:
         like = written.like.get(source.name)
-        new = f"torch.empty_like({like.name})" if like else f"{first}.new_empty({tensor_shape(job, source)}, dtype=low)"
+        same = like is not None and like.type == source.type
+        new = (
+            f"torch.empty_like({like.name})"
+            if like and same
+            else f"{first}.new_empty({tensor_shape(job, source)}, dtype=low)"
+        )
         lines.append(f"{source.name} = {new}")
     for source in written.initials:
         lines.append(f"{source.name} = {first}.new_empty({tensor_shape(job, source)})")
@@ -133,6 +138,11 @@ def run_lines(written: Written) -> list[str]:
     for kernel in written.kernels:
         inside += launch_lines(kernel)
     lines += [INDENT + line for line in inside]
+    for source, _ in job.outputs:
+        like = written.like.get(source.name)
+        if like is not None and like.type != source.type:
+            more = [str(d) for d, axis in enumerate(source.type.axes) if axis not in like.type.axes]
+            lines.append(f"{source.name} = {source.name}.sum({listed(more)}).to({like.name}.dtype)")
     for source, value in job.sums:
         lines.append(f"{source.name} = {_sum(written, source, value)}")
     results = [f"{s.name}_out" for s in job.variables.values()]

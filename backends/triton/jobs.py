@@ -200,8 +200,11 @@ def backward_job(naming: Naming, derived: BackwardLoop, name: str) -> tuple[Job,
     for number, value in derived.outputs:
         of = naming.leaves.get(("given", number))
         if of is not None:
-            source = Source(naming.names.new(f"d_{of.name}"), of.type)
-            outputs.append((source, value))
+            part = partial.of(value)
+            axes = {*of.type.axes, *(a for a in partial.body[part].type.axes if a in lanes)}
+            type = replace(of.type, axes=tuple(sorted(axes, key=partial.order.index)))
+            source = Source(naming.names.new(f"d_{of.name}"), type)
+            outputs.append((source, part))
             belongs[source.name] = of
     job = _job(naming, derived, tuple(partial.body), name, tuple(outputs), tuple(sums))
     return job, belongs
