@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from nldsl.ir.backward import BackwardLoop, InitialBackward, Key, Leaf
 from nldsl.ir.build import Builder
-from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, init_reads, init_values
 from nldsl.ir.types import TIME, Type
@@ -152,7 +152,7 @@ class _Derivation:
         found[key] = self.builder.emit("add", found[key], value) if key in found else value
 
     def _simplified(self, carry: dict[Key, int], outputs: dict[int, int], sums: dict[Leaf, int]) -> BackwardLoop:
-        sizes = {a.name: a.size for a in (*self.program.axes, *self.loop.lanes) if a.size is not None}
+        sizes = {a.name: a.size for a in (*self.program.axes, *self.loop.lanes) if a.size is not None} | {TIME: TICKS}
         roots = [*carry.values(), *outputs.values(), *sums.values()]
         body, number = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes)
         forward = {number[new]: old for old, new in enumerate(self.value) if new in number}

@@ -21,11 +21,12 @@ from nldsl.ir.build import Builder
 from nldsl.ir.program import Instr, Program
 from nldsl.passes.base import rebuild, with_bodies
 from nldsl.passes.simplify_match import MAX_DEPTH, Match, Rule
+from nldsl.passes.simplify_parts import PART_RULES
 from nldsl.passes.simplify_pointwise import POINTWISE_RULES
 from nldsl.passes.simplify_shapes import SHAPE_RULES
 from nldsl.source import Span
 
-RULES: tuple[Rule, ...] = (*POINTWISE_RULES, *SHAPE_RULES)
+RULES: tuple[Rule, ...] = (*POINTWISE_RULES, *SHAPE_RULES, *PART_RULES)
 
 
 @dataclass(frozen=True)
