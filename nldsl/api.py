@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag
 from nldsl.driver import Options, front, middle, names_of
 from nldsl.driver import check as check_stage
+from nldsl.ir.schedule import RECOMPUTE_ABOVE
 
 if TYPE_CHECKING:
     from nldsl.ir.program import Program
@@ -53,17 +54,21 @@ def compile(
     seed: int = 0,
     text: str | None = None,
     disabled: frozenset[str] = frozenset(),
+    recompute_above: int = RECOMPUTE_ABOVE,
     **dims: Any,
 ) -> Module:
     """Compile a program to an ordinary ``torch.nn.Module``.
 
     ``backend``: ``auto`` or a name of ``nldsl.backends``. ``seed`` chooses the initial parameters. ``disabled`` names
-    optional passes to leave out. Raises DiagnosticError for a program that is wrong, and for a missing extra.
+    optional passes to leave out. ``recompute_above`` trades memory for time in training: a loop over chunks that would
+    keep more than this many bytes of intermediate values for its backward pass keeps its inputs and the states at the
+    boundaries of the chunks only, and computes the rest again (-1: always). Raises DiagnosticError for a program that
+    is wrong, and for a missing extra.
     """
     from nldsl.extras import require
 
     require("torch", extra="torch")
     from nldsl.runtime.build import build_checked
 
-    options = Options(entry, tuple(sorted(dims.items())), disabled)
+    options = Options(entry, tuple(sorted(dims.items())), disabled, recompute_above=recompute_above)
     return build_checked(front(path, options, text), options, backend=backend, seed=seed)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticBag, DiagnosticError
 from nldsl.diagnostics.internal import InternalError
 from nldsl.frontend import ast
+from nldsl.ir.schedule import RECOMPUTE_ABOVE
 from nldsl.limits import Limits
 from nldsl.semantics.spelling import closest
 from nldsl.source import NO_SPAN
@@ -35,13 +36,15 @@ STAGES = ("syntax", "program", "derived", "simplified", "schedule")
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose about a compilation. ``dims`` are the static arguments of the entry."""
+    """What a user may choose about a compilation. ``dims`` are the static arguments of the entry.
+    ``recompute_above``: see ``ir.schedule.Schedule``."""
 
     entry: str | None = None
     dims: tuple[tuple[str, Any], ...] = ()
     disabled: frozenset[str] = frozenset()  # names of passes that are not run
     roots: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    recompute_above: int = RECOMPUTE_ABOVE
 
 
 @dataclass(frozen=True)

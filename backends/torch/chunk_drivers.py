@@ -8,8 +8,14 @@ from nldsl.backends.torch.runs import Argument, Operands, axis_dim, without_segm
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import INDENT, Code, Expr, call
 from nldsl.backends.torch.tick import Variables
-from nldsl.ir.chunk import ChunkLoop
+from nldsl.dims import substitute
+from nldsl.ir.chunk import TICKS, ChunkLoop
+from nldsl.ir.ops import LEAVES, SEGMENT_LEAVES
+from nldsl.ir.program import Program
+from nldsl.ir.stages import stages
 from nldsl.ir.types import TIME, Clock, Type
+
+FREE = LEAVES | SEGMENT_LEAVES | frozenset("reshape broadcast slice spread collect lane stop_grad".split())  # views
 
 
 @dataclass(frozen=True)
@@ -134,14 +140,32 @@ def add_call_lines(code: Code, targets: list[str], function: str, arguments: lis
     code.add(")")
 
 
-def write_entry(entry: Scope, forward: Scope, backward: Scope, what: Driver) -> None:
-    """The function that the module calls: with the backward pass of the loop where gradients are wanted."""
+def kept_per_byte(what: Driver, program: Program) -> int:
+    """About how many bytes autograd keeps of a loop for each byte of its arguments: an estimate from the body."""
+    phase = what.phase
+    stage, sizes = stages(phase), {a.name: a.size for a in (*program.axes, *phase.lanes) if a.size is not None}
+
+    def entries(type: Type) -> int:
+        total = 1
+        for size in (*(phase.size if a == TIME else sizes.get(a, 1) for a in type.axes), *type.shape):
+            known = substitute(size, {str(TICKS): phase.size})
+            total *= known if isinstance(known, int) else 1
+        return total
+
+    made = {v for v, i in enumerate(phase.body) if stage[v] is not None and i.op not in FREE and i.args}
+    given = sum(entries(i.type) for i in phase.body if i.op in ("given", "state"))
+    return max(1, round(sum(entries(phase.body[v].type) for v in made) / max(1, given)))
+
+
+def write_entry(entry: Scope, forward: Scope, backward: Scope, what: Driver, recompute_above: int) -> None:
+    """The function that the module calls: with the backward pass of the loop where it would keep much otherwise."""
     reserve(entry, [*what.tensors, "t", "T"])
     entry.arguments = [*what.head, *what.tensors]
     one = "[0]" if len(what.states) + len(what.outputs) == 1 else ""
     head = ", ".join(what.head) + ("," if len(what.head) == 1 else "")
     given = [f"({head})", *what.tensors]
     code = entry.code
-    code.add(f"if {call('scan_derives', *what.tensors)}:")
+    ratio = kept_per_byte(what, entry.layout.program)
+    code.add(f"if {call('scan_derives', str(recompute_above // ratio), *what.tensors)}:")
     code.add(f"{INDENT}return {call('ScanFunction.apply', forward.name, backward.name, *given)}{one}")
     code.add(f"return {call(forward.name, *what.head, *what.tensors)}[0]{one}")

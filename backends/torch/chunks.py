@@ -19,6 +19,7 @@ from nldsl.backends.torch.tick import Variables, fold, variables, write_resets
 from nldsl.ir.backward import BackwardLoop, Key
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Axis, Program
+from nldsl.ir.schedule import Schedule
 from nldsl.ir.stages import SEGMENT, stages
 from nldsl.ir.types import TIME, Type
 
@@ -41,11 +42,12 @@ def write_chunk_loop(
     scope: Scope,
     held: Variables,
     phase: ChunkLoop,
-    derived: BackwardLoop | None,
+    schedule: Schedule,
     kernels: LoopKernels | None = None,
 ) -> Call:
-    """Write the functions of a loop; ``derived`` is its own backward pass, if it has one."""
-    program = scope.layout.program
+    """Write the functions of a loop of a schedule."""
+    program = schedule.program
+    derived = schedule.backward_of(phase)
     entry = new_scope(title, _doc(phase))
     run = _run_scope(new_scope, f"{title}_run", "N segments of T ticks.", program, phase)
     inner = variables(run, program, phase.states)
@@ -59,7 +61,9 @@ def write_chunk_loop(
 
     driver = Driver(inner, operands, outputs, phase)
     given = kernels.loop(loop_call(entry, driver, derived, program)) if kernels is not None else None
-    functions = [] if given else _own_functions(new_scope, title, entry, run, driver, starts, derived, program)
+    functions: list[Scope] = []
+    if given is None:
+        functions = _own_functions(new_scope, title, entry, run, driver, starts, derived, schedule)
 
     outer = [*(held.states[s] for s in inner.states), *(held.anchors[a] for a in inner.anchors)]
     targets = [e.text for e in outer]
@@ -102,9 +106,9 @@ def _own_functions(
     driver: Driver,
     starts: list[str],
     derived: BackwardLoop | None,
-    program: Program,
+    schedule: Schedule,
 ) -> list[Scope]:
-    phase, functions = driver.phase, [run]
+    phase, program, functions = driver.phase, schedule.program, [run]
     forward = entry
     if derived is not None:
         forward = new_scope(f"{title}_forward", "What the loop gives, and the states at the beginning of each segment.")
@@ -115,7 +119,7 @@ def _own_functions(
         back = new_scope(f"{title}_backward", "The cotangents of the arguments from those of what the loop gives.")
         write_backward(back, back_run, driver, derived, program)
         functions += [back_run, back]
-        write_entry(entry, forward, back, driver)
+        write_entry(entry, forward, back, driver, schedule.recompute_above)
         functions.append(entry)
     return functions
 

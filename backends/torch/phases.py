@@ -90,8 +90,8 @@ def _write_delay(emission: Emission, scope: Scope, held: Variables, phase: Delay
 
 
 def _write_chunks(emission: Emission, scope: Scope, held: Variables, phase: ChunkLoop) -> None:
-    derived = emission.schedule.backward_of(phase)
-    made = write_chunk_loop(emission.new_scope, _common(phase.states), scope, held, phase, derived, emission.kernels)
+    title = _common(phase.states)
+    made = write_chunk_loop(emission.new_scope, title, scope, held, phase, emission.schedule, emission.kernels)
     emission.functions += made.functions
     if made.given is not None:
         emission.given.append(made.given)

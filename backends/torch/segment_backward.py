@@ -18,12 +18,12 @@ BACKWARD_IMPORTS = (
 )
 
 
-def scan_derives(*tensors: torch.Tensor) -> bool:
-    """Whether the backward pass of a loop is wanted: someone asks for gradients, and nothing traces or transforms the
-    code, which then is differentiated as it is written."""
+def scan_derives(most: int, *tensors: torch.Tensor) -> bool:
+    """Whether the backward pass of a loop is wanted: someone asks for gradients, the arguments have more than ``most``
+    bytes, and nothing traces or transforms the code, which then is differentiated as it is written."""
     if not torch.is_grad_enabled() or not any(x.requires_grad for x in tensors):
         return False
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or sum(x.nbytes for x in tensors) <= most:
         return False
     return not torch._C._are_functorch_transforms_active()
 

@@ -18,6 +18,8 @@ from typing import Any
 from nldsl.ir.demand import reachable, roots
 from nldsl.ir.program import Program
 
+RECOMPUTE_ABOVE = 256 * 2**20  # bytes
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -60,7 +62,9 @@ class Schedule:
     """``phases`` give the outputs and the new states. ``loss_phases`` follow them where all of ``loss_inputs`` (the
     inputs that nothing else needs: targets, the next token) are given, and complete the losses and probes. ``late`` are
     the values that only they need. ``backwards`` are the derived backward passes of those loops that have one (of class
-    ``ir.backward.BackwardLoop``)."""
+    ``ir.backward.BackwardLoop``). They keep inputs and boundaries of segments and compute the rest again; a backend
+    that can also keep everything does so in a call where that takes at most ``recompute_above`` bytes, by its estimate.
+    """
 
     program: Program
     phases: tuple[Phase, ...]
@@ -68,6 +72,7 @@ class Schedule:
     loss_inputs: tuple[str, ...] = ()
     late: frozenset[int] = frozenset()
     backwards: tuple[Any, ...] = ()
+    recompute_above: int = RECOMPUTE_ABOVE
 
     def all_phases(self) -> Iterator[Phase]:
         yield from self.phases

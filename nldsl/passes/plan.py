@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Schedule
+from nldsl.ir.schedule import RECOMPUTE_ABOVE, Schedule
 from nldsl.passes.backward import with_backward
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
@@ -13,7 +14,12 @@ from nldsl.passes.schedule import schedule
 OPTIONAL = ("chunk", "join", "pack", "backward")
 
 
-def plan(program: Program, disabled: Set[str] = frozenset(), options: ChunkOptions | None = None) -> Schedule:
+def plan(
+    program: Program,
+    disabled: Set[str] = frozenset(),
+    options: ChunkOptions | None = None,
+    recompute_above: int = RECOMPUTE_ABOVE,
+) -> Schedule:
     """``disabled`` names passes of ``OPTIONAL`` to leave out: ``chunk`` (loops stay sequential), ``join`` (loops with
     the same clocks stay apart), ``pack`` (equal computations of a loop are not done together), ``backward`` (loops have
     no backward pass of their own: what is emitted is differentiated)."""
@@ -22,4 +28,6 @@ def plan(program: Program, disabled: Set[str] = frozenset(), options: ChunkOptio
         return planned
     chosen = options or ChunkOptions(join="join" not in disabled, pack="pack" not in disabled)
     chunked, _ = chunk(planned, chosen)
-    return chunked if "backward" in disabled else with_backward(chunked)
+    if "backward" in disabled:
+        return chunked
+    return replace(with_backward(chunked), recompute_above=recompute_above)

@@ -7,7 +7,7 @@ import time
 from nldsl.backends.registry import backend_named
 from nldsl.driver import Options, middle
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Schedule
+from nldsl.ir.schedule import RECOMPUTE_ABOVE, Schedule
 from nldsl.passes.plan import plan
 from nldsl.runtime import cache
 from nldsl.runtime.initialize import initialize
@@ -17,11 +17,15 @@ WORTH_STORING = 0.2  # seconds: what compiles faster is compiled again
 
 
 def build_module(
-    program: Program, backend: str = "auto", seed: int = 0, disabled: frozenset[str] = frozenset()
+    program: Program,
+    backend: str = "auto",
+    seed: int = 0,
+    disabled: frozenset[str] = frozenset(),
+    recompute_above: int = RECOMPUTE_ABOVE,
 ) -> Module:
     """A module with fresh parameters for a program whose derivatives are expanded."""
     chosen = backend_named(backend)
-    planned = plan(program, disabled)
+    planned = plan(program, disabled, recompute_above=recompute_above)
     return Module(program, chosen.load(chosen.emit(planned), planned), initialize(program, seed))
 
 
@@ -32,13 +36,13 @@ def build_checked(program: Program, options: Options, backend: str = "auto", see
     """
     chosen = backend_named(backend)
     if not getattr(chosen, "stored", False):
-        return build_module(middle(program, options), backend, seed, options.disabled)
-    key = cache.key_of(program, chosen.name, sorted(options.disabled))
+        return build_module(middle(program, options), backend, seed, options.disabled, options.recompute_above)
+    key = cache.key_of(program, chosen.name, [*sorted(options.disabled), str(options.recompute_above)])
     entry = cache.read(key, program)
     if entry is None:
         start = time.perf_counter()
         final = middle(program, options)
-        planned = plan(final, options.disabled)
+        planned = plan(final, options.disabled, recompute_above=options.recompute_above)
         entry = cache.Entry(final, chosen.emit(planned), planned.loss_inputs)
         if time.perf_counter() - start > WORTH_STORING:
             cache.write(key, entry, program)

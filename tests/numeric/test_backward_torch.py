@@ -19,7 +19,7 @@ TICKS = 13
 
 
 def emitted(program: Program, options: ChunkOptions) -> Emitted:
-    source = emit(plan(program, options=options))
+    source = emit(plan(program, options=options, recompute_above=-1))
     assert "ScanFunction" in source
     return load(source)
 

@@ -217,7 +217,8 @@ def module_and_data(name: str, batch: int, ticks: int, **options: Any) -> tuple[
     if name == "heads":
         text = text.replace("block Heads(k: [dk], v: [3, dv], keep: [3])", "block Heads(k: [3], v: [3, 2], keep: [3])")
         text = text.replace("3 of Head(dk, dv)", "3 of Head(3, 2)")
-    module = nldsl.compile(f"{name}.nl", text=text, **dims, **options).double()
+    settings: dict[str, Any] = {**dims, **options}
+    module = nldsl.compile(f"{name}.nl", text=text, **settings).double()
     generator = torch.Generator().manual_seed(7)
     data = {n: torch.randn(batch, ticks, *s, generator=generator, dtype=torch.float64) for n, s in inputs.items()}
     for gate in ("rate", "keep"):
