@@ -1,0 +1,104 @@
+"""Generated kernels against the program run tick by tick: values, final states, gradients of everything."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nldsl.backends.triton.generate import Choices
+from tests.triton.compare import inputs_of, kernels_of, largest_error, program, relative_rms, run, ticks_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy, about padding that nothing uses
+
+QUICK = [
+    ("memories/linear_attention.nl", "NormalizedLinearAttention", {"dk": 4, "dv": 3}),
+    ("memories/gated_linear.nl", "Mamba2", {"dk": 4, "dv": 3}),
+    ("memories/delta.nl", "GatedDelta", {"dk": 4, "dv": 3}),
+    ("memories/delta.nl", "KimiDelta", {"dk": 4, "dv": 3}),
+    ("memories/ttt.nl", "TTTLinear", {"d": 4}),
+    ("memories/titans.nl", "TitansLinear", {"dk": 4, "dv": 3}),
+]
+SLOW = [
+    ("memories/titans.nl", "Titans", {"dk": 4, "dv": 3}),
+    ("memories/linear_attention.nl", "LinearAttention", {"dk": 5, "dv": 3}),
+    ("memories/gated_linear.nl", "GatedLinearAttention", {"dk": 5, "dv": 3}),
+    ("memories/gated_linear.nl", "RetNet", {"dk": 5, "dv": 3}),
+    ("memories/gated_linear.nl", "HGRN2", {"dk": 5, "dv": 3}),
+    ("memories/gated_linear.nl", "RWKV6", {"dk": 5, "dv": 3}),
+    ("memories/delta.nl", "DeltaNet", {"dk": 5, "dv": 3}),
+    ("memories/delta.nl", "GatedDeltaProduct", {"dk": 5, "dv": 3}),
+    ("memories/delta.nl", "GatedDelta2", {"dk": 5, "dv": 3}),
+    ("memories/low_rank.nl", "DiagonalPlusLowRank", {"dk": 5, "dv": 3}),
+    ("memories/low_rank.nl", "RWKV7", {"dk": 5, "dv": 3}),
+    ("memories/low_rank.nl", "Comba", {"dk": 5, "dv": 3}),
+    ("memories/low_rank.nl", "Longhorn", {"dk": 5, "dv": 3}),
+    ("memories/low_rank.nl", "GatedOja", {"dk": 5, "dv": 3}),
+    ("memories/miras.nl", "Yaad", {"d": 4, "hidden": 6}),
+    ("memories/miras.nl", "Moneta", {"d": 4, "hidden": 6}),
+    ("memories/miras.nl", "Memora", {"d": 4, "hidden": 6}),
+    ("memories/lact.nl", "LaCT", {"dk": 4, "dv": 3, "hidden": 6}),
+    ("memories/ttt.nl", "TTTMlp", {"d": 4, "hidden": 6}),
+    ("memories/adaptive.nl", "AdaptiveLinear", {"dk": 4, "dv": 3}),
+    ("memories/adaptive.nl", "FullyAdaptive", {"d": 4}),
+]
+
+
+def check(path: str, entry: str, dims: dict[str, int], ticks: int, calls: tuple[int, ...] = ()) -> None:
+    source = program(path, entry, **dims)
+    inputs = inputs_of(source, 2, ticks, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    found = run(kernels_of(source).double(), inputs, calls)
+    assert largest_error(expected, found) < 1e-10
+
+
+@pytest.mark.parametrize(("path", "entry", "dims"), QUICK, ids=[entry for _, entry, _ in QUICK])
+def test_kernels_are_the_program(path: str, entry: str, dims: dict[str, int]) -> None:
+    check(path, entry, dims, 19)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "entry", "dims"), QUICK + SLOW, ids=[entry for _, entry, _ in QUICK + SLOW])
+def test_kernels_are_the_program_in_several_calls(path: str, entry: str, dims: dict[str, int]) -> None:
+    check(path, entry, dims, 21, (1, 17, 3))
+
+
+@pytest.mark.slow
+def test_states_that_are_reset_within_the_sequence() -> None:
+    source = program("memories/tnt.nl", "TNT", d=4, hidden=5, shard=16)
+    inputs = inputs_of(source, 1, 35, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    assert largest_error(expected, run(kernels_of(source).double(), inputs)) < 1e-10
+
+
+def test_columns_divided_among_programs() -> None:
+    source = program("memories/delta.nl", "GatedDelta", dk=4, dv=7)
+    inputs = inputs_of(source, 1, 18, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    module = kernels_of(source, Choices(step_columns=2, finish_columns=4))
+    assert module.emitted.source.count("column = tl.program_id") >= 3
+    assert largest_error(expected, run(module.double(), inputs)) < 1e-10
+
+
+@pytest.mark.parametrize("entry", ["GatedDelta", pytest.param("KimiDelta", marks=pytest.mark.slow)])
+def test_single_precision(entry: str) -> None:
+    source = program("memories/delta.nl", entry, dk=16, dv=16)
+    inputs = inputs_of(source, 1, 32, torch.float32)
+    wide = {n: x.double() for n, x in inputs.items()}
+    expected = run(ticks_of(source).double(), wide)
+    assert largest_error(expected, run(kernels_of(source), inputs)) < 1e-5
+
+
+def test_half_precision() -> None:
+    """bfloat16 streams, states and gates in float32."""
+    source = program("memories/delta.nl", "GatedDelta", dk=32, dv=32)
+    inputs = inputs_of(source, 1, 64, torch.bfloat16)
+    wide = {n: x.double() for n, x in inputs.items()}
+    expected = run(ticks_of(source).double(), wide)
+    found = run(kernels_of(source), inputs)
+    for name, value in expected.values.items():
+        assert relative_rms(value, found.values[name]) < 6e-3, name
+    for name, gradient in expected.gradients.items():
+        got = found.gradients[name]
+        assert gradient is not None
+        assert got is not None
+        assert relative_rms(gradient, got) < 1e-2, name
