@@ -122,6 +122,8 @@ def _class_of(schedule: Schedule, scan: Scan, note: LoopNote) -> Recurrence:
         return Recurrence(scan.states, note.kind, windows)
     if not found.live:
         return Recurrence(scan.states, note.kind, f"changes only at its clock ({clocks})")
+    if note.mixed:
+        return Recurrence(scan.states, note.kind, _mixed(note.mixed, windows))
     why = _decay(program, found.coefficients, found.live)
     low_rank = [w for terms in found.writes.values() for w in terms if w.source is not None and w.source.kind == "node"]
     anchored = found.anchored()
@@ -133,6 +135,14 @@ def _class_of(schedule: Schedule, scan: Scan, note: LoopNote) -> Recurrence:
         every = ", ".join(map(str, sorted({period for _, period in anchored})))
         why += f"; gradients are taken at the start of every {every} ticks, so between those the rest is linear"
     return Recurrence(scan.states, note.kind, f"{why}; {windows}" if windows else why)
+
+
+def _mixed(mixed: Sequence[str], windows: str) -> str:
+    """What a scan of matrices means for a loop."""
+    short = short_names(mixed)
+    names = " and ".join(short[s] for s in mixed) if len(mixed) < 4 else f"{len(mixed)} states"
+    why = f"each tick multiplies {names} by a full matrix, and the products over all ticks are made by a scan"
+    return f"{why}; {windows}" if windows else why
 
 
 def _windows(found: Analysed) -> str:

@@ -45,7 +45,8 @@ class Pack:
 
 @dataclass(frozen=True)
 class ChunkLoop(Phase):
-    """``scan`` is the sequential loop that this one replaces; ``lanes`` are axes that only the body has."""
+    """``scan`` is the sequential loop that this one replaces; ``lanes`` are axes that only the body has; ``kind`` says
+    in words how its states depend on their past, ``mixed`` are those that full matrices lead to."""
 
     scan: Scan
     body: tuple[Instr, ...]
@@ -57,6 +58,7 @@ class ChunkLoop(Phase):
     lanes: tuple[Axis, ...] = ()
     kind: str = ""
     packs: tuple[Pack, ...] = ()
+    mixed: tuple[str, ...] = ()
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -42,7 +42,8 @@ class ChunkOptions:
 
 @dataclass(frozen=True)
 class LoopNote:
-    """What became of a loop. ``kind`` is its class in words; ``why`` and ``span`` say what kept it sequential."""
+    """What became of a loop. ``kind`` is its class in words; ``why`` and ``span`` say what kept it sequential;
+    ``mixed`` are the states that a scan of matrices makes."""
 
     states: tuple[str, ...]
     kind: str
@@ -50,6 +51,7 @@ class LoopNote:
     why: str = ""
     lift: str = ""
     span: Span = NO_SPAN
+    mixed: tuple[str, ...] = ()
 
 
 def chunk(schedule: Schedule, options: ChunkOptions) -> tuple[Schedule, tuple[LoopNote, ...]]:
@@ -85,9 +87,11 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
         return scan, LoopNote(scan.states, "sequential", why="chunking is switched off")
     loop = chunk_scan(program, scan, options.size or options.longest, known)
     if isinstance(loop, Refusal):
-        return scan, LoopNote(scan.states, "nonlinear", 1, loop.why, loop.lift, span(program, loop))
+        return scan, LoopNote(scan.states, loop.kind, 1, loop.why, loop.lift, span(program, loop))
     if options.size is not None:
-        return pack(loop, program) if options.pack else loop, LoopNote(scan.states, loop.kind, options.size)
+        return pack(loop, program) if options.pack else loop, LoopNote(
+            scan.states, loop.kind, options.size, mixed=loop.mixed
+        )
     longest, entries = options.longest, options.entries
     window = only_windows(loop)
     if window:  # every segment looks back over the whole window: longer segments do that less often
@@ -99,7 +103,9 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
     size = min(longest, shortest)
     while size > 8 and largest(loop, size) > entries:
         size //= 2
-    return replace(pack(loop, program) if options.pack else loop, size=size), LoopNote(scan.states, loop.kind, size)
+    return replace(pack(loop, program) if options.pack else loop, size=size), LoopNote(
+        scan.states, loop.kind, size, mixed=loop.mixed
+    )
 
 
 def streams(schedule: Schedule) -> frozenset[int]:

@@ -33,7 +33,8 @@ from nldsl.passes.recurrence_class import classify
 def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int]) -> ChunkLoop | Refusal:
     """The loop over segments of at most ``size`` ticks, or why there is none. ``streams``: what other phases give."""
     if any(program.state(s).shared for s in scan.states):
-        return Refusal(scan.values[0], "a state that the whole batch shares")
+        why = "a state that the whole batch shares: its update reads every sequence at each tick"
+        return Refusal(scan.values[0], why, "give each sequence a state of its own (no `shared`)", "shared")
     recurrence = analyse(program, scan, streams)
     if isinstance(recurrence, Refusal):
         return recurrence
@@ -46,7 +47,7 @@ def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int])
         try:
             return _loop(recurrence, body, size)
         except NotTriangularError as problem:
-            refusal = Refusal(problem.value, problem.why, "read the state from one side only")
+            refusal = Refusal(problem.value, problem.why, "read the state from one side only", "affine")
     assert refusal is not None
     return _small(refusal)
 
@@ -70,7 +71,7 @@ def _full_map(recurrence: Recurrence) -> Refusal | None:
         assert source is not None
         update = recurrence.updates()[name]
         why = f"{name} is updated with a full linear map of {source.key}"
-        return Refusal(update, why, "use a decay, or a low-rank product")
+        return Refusal(update, why, "use a decay, or a low-rank product", "general affine")
     return None
 
 
@@ -88,6 +89,7 @@ def _loop(recurrence: Recurrence, body: _Body, size: int) -> ChunkLoop:
         size,
         (*body.solver.lanes, *body.values.windows.lanes),
         str(classify(recurrence, tuple(body.reads.scans))),
+        mixed=tuple(body.reads.scans),
     )
     return without_unused(loop)
 

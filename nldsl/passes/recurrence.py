@@ -22,14 +22,18 @@ from nldsl.passes.levels import FREE, Levels, interior, levels, operands
 from nldsl.passes.merge_writes import merged
 from nldsl.passes.windows import Register, View, registers, sources, views, windowed
 
+PARTS = frozenset("concat slice collect spread axis_sum".split())
+
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a loop stays sequential: the instruction that forced it, in words, and what would lift it."""
+    """Why a loop stays sequential: the instruction that forced it, in words, and what would lift it. ``kind``: its
+    class, nonlinear or an affine one that has no parallel form here."""
 
     value: int
     why: str
     lift: str = ""
+    kind: str = "nonlinear"
 
 
 @dataclass
@@ -75,7 +79,7 @@ class Recurrence:
 def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence | Refusal:
     """The recurrence of a loop in affine form, or why there is none. ``streams`` are values of other phases."""
     found = _analyse(program, scan, streams, parts=False)
-    if isinstance(found, Refusal) and program.body[found.value].op in ("concat", "slice"):
+    if isinstance(found, Refusal) and program.body[found.value].op in PARTS:
         # linear too, but as maps of whole states: only where nothing else helps
         again = _analyse(program, scan, streams, parts=True)
         return again if isinstance(again, Recurrence) or again.value != found.value else found
@@ -98,10 +102,11 @@ def _analyse(program: Program, scan: Scan, streams: frozenset[int], parts: bool)
     for value, view in seen.items():
         free = not entering[view.register.state]
         given[value] = Free(value) if free else Other(value, "a window of values that depend on the state")
-    first = Rules(Builder(axes, body), known, windowed=lengths, parts=parts)
+    sizes = {a.name: a.size for a in program.axes if isinstance(a.size, int)}
+    first = Rules(Builder(axes, body), known, windowed=lengths, parts=parts, lengths=sizes)
     _interpret(first, program, scan, level, given)
     # a read that one write names is that node everywhere
-    rules = Rules(Builder(axes, body), known, first.reads(), lengths, parts)
+    rules = Rules(Builder(axes, body), known, first.reads(), lengths, parts, sizes)
     inner = _interpret(rules, program, scan, level, given)
     found = Recurrence(program, scan, rules, live, constant, clocks, {}, held, seen, level=level.states)
     for name in live:
@@ -234,7 +239,7 @@ def _transition(found: Recurrence, name: str, update: int, inner: dict[int, Abst
     if isinstance(value, Other) and level.values[update] < level.states[name]:
         value = Free(update)
     if isinstance(value, Other):
-        return Refusal(value.value, value.why, "take that value at the start of a chunk (`at start of C`)")
+        return Refusal(value.value, value.why, _lift(found.instr(value.value)))
     affine = found.rules.affine(value)
     rank = len(affine.shape)
     writes, reads = [], []
@@ -253,6 +258,15 @@ def _transition(found: Recurrence, name: str, update: int, inner: dict[int, Abst
         writes += found.rules.named(Affine(affine.shape, tuple(reads)), -1).terms
     found.writes[name] = tuple(writes)
     return None
+
+
+def _lift(instr: Instr) -> str:
+    """What makes a loop affine whose update goes through this instruction."""
+    if instr.op in ("mul", "einsum"):
+        return "take one of the two at the start of a chunk (`at start of C`), or make it of inputs alone"
+    if instr.op == "div":
+        return "divide by a value at the start of a chunk (`at start of C`), or after the read instead of in the update"
+    return "take what it reads of the state at the start of a chunk (`at start of C`), or from the inputs"
 
 
 def _reachable(program: Program, roots: list[int]) -> set[int]:
