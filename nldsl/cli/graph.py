@@ -102,9 +102,9 @@ def _programs(file: str, entry: str | None, dims: dict[str, Any]) -> tuple[Progr
     loaded = load(Request(file, entry, tuple(sorted(dims.items()))))
     if loaded.sizes:
         note("sizes chosen for the picture: " + ", ".join(f"{name} = {size}" for name, size in loaded.sizes))
-    if loaded.alone:
-        return loaded.program, loaded.program
     given = tuple(sorted({**dims, **dict(loaded.sizes)}.items()))
+    if loaded.alone or not dict(given).keys() <= {p.name for p in loaded.unit.params}:
+        return loaded.program, loaded.program
     return front(file, Options(loaded.unit.name, given)), loaded.program
 
 
