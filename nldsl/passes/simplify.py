@@ -20,13 +20,14 @@ from nldsl.ir import ops
 from nldsl.ir.build import Builder
 from nldsl.ir.program import Instr, Program
 from nldsl.passes.base import rebuild, with_bodies
+from nldsl.passes.simplify_diagonal import DIAGONAL_RULES
 from nldsl.passes.simplify_match import MAX_DEPTH, Match, Rule
 from nldsl.passes.simplify_parts import PART_RULES
 from nldsl.passes.simplify_pointwise import POINTWISE_RULES
 from nldsl.passes.simplify_shapes import SHAPE_RULES
 from nldsl.source import Span
 
-RULES: tuple[Rule, ...] = (*POINTWISE_RULES, *SHAPE_RULES, *PART_RULES)
+RULES: tuple[Rule, ...] = (*POINTWISE_RULES, *SHAPE_RULES, *PART_RULES, *DIAGONAL_RULES)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,12 @@ CASES: list[tuple[str, Build, str]] = [
     ("scalar-factor", lambda m: m.einsum(",->", m.s, m.s), "mul"),
     ("idle-einsum", lambda m: m.einsum("ij->ij", m.A), ""),
     ("idle-einsum", lambda m: m.einsum("ij->j", m.A), "sum"),
+    (
+        "diagonal-factor",
+        lambda m: m.einsum("ij,kj->ki", m.op("mul", m.op("one_hot", m.op("iota", n=3), n=3), m.x), m.A),
+        "einsum i,ji->ji",
+    ),
+    ("diagonal-factor", lambda m: m.einsum("ij,j->i", m.op("one_hot", m.op("iota", n=3), n=3), m.x), ""),
     ("transposed-operand", lambda m: m.einsum("ji,j->i", m.einsum("ij->ji", m.A), m.x), "einsum ij,j->i"),
     ("transposed-result", lambda m: m.einsum("ij->ji", m.einsum("i,j->ij", m.x, m.y)), "einsum i,j->ji"),
     ("letters", lambda m: m.einsum("vk,k->v", m.A, m.x), "einsum ij,j->i"),
