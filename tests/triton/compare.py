@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class Run:
     gradients: dict[str, Tensor | None]
 
 
-def program(path: str, entry: str, **dims: int) -> Program:
+def program(path: str, entry: str, **dims: Any) -> Program:
     return load_program(f"stdlib/{path}", entry, **dims)
 
 

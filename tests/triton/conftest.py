@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,11 @@ def _poisoned_memory() -> Iterator[None]:
     """What ``torch.empty`` gives is NaN: what a kernel reads before anything wrote it shows."""
     import torch
 
+    memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    fill = memory.fill_uninitialized_memory
+    memory.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)
     yield
-    torch.utils.deterministic.fill_uninitialized_memory = fill
+    memory.fill_uninitialized_memory = fill
     torch.use_deterministic_algorithms(before)
