@@ -18,7 +18,7 @@ import torch
 import nldsl
 from examples.digits import Digits, load
 from examples.picture import Curve, Panel, draw
-from examples.training import PROGRAMS, cost, options_of, read, spread, table, train, write
+from examples.training import PROGRAMS, cost, minutes, options_of, read, spread, table, train, write
 from nldsl.runtime.module import Module
 
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
@@ -73,10 +73,14 @@ def main() -> None:
                 continue
             periods = [FACTOR**n for n in reversed(range(levels))]
             name = "every " + ", ".join(map(str, periods)) + " (ends too)" * ends
+            if not name.startswith(options.only):
+                continue
             found[name] = [run(levels, FACTOR, ends, seed, steps) for seed in range(seeds)]
             print(f"{name:32}{[round(statistics.fmean(r['own'][-1]), 3) for r in found[name]]}", flush=True)
     if not options.quick:
-        report({"found": found, "steps": steps, "seeds": seeds, "cost": cost(start)})
+        before = read("continual") if options.only else {"found": {}, "minutes": 0.0}
+        found, spent = before["found"] | found, before["minutes"] + minutes(start)
+        report({"found": found, "steps": steps, "seeds": before.get("seeds", seeds), "minutes": spent})
 
 
 def report(numbers: dict[str, Any]) -> None:
@@ -102,7 +106,7 @@ def report(numbers: dict[str, Any]) -> None:
 
 `python -m examples.continual` ([program](../../examples/programs/digits.nl), [script](../../examples/continual.py)).
 Five tasks of two digits each, {steps} steps of 32 images for each task and nothing of it afterwards, four feed-forward
-blocks, AdamW with rate 3e-3, {seeds} seeds. {numbers["cost"]}
+blocks, AdamW with rate 3e-3, {seeds} seeds. {cost(numbers["minutes"])}
 
 Percent right (the mean of the seeds, lowest and highest), among all ten digits and among the two of the task, at the
 end and right after each task was learned. "Ends too": the first and the last linear map learn with the slowest block.

@@ -16,7 +16,7 @@ import torch
 import nldsl
 from examples.digits import load
 from examples.picture import Curve, Panel, draw
-from examples.training import PROGRAMS, Trained, cost, options_of, read, spread, table, train, write
+from examples.training import PROGRAMS, Trained, cost, minutes, options_of, read, spread, table, train, write
 
 MODELS = {
     "AdamW": ("ByAdamW", (1e-3, 3e-3, 1e-2)),
@@ -54,6 +54,8 @@ def main() -> None:
     seeds, steps = (1, 20) if options.quick else (options.seeds, options.steps)
     found: dict[str, Any] = {}
     for name, (entry, rates) in MODELS.items():
+        if not name.startswith(options.only):
+            continue
         tried = {rate: smooth(run(entry, rate, 100, steps)[0].losses)[-1] for rate in rates}
         rate = min(tried, key=lambda r: tried[r])
         runs = [run(entry, rate, seed, steps) for seed in range(seeds)]
@@ -66,7 +68,9 @@ def main() -> None:
         }
         print(f"{name:24}{rate:8}{found[name]['tried']}{found[name]['accuracy']}", flush=True)
     if not options.quick:
-        report({"found": found, "steps": steps, "seeds": seeds, "cost": cost(start)})
+        before = read("optimizers") if options.only else {"found": {}, "minutes": 0.0}
+        found, spent = before["found"] | found, before["minutes"] + minutes(start)
+        report({"found": found, "steps": steps, "seeds": before.get("seeds", seeds), "minutes": spent})
 
 
 def report(numbers: dict[str, Any]) -> None:
@@ -103,7 +107,8 @@ def report(numbers: dict[str, Any]) -> None:
     page = f"""# Optimizers
 
 `python -m examples.optimizers` ([program](../../examples/programs/digits.nl), [script](../../examples/optimizers.py)).
-Three layers of width 64 on the digits of scikit-learn, {steps} steps of 64 images, {seeds} seeds. {numbers["cost"]}
+Three layers of width 64 on the digits of scikit-learn, {steps} steps of 64 images, {seeds} seeds.
+{cost(numbers["minutes"])}
 
 The mean of the seeds, lowest and highest; losses are means over {EVERY} training batches.
 

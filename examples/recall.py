@@ -17,7 +17,7 @@ import torch
 
 import nldsl
 from examples.picture import Curve, Panel, draw
-from examples.training import PROGRAMS, cost, options_of, read, spread, table, train, write
+from examples.training import PROGRAMS, cost, minutes, options_of, read, spread, table, train, write
 from nldsl.runtime.module import Module
 
 KEYS, PAIRS, LAYERS = 32, 12, 2
@@ -86,12 +86,16 @@ def main() -> None:
     seeds, steps = (1, 10) if options.quick else (options.seeds, options.steps)
     found: dict[str, list[tuple[int, int, list[float]]]] = {}
     for name, model in MODELS.items():
+        if not name.startswith(options.only):
+            continue
         for size in SIZES:
             runs = [run(model, size, seed, steps) for seed in range(seeds)]
             found.setdefault(name, []).append((size, runs[0][0], [accuracy for _, accuracy in runs]))
             print(f"{name:24}{size:4}{runs}", flush=True)
     if not options.quick:
-        report({"found": found, "steps": steps, "seeds": seeds, "cost": cost(start)})
+        before = read("recall") if options.only else {"found": {}, "minutes": 0.0}
+        found, spent = before["found"] | found, before["minutes"] + minutes(start)
+        report({"found": found, "steps": steps, "seeds": before.get("seeds", seeds), "minutes": spent})
 
 
 def report(numbers: dict[str, Any]) -> None:
@@ -115,7 +119,7 @@ def report(numbers: dict[str, Any]) -> None:
 
 `python -m examples.recall` ([program](../../examples/programs/sequence.nl), [script](../../examples/recall.py)).
 {PAIRS} pairs of {KEYS} keys and {KEYS} values, two layers of width 64, {steps} steps of 64 sequences, AdamW with rate
-3e-3, {seeds} seeds. {numbers["cost"]}
+3e-3, {seeds} seeds. {cost(numbers["minutes"])}
 
 Percent of queries answered right (the mean of the seeds, the lowest and highest where they differ), and the numbers
 that one layer's memory keeps. Size: dk = dv of one head; for HOPE the width of its networks (4 heads).

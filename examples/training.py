@@ -74,12 +74,18 @@ def options_of(description: str | None, **defaults: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, few steps, nothing written")
     parser.add_argument("--page", action="store_true", help="only write the page again, of the last numbers")
+    parser.add_argument("--only", default="", help="run what begins with this again, and keep the other numbers")
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     torch.set_num_threads(1)
     return parser.parse_args()
 
 
-def cost(start: float) -> str:
+def minutes(start: float) -> float:
+    """Since the start."""
+    return (time.perf_counter() - start) / 60
+
+
+def cost(spent: float) -> str:
     """The sentence about what a run cost."""
-    return f"It took {(time.perf_counter() - start) / 60:.1f} minutes with one thread (PyTorch {torch.__version__})."
+    return f"It took {spent:.1f} minutes with one thread of a shared machine (PyTorch {torch.__version__})."
