@@ -20,9 +20,9 @@ from nldsl.backends.mlir.engine import PIPELINE, Native, compile_text, target
 
 
 def directory() -> Path | None:
-    """The private folder of the cache: ``NLDSL_CACHE``, else under the user's; None where it is switched off ("0")."""
+    """The private folder of the cache: ``NLDSL_CACHE``, else under the user's; None where that says ``off``."""
     chosen = os.environ.get("NLDSL_CACHE", "")
-    if chosen == "0":
+    if chosen.lower() in ("off", "0", "no"):
         return None
     base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nldsl"
     folder = base / "mlir"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nldsl.backends.mlir import vector_math as vm
 from nldsl.backends.mlir.lane import Lane
-from nldsl.backends.mlir.nests import copy, horizontal, inner_dim, transposed
+from nldsl.backends.mlir.nests import copy, horizontal, inner_dim, runs, transposed
 from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import View, entries, load, pieces
 
@@ -151,23 +151,12 @@ def contract(
             )
             return
         assert along is not None
-        for columns in _columns(f, sizes[along], across):
+        for columns in runs(f, sizes[along], f.lanes, across):
 
             def block(rows: list[Ix], columns: list[tuple[Ix, int]] = columns) -> None:
                 _block(f, operands, sizes, along, summed, place, down, rows, columns, epilogue, band)
 
             _rows(f, sizes, down, height, block)
-
-
-def _columns(f: Function, size: int, across: int) -> list[list[tuple[Ix, int]]]:
-    """The blocks of vectors; they are few, and each has its own code."""
-    found: list[list[tuple[Ix, int]]] = []
-    for start, count, width in pieces(size, f.lanes):
-        step = max(width, 1)
-        for first in range(0, count, across):
-            block = range(first, min(first + across, count))
-            found.append([(Ix(start + n * step), width) for n in block])
-    return found
 
 
 def _rows(f: Function, sizes: dict[str, int], down: str | None, height: int, block: Callable[[list[Ix]], None]) -> None:

@@ -25,22 +25,28 @@ def register(native: NativeLoop) -> str:
     return name
 
 
-@torch.library.custom_op("nldsl_mlir::loop", mutates_args=())
-def loop(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
+# Defined piece by piece: an operation made by ``custom_op`` imports torch._dynamo when it is first called (seconds).
+_LIBRARY: Any = torch.library.Library("nldsl_mlir", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define("loop(Tensor[] tensors, str name, int tick, int count, bool save) -> Tensor[]")
+_LIBRARY.define(
+    "loop_backward(Tensor[] tensors, Tensor[] boundaries, Tensor[] cotangents, str name, int tick, int count)"
+    " -> Tensor[]"
+)
+
+
+def _loop(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
     """The states after ``count`` ticks, the streams, and what the derivative needs of them."""
     return LOOPS[name].forward(tensors, tick, count, save)
 
 
-@torch.library.custom_op("nldsl_mlir::loop_backward", mutates_args=())
-def loop_backward(
+def _loop_backward(
     tensors: list[Tensor], boundaries: list[Tensor], cotangents: list[Tensor], name: str, tick: int, count: int
 ) -> list[Tensor]:
     """The cotangents of ``tensors``."""
     return LOOPS[name].backpropagate(tensors, boundaries, cotangents, tick, count)
 
 
-@loop.register_fake
-def _(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
+def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
     native = LOOPS[name]
     batch = native.batch(tensors)
     like = next(t for t in tensors if t.is_floating_point())
@@ -51,8 +57,7 @@ def _(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> li
     return found
 
 
-@loop_backward.register_fake
-def _(tensors: list[Tensor], *_rest: Any) -> list[Tensor]:
+def _loop_backward_shapes(tensors: list[Tensor], *_rest: Any) -> list[Tensor]:
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
 
 
@@ -79,7 +84,11 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     return wanted, None, None, None, None
 
 
-loop.register_autograd(_backward, setup_context=_setup)
+_LIBRARY.impl("loop", _loop, "CPU")
+_LIBRARY.impl("loop_backward", _loop_backward, "CPU")
+torch.library.register_fake("nldsl_mlir::loop", _loop_shapes, lib=_LIBRARY)
+torch.library.register_fake("nldsl_mlir::loop_backward", _loop_backward_shapes, lib=_LIBRARY)
+torch.library.register_autograd("nldsl_mlir::loop", _backward, setup_context=_setup, lib=_LIBRARY)
 
 
 def number(value: float, rank: int, like: Tensor) -> Tensor:

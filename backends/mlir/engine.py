@@ -63,7 +63,7 @@ def compile_text(text: str, name: str, objects: Path | None = None) -> Native:
     with ir.Context():
         module = ir.Module.parse(text)
         PassManager.parse(PIPELINE).run(module.operation)
-        engine = ExecutionEngine(module, opt_level=3, enable_object_dump=objects is not None)
+        engine = ExecutionEngine(module, opt_level=3, enable_object_dump=objects is not None, enable_pic=True)
         address = engine.raw_lookup(name)
         if not address:
             raise RuntimeError(f"the compiled module has no function {name}")

@@ -18,13 +18,13 @@ from nldsl.backends.mlir.steps import Steps
 from nldsl.backends.mlir.sums import mixed_axes, peeled, reach, split_sums
 from nldsl.backends.mlir.text import MEMREF, Function, Ix, Val, at
 from nldsl.backends.mlir.views import UnsupportedError, View, load
+from nldsl.dims import substitute
 from nldsl.ir.backward import BackwardLoop
-from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
 HEADER = 6  # numbers in the table before the addresses: see ``Table`` in launch.py
-SEGMENTS, TICKS, OFFSET, TICK, FIRST = range(5)
 
 Key = tuple[str, int]  # a state (period 0) or its anchor
 
@@ -107,9 +107,8 @@ class KernelWriter:
             raise UnsupportedError("an operation over the sequences of a batch")
         self.sizes: dict[str, int] = {}
         for axis in inner:
-            self.sizes[axis] = (
-                self.ticks if axis == TIME else self._whole(extra.get(axis) or self.program.axis_size(axis))
-            )
+            size = self.ticks if axis == TIME else extra.get(axis) or self.program.axis_size(axis)
+            self.sizes[axis] = self._whole(substitute(size or 0, {str(TICKS): self.ticks}))
         used = {a for i in live for a in i.type.axes} | {
             a for n in self.states() for a in self.program.state(n).type.axes
         }

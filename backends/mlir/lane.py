@@ -25,8 +25,9 @@ Vec = tuple[int, int]
 
 HEAVY = frozenset(
     "sum max cumsum concat pad scatter_add axis_sum".split()
-    + "solve_triangular segprod cumprod decay_gram decay_gram_grad linear_scan".split()
+    + "solve_triangular segprod cumprod decay_gram decay_gram_grad linear_scan matrix_scan unband".split()
 )
+MOVES = frozenset("collect spread slice reshape lane broadcast stop_grad einsum unfold band".split())
 COSTS = {"exp": 12, "log": 14, "log1p": 20, "expm1": 20, "tanh": 24, "sigmoid": 16, "softplus": 30, "div": 6, "sqrt": 8}
 COSTS |= {"rsqrt": 10, "sin": 40, "cos": 40, "arctan": 40, "erf": 40, "pow": 40, "mod": 8}
 
@@ -183,7 +184,7 @@ class Lane:
 
     def _derived(self, value: int) -> View | None:
         instr = self.body[value]
-        if instr.op not in ("collect", "spread", "slice", "reshape", "lane", "broadcast", "stop_grad", "einsum"):
+        if instr.op not in MOVES:
             return None
         if instr.op == "einsum" and (self.contracts(value) or len(instr.args) > 1):
             return None
@@ -242,7 +243,7 @@ class Lane:
             return self._one_hot(value, index, vec)
         if op == "take":
             return self._take(value, index, vec)
-        if op in ("collect", "spread", "slice", "reshape", "lane", "broadcast", "stop_grad", "to_real", "sum", "max"):
+        if op in MOVES or op in ("sum", "max"):
             inside = self.mapped(value, index, vec)
             if inside is not None:
                 return self.at(instr.args[0], *inside)
@@ -398,6 +399,15 @@ class Lane:
             axis = instr.attr("axis")
             places = [Ix(instr.attr("index")) if a == axis else outer.index(a) for a in own]
             places += range(lead, len(index))
+        elif op in ("unfold", "band"):  # of ir/window_ops.py
+            first = lead if op == "unfold" else lead + 1
+            seen = index[lead] + index[lead + 1]
+            inside = (*index[:first], seen, *index[lead + 2 :])
+            if vec is None or vec[0] < lead:
+                return inside, vec
+            if op == "band" and vec[0] == lead:
+                return None
+            return inside, (first if vec[0] < lead + 2 else vec[0] - (op == "unfold"), vec[1])
         elif op == "slice":
             dim = lead + instr.attr("dim")
             moved = (*index[:dim], index[dim] + self.size(instr.attr("start")), *index[dim + 1 :])

@@ -18,7 +18,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.types import BATCH, TIME, Type, axis_order
 
 READ = ("state", "given", "param", "fixed", "initial")
-TAILS = (16, 4, 1)  # lengths of the segments that a short rest is cut into
+TAILS = (16, 1)  # lengths of the segments that a short rest is cut into
 BITS = {torch.float32: "f32", torch.float64: "f64"}
 
 
@@ -178,7 +178,7 @@ class NativeLoop:
                 stream = next(c for a, c in results.items() if a.kind == "output" and a.key == key)
                 held.append(stream.to(real).expand(shape).contiguous())
             elif kind == "output":
-                held.append(torch.zeros(shape, dtype=real))
+                held.append(torch.empty(shape, dtype=real))
             elif kind == "sum":
                 held.append(torch.zeros(self._sum_shape(argument, lanes), dtype=real))
             else:

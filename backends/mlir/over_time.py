@@ -383,6 +383,61 @@ def solve_triangular(lane: Lane, value: int, target: View, matrix: View) -> None
                     store(f, target, place(row, column), total, vec(width))
 
 
+def matrix_scan(lane: Lane, value: int, target: View) -> None:
+    """``matrix_scan(a, b)``: row by row, from the rows of the tick before."""
+    instr, f = lane.body[value], lane.f
+    decay, new = instr.args
+    lead = len(lane.axes(value))
+    ticks, n = target.dims[lead], target.dims[lead + 1]
+    reverse = instr.attr("reverse")
+    with rows(f, target.dims, (lead, lead + 1, lead + 2)) as index:
+        head = index[:lead]
+        with f.loop(f.index(0), f.index(ticks), 1, "t") as name:
+            t = _backwards(name, ticks) if reverse else at(name)
+            before = t + (1 if reverse else -1)
+            begun = f.op(f"arith.minui {name}, {f.index(1)} : index")
+            terms = f.op(f"arith.muli {begun}, {f.index(n)} : index")
+            with f.loop(f.index(0), f.index(n), 1, "i") as i:
+                for block in runs(f, target.dims[lead + 2], f.lanes):
+
+                    def vec(width: int) -> Vec | None:
+                        return (lead + 2, width) if width else None
+
+                    start = []
+                    for column, width in block:
+                        inside = lane.lined_up(new, value, (*head, t, at(i), column), vec(width))
+                        start.append(f.spread(f.cast(lane.at(new, *inside), "f"), width))
+
+                    def body(k: str, values: list[Val], i: str = i, block: list[tuple[Ix, int]] = block) -> list[Val]:
+                        place, _ = lane.lined_up(decay, value, (*head, t, at(i), at(k)), None)
+                        factor = f.cast(lane.at(decay, place, None), "f")
+                        return [
+                            vm.fma(
+                                f, f.spread(factor, width), load(f, target, [*head, before, at(k), c], vec(width)), v
+                            )
+                            for (c, width), v in zip(block, values, strict=True)
+                        ]
+
+                    found = f.reduce(terms, 1, start, body)
+                    for (column, width), total in zip(block, found, strict=True):
+                        store(f, target, [*head, t, at(i), column], total, vec(width))
+
+
+def unband(lane: Lane, value: int, target: View) -> None:
+    """``unband(x)``: zeros, and the rows of x each one further to the right."""
+    f, arg = lane.f, lane.body[value].args[0]
+    lead = len(lane.axes(value))
+    n = lane.dims(arg)[len(lane.axes(arg)) + 1]
+    with f.fence():
+        fill(f, target, lambda _, vec: f.number(0.0, vec[1] if vec else 0))
+    strides = list(target.strides)
+    strides[lead] += strides[lead + 1]
+    dims = (*target.dims[: lead + 1], n, *target.dims[lead + 2 :])
+    band = View(target.buffer, target.base, tuple(strides), dims)
+    with f.fence():
+        fill(f, band, lambda index, vec: f.cast(lane.at(arg, *lane.lined_up(arg, value, index, vec)), "f"))
+
+
 def check(lane: Lane, value: int) -> None:
     """Raises UnsupportedError for forms of an operation that have no code here."""
     instr = lane.body[value]

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.mlir import over_time
 from nldsl.backends.mlir.contraction import Operand, choose, contract, repacked, target_dim
-from nldsl.backends.mlir.lane import Index, Lane, Vec
+from nldsl.backends.mlir.lane import MOVES, Index, Lane, Vec
 from nldsl.backends.mlir.nests import copy, fill, inner_dim, reduction, single, unit_dim
 from nldsl.backends.mlir.text import Ix, Val
 from nldsl.backends.mlir.views import UnsupportedError, View, entries, load, regrouped, row_major, store
 from nldsl.ir.ops import split_spec
 from nldsl.ir.types import Clock
-
-LIKE_INPUT = frozenset("collect spread slice reshape lane broadcast stop_grad".split())
 
 
 @dataclass
@@ -72,7 +70,7 @@ class Steps:
             letters, output = split_spec(instr.attr("spec"))
             mine = [*lane.axes(value), *letters[instr.args.index(value)]]
             index, _ = lane.by_labels(value, mine, [*lane.axes(user), *output], probe, None)
-        elif instr.op in LIKE_INPUT:
+        elif instr.op in MOVES:
             found = lane.mapped(user, probe, None)
             if found is None:
                 return None
@@ -255,6 +253,8 @@ class Steps:
                     "cumprod": over_time.cumprod,
                     "linear_scan": over_time.linear_scan,
                     "segprod": over_time.segprod,
+                    "matrix_scan": over_time.matrix_scan,
+                    "unband": over_time.unband,
                 }
                 table[op](lane, value, target)
         return target
