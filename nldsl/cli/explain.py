@@ -9,6 +9,8 @@ import click
 from nldsl.diagnostics.catalogue import Entry, all_codes, lookup
 from nldsl.diagnostics.suggest import did_you_mean
 
+from .settings import OPTION_HELP, parse_settings
+
 __all__ = ["command"]
 
 _CODE = re.compile(r"NL\d{4}", re.IGNORECASE)
@@ -17,8 +19,10 @@ _CODE = re.compile(r"NL\d{4}", re.IGNORECASE)
 @click.command("explain")
 @click.argument("target", metavar="FILE|CODE")
 @click.argument("name", required=False)
+@click.option("--fusion", is_flag=True, help="Show loops, contractions and bytes before and after each fusion.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
 @click.option("--latex", is_flag=True, help="Write the mathematics as LaTeX.")
-def command(target: str, name: str | None, latex: bool) -> int:
+def command(target: str, name: str | None, fusion: bool, settings: tuple[str, ...], latex: bool) -> int:
     """Explain a program, or a code such as NL0301.
 
     For a program: the updates that follow from its equations. NAME picks one memory, block or model of the file.
@@ -26,9 +30,12 @@ def command(target: str, name: str | None, latex: bool) -> int:
     if _CODE.fullmatch(target):
         _explain_code(target.upper())
         return 0
-    from nldsl.explain import explain_file
+    from nldsl.explain import explain_file, fusion_file
 
-    click.echo(explain_file(target, name=name, latex=latex))
+    if fusion:
+        click.echo(fusion_file(target, name=name, dims=parse_settings(settings)))
+        return 0
+    click.echo(explain_file(target, name=name, latex=latex, dims=parse_settings(settings)))
     return 0
 
 

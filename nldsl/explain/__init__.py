@@ -36,6 +36,15 @@ def explain_file(
     return latex_page(found) if latex else text_page(found)
 
 
+def fusion_file(path: str | Path, name: str | None = None, dims: Mapping[str, Any] | None = None) -> str:
+    """What each fusion does to the loops of a program. Raises DiagnosticError."""
+    from nldsl.explain.fusion import fusion_page
+    from nldsl.standalone import Request, load
+
+    loaded = load(Request(path, name, tuple(sorted((dims or {}).items()))))
+    return fusion_page(loaded.program, ", ".join(f"{n} = {s}" for n, s in loaded.sizes))
+
+
 def report_of(path: str | Path, name: str | None = None, dims: Mapping[str, Any] | None = None) -> Report:
     """The report on a file as data."""
     from nldsl.explain.report import report

@@ -46,7 +46,8 @@ class Pack:
 @dataclass(frozen=True)
 class ChunkLoop(Phase):
     """``scan`` is the sequential loop that this one replaces; ``lanes`` are axes that only the body has; ``kind`` says
-    in words how its states depend on their past, ``mixed`` are those that full matrices lead to."""
+    in words how its states depend on their past, ``mixed`` are those that full matrices lead to. Without ``hoist`` all
+    of the body waits for the states."""
 
     scan: Scan
     body: tuple[Instr, ...]
@@ -59,6 +60,7 @@ class ChunkLoop(Phase):
     kind: str = ""
     packs: tuple[Pack, ...] = ()
     mixed: tuple[str, ...] = ()
+    hoist: bool = True
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -18,8 +18,12 @@ PREPARE, STEP, FINISH = range(3)
 
 
 def stages(loop: ChunkLoop) -> tuple[int | None, ...]:
-    """The stage of every value of the body; None for what nothing needs."""
-    return _stages(loop.body, [v for _, v in loop.carry], [v for _, v in loop.outputs], ("state", "anchor"))
+    """The stage of every value of the body; None for what nothing needs. Without ``loop.hoist`` all is STEP."""
+    found = _stages(loop.body, [v for _, v in loop.carry], [v for _, v in loop.outputs], ("state", "anchor"))
+    if loop.hoist:
+        return found
+    leaf = [not i.args and i.op not in ("state", "anchor") for i in loop.body]
+    return tuple(None if s is None else PREPARE if leaf[v] else STEP for v, s in enumerate(found))
 
 
 def backward_stages(loop: BackwardLoop) -> tuple[int | None, ...]:

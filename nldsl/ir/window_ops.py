@@ -1,7 +1,7 @@
 """Operations on windows over the ticks of one segment, which only chunk-parallel bodies (``ir/chunk.py``) contain.
 
-T is the number of ticks, ``n`` the length of a window, M = T + n - 1 the ticks that some window of the segment sees: the
-window of tick t is rows t to t + n - 1 of those M, the newest last. The first logical dimensions are the ones shown.
+T is the number of ticks, ``n`` the length of a window, M = T + n - 1 the ticks that some window of the segment sees:
+the window of tick t is rows t to t + n - 1 of those M, the newest last. The first logical dims are the ones shown.
 
 unfold(x; n)    [M, ..] -> [T, n, ..]: out[t, i] = x[t + i]
 band(x; n)      [T, M, ..] -> [T, n, ..]: out[t, i] = x[t, t + i]

@@ -28,7 +28,8 @@ class ChunkOptions:
     ``longest``: the longest that is chosen, ``longest_window`` where there are only windows of streams. ``entries``:
     how large a tensor of one segment of one lane may become. ``shortest``: loops whose clocks fire more often stay
     sequential. ``join``: loops with the same clocks become one. ``pack``: equal computations of one loop are done
-    together."""
+    together. ``merge``: writes that share a factor become one. ``hoist``: what needs no state is done for all
+    segments at once."""
 
     enabled: bool = True
     size: int | None = None
@@ -38,6 +39,8 @@ class ChunkOptions:
     entries: int = 1 << 17
     join: bool = True
     pack: bool = True
+    merge: bool = True
+    hoist: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
     """One loop in its best form."""
     if not options.enabled:
         return scan, LoopNote(scan.states, "sequential", why="chunking is switched off")
-    loop = chunk_scan(program, scan, options.size or options.longest, known)
+    loop = chunk_scan(program, scan, options.size or options.longest, known, options.merge)
+    if isinstance(loop, ChunkLoop) and not options.hoist:
+        loop = replace(loop, hoist=False)
     if isinstance(loop, Refusal):
         return scan, LoopNote(scan.states, loop.kind, 1, loop.why, loop.lift, span(program, loop))
     if options.size is not None:

@@ -30,12 +30,15 @@ from nldsl.passes.recurrence import Recurrence, Refusal, analyse
 from nldsl.passes.recurrence_class import classify
 
 
-def chunk_scan(program: Program, scan: Scan, size: int, streams: frozenset[int]) -> ChunkLoop | Refusal:
-    """The loop over segments of at most ``size`` ticks, or why there is none. ``streams``: what other phases give."""
+def chunk_scan(
+    program: Program, scan: Scan, size: int, streams: frozenset[int], merge: bool = True
+) -> ChunkLoop | Refusal:
+    """The loop over segments of at most ``size`` ticks, or why there is none. ``streams``: what other phases give;
+    ``merge``: writes that share a factor become one."""
     if any(program.state(s).shared for s in scan.states):
         why = "a state that the whole batch shares: its update reads every sequence at each tick"
         return Refusal(scan.values[0], why, "give each sequence a state of its own (no `shared`)", "shared")
-    recurrence = analyse(program, scan, streams)
+    recurrence = analyse(program, scan, streams, merge)
     if isinstance(recurrence, Refusal):
         return recurrence
     refusal = _full_map(recurrence)

@@ -11,7 +11,13 @@ from nldsl.passes.backward import with_backward
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
 
-OPTIONAL = ("chunk", "join", "pack", "backward")
+OPTIONAL = ("chunk", "join", "merge", "pack", "hoist", "backward")
+
+
+def chunk_options(disabled: Set[str]) -> ChunkOptions:
+    """The options of chunking without the passes of these names."""
+    names = ("join", "merge", "pack", "hoist")
+    return ChunkOptions(**{name: name not in disabled for name in names})
 
 
 def plan(
@@ -21,12 +27,13 @@ def plan(
     recompute_above: int = RECOMPUTE_ABOVE,
 ) -> Schedule:
     """``disabled`` names passes of ``OPTIONAL`` to leave out: ``chunk`` (loops stay sequential), ``join`` (loops with
-    the same clocks stay apart), ``pack`` (equal computations of a loop are not done together), ``backward`` (loops have
-    no backward pass of their own: what is emitted is differentiated)."""
+    the same clocks stay apart), ``merge`` (writes that share a factor stay apart), ``pack`` (equal computations of a
+    loop are not done together), ``hoist`` (what needs no state is not done for all segments at once), ``backward``
+    (loops have no backward pass of their own: what is emitted is differentiated)."""
     planned = schedule(program)
     if "chunk" in disabled:
         return planned
-    chosen = options or ChunkOptions(join="join" not in disabled, pack="pack" not in disabled)
+    chosen = options or chunk_options(disabled)
     chunked, _ = chunk(planned, chosen)
     if "backward" in disabled:
         return chunked

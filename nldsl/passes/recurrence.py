@@ -76,17 +76,18 @@ class Recurrence:
         return tuple(found)
 
 
-def analyse(program: Program, scan: Scan, streams: frozenset[int]) -> Recurrence | Refusal:
-    """The recurrence of a loop in affine form, or why there is none. ``streams`` are values of other phases."""
-    found = _analyse(program, scan, streams, parts=False)
+def analyse(program: Program, scan: Scan, streams: frozenset[int], merge: bool = True) -> Recurrence | Refusal:
+    """The recurrence of a loop in affine form, or why there is none. ``streams`` are values of other phases; ``merge``:
+    writes that share a factor become one."""
+    found = _analyse(program, scan, streams, merge, parts=False)
     if isinstance(found, Refusal) and program.body[found.value].op in PARTS:
         # linear too, but as maps of whole states: only where nothing else helps
-        again = _analyse(program, scan, streams, parts=True)
+        again = _analyse(program, scan, streams, merge, parts=True)
         return again if isinstance(again, Recurrence) or again.value != found.value else found
     return found
 
 
-def _analyse(program: Program, scan: Scan, streams: frozenset[int], parts: bool) -> Recurrence | Refusal:
+def _analyse(program: Program, scan: Scan, streams: frozenset[int], merge: bool, parts: bool) -> Recurrence | Refusal:
     constant = _constant(program, scan)
     held = _registers(program, scan, constant)
     live = tuple(s for s in scan.states if s not in constant and s not in held)
@@ -114,7 +115,7 @@ def _analyse(program: Program, scan: Scan, streams: frozenset[int], parts: bool)
         if refusal is not None:
             return refusal
     joined = {i for pair in found.coefficients if pair[0] != pair[1] for i in pair}
-    found.writes = {n: w if n in joined else merged(rules, w) for n, w in found.writes.items()}
+    found.writes = {n: w if n in joined or not merge else merged(rules, w) for n, w in found.writes.items()}
     needed = _reachable(program, [updates[n] for n in live if n in updates])
     fixed = given | {v: a for v, a in inner.items() if v in needed}
     affine = {n: v for n, v in updates.items() if not isinstance(inner.get(v), Other)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import lru_cache
 from itertools import product
 
@@ -21,7 +22,7 @@ from tests.numeric.test_chunk_torch import assert_close, run
 TICKS = 17
 BOUND = 1e-9
 SETTINGS = settings(
-    max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=16, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
 )
 
 
@@ -58,8 +59,10 @@ def test_every_size_and_split(seed: int, size: int, calls: list[int]) -> None:
 @given(seed=st.integers(0, 10_000))
 def test_every_pass_alone_and_together(seed: int) -> None:
     program, data, ticks = case(seed)
-    for join, packed in product((True, False), repeat=2):
-        options = ChunkOptions(size=5, join=join, pack=packed)
+    names = ("join", "pack", "merge", "hoist")
+    chosen = random.Random(seed).sample(list(product((True, False), repeat=4)), 4)
+    for switches in ((False,) * 4, *chosen):
+        options = ChunkOptions(size=5, **dict(zip(names, switches, strict=True)))
         assert_close((ticks.outputs, ticks.states), run(program, data, options, (TICKS,)), BOUND)
     assert_close((ticks.outputs, ticks.states), run(program, data, ChunkOptions(enabled=False), (TICKS,)), BOUND)
     assert_close((ticks.outputs, ticks.states), run(program, data, ChunkOptions(), (TICKS,)), BOUND)
