@@ -1,127 +1,224 @@
-"""Compiled memories beside hand-written ones on a CPU: one command, a table of ratios, JSON beside it.
+"""Compiled memories beside their peers on a CPU: one command, a table of ratios, JSON beside it.
 
-    python -m bench.cpu [--quick] [--only delta] [--json out/bench_cpu.json]
+    python -m bench.cpu [--quick] [--only delta] [--backend torch] [--shape 1,8,4096,64] [--json out/bench_cpu.json]
 
-Each row is timed in one process, ours and the peer in turn, forward and forward+backward, float32, two threads; the
-ratio is peer / ours of the medians. Peers are the naive references of fla-core (an extra: ``pip install
-"nldsl-compiler[peers]"``) and PyTorch's causal attention. The rate of batched matrix products stands above the table:
-times drift on shared machines, and only ratios of one run mean anything.
+Each program and all its peers are timed in one process, in turn, forward and forward + backward, float32, two threads.
+A ratio is peer / ours of the medians, ``best`` that of the best rounds: times drift on shared machines, and only ratios
+of one run mean anything. ``rate`` is the fraction of the machine's batched matrix products (64 x 64 x 64) that ours
+reaches at its best, with the operations of the chosen form as the cost model counts them, three times as many for
+forward + backward. Peers that are not installed are named and skipped. Ctrl-C keeps what was measured.
+
+``--threads 1 --clock cpu`` counts the work of this process alone, for machines that others use at the same time.
+``--growth`` measures one sequence from 1,024 to 65,536 ticks, and the cost of one token after 100 and 100,000.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from bench.peers import PEERS, Case, cases
+from bench.growth import LENGTHS, growth
+from bench.peers import Missing, Run, Tensors, versions
+from bench.sequences import SUBJECTS, Peer, Shape, Subject, data
+from bench.timing import CLOCKS, Times, in_turn, matrix_rate, memory_rate, product_rate
+from nldsl.api import load_program
+from nldsl.passes.cost_schedule import work
+from nldsl.passes.plan import plan
 
-Run = Callable[[], torch.Tensor]
+SHAPES = (Shape(2, 4, 2048, 64), Shape(1, 8, 4096, 64))
+LINEAR = ("linear attention", "GLA", "DeltaNet", "Gated DeltaNet", "KDA", "RWKV-7 (DPLR)", "delta rule with momentum")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Median times in milliseconds; ``ratio`` is peer / ours."""
+    """Milliseconds. ``error``: the largest difference, relative to the largest value, where both compute the same."""
 
     program: str
+    shape: str
     peer: str
     mode: str
-    ours: float
-    theirs: float
-    error: float
+    ours: Times
+    theirs: Times
+    error: float | None
+    goal: float | None
+    rate: float | None
 
     @property
     def ratio(self) -> float:
-        return self.theirs / self.ours
+        return self.theirs.median / self.ours.median
+
+    @property
+    def best_ratio(self) -> float:
+        return self.theirs.best / self.ours.best
+
+    def shown(self) -> str:
+        """A line of the table."""
+        error = "" if self.error is None else f"{self.error:.0e}"
+        goal = "" if self.goal is None else f"{self.goal:g}x{' ok' if self.ratio >= self.goal else ''}"
+        rate = "" if self.rate is None else f"{100 * self.rate:.0f} %"
+        times = f"{self.ours.median:10.1f}{self.theirs.median:10.1f}{self.ratio:8.2f}{self.best_ratio:8.2f}"
+        return f"{self.program:29}{self.peer:31}{self.mode:9}{times}{goal:>9}{rate:>7}{error:>8}"
+
+
+HEAD = f"{'program':29}{'peer':31}{'mode':9}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}{'best':>8}"
+HEAD += f"{'goal':>9}{'rate':>7}{'error':>8}"
 
 
 def main() -> int:
-    """Run the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="torch")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the length, fewer repetitions")
-    parser.add_argument("--only", default="", help="programs whose name contains this")
-    parser.add_argument("--json", default="out/bench_cpu.json")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    """Run the tables and write them."""
+    options = _options()
+    warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    batch, heads, ticks, width = (2, 4, 512, 64) if options.quick else (2, 4, 2048, 64)
-    print(f"(B, H, T, D) = ({batch}, {heads}, {ticks}, {width}), float32, {options.threads} threads")
-    print(f"batched 64x64x64 products: {product_rate():.0f} GFLOP/s\n")
-    print(f"{'program':24}{'peer':34}{'mode':9}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}{'error':>10}")
+    clock = CLOCKS[options.clock]
+    rates = {"bmm": product_rate(clock=clock), "sgemm": matrix_rate(clock=clock), "memory": memory_rate(clock=clock)}
+    print(f"float32, {options.threads} threads, {options.clock} clock, torch {torch.__version__}")
+    shown = f"batched 64x64x64 products {rates['bmm']:.0f} GFLOP/s, sgemm {rates['sgemm']:.0f} GFLOP/s"
+    print(f"{shown}, memory {rates['memory']:.0f} GB/s")
     rows: list[Row] = []
-    for case in cases(batch, heads, ticks, width, options.backend):
-        if options.only in case.name:
-            for row in compare(case, 2 if options.quick else 3):
-                rows.append(row)
-                times = f"{row.ours:10.1f}{row.theirs:10.1f}{row.ratio:8.2f}{row.error:10.1e}"
-                print(f"{row.program:24}{row.peer:34}{row.mode:9}{times}", flush=True)
-    path = Path(options.json)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"peers": PEERS, "rows": [asdict(r) | {"ratio": r.ratio} for r in rows]}, indent=1))
-    print(f"\nwrote {path}")
+    grown = []
+    try:
+        for shape in [] if options.growth else _shapes(options):
+            print(f"\n(B, H, T, D) = {shape}\n{HEAD}")
+            for subject in SUBJECTS:
+                if options.only.lower() not in subject.name.lower():
+                    continue
+                try:
+                    for row in compare(subject, shape, options):
+                        rows.append(row)
+                        print(row.shown(), flush=True)
+                except Exception as problem:  # noqa: BLE001  (one program that fails is a line of the table)
+                    print(f"{subject.name:29}failed: {type(problem).__name__}: {str(problem)[:140]}", flush=True)
+                _write(options.json, rates, rows, [])
+        if options.growth:
+            lengths = LENGTHS[:2] if options.quick else LENGTHS
+            places = (100, 10_000 if options.quick else 100_000)
+            for subject in SUBJECTS:
+                if subject.name in LINEAR and options.only.lower() in subject.name.lower():
+                    grown.append(growth(subject, options.backend, lengths, places, CLOCKS[options.clock]))
+                    print(grown[-1].shown(), flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what was measured is written")
+    _write(options.json, rates, rows, [asdict(g) for g in grown])
+    print(f"\nwrote {options.json}")
     return 0
 
 
-def compare(case: Case, repetitions: int) -> list[Row]:
-    """Forward and forward+backward, in turn, so that both see the same machine."""
-    rows = []
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="torch")
+    parser.add_argument("--quick", action="store_true", help="512 ticks, two rounds, no torch.compile")
+    parser.add_argument("--only", default="", help="programs whose name contains this")
+    parser.add_argument("--peers", default="", help="peers whose name contains this")
+    parser.add_argument("--shape", default="", help="B,H,T,D instead of the two usual ones")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=40.0, help="per program and mode")
+    parser.add_argument("--no-compile", action="store_true", help="leave out peers under torch.compile (minutes)")
+    parser.add_argument("--growth", action="store_true", help="lengths up to 65,536 and decoding instead of the table")
+    parser.add_argument("--json", default="out/bench_cpu.json")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="wall time, or the process's own")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds, options.no_compile = 2, 10.0, True
+    return options
+
+
+def _shapes(options: argparse.Namespace) -> tuple[Shape, ...]:
+    if options.shape:
+        return (Shape(*(int(n) for n in options.shape.split(","))),)
+    return (Shape(2, 4, 512, 64),) if options.quick else SHAPES
+
+
+def _write(file: str, rates: dict[str, float], rows: list[Row], grown: list[dict[str, Any]]) -> None:
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = [asdict(r) | {"ratio": r.ratio, "best_ratio": r.best_ratio} for r in rows]
+    found = {"versions": versions(), "rates": rates, "rows": table, "growth": grown}
+    path.write_text(json.dumps(found, indent=1))
+
+
+def compare(subject: Subject, shape: Shape, options: argparse.Namespace) -> Iterator[Row]:
+    """Ours and every peer that is here, forward and forward + backward."""
+    if subject.longest is not None:
+        shape = replace(shape, ticks=min(shape.ticks, subject.longest))
+    streams = data(shape)
+    module = subject.compile(shape, options.backend)
+    ours = subject.run(module, streams)
+    peers = list(_peers(subject, streams, options))
+    if not peers:
+        return
+    total = operations(subject, shape)
+    clock = CLOCKS[options.clock]
+    speed = product_rate(clock=clock)  # beside the measurement: the machine's clock drifts
     with torch.no_grad():
-        ours, theirs = case.ours(), case.theirs()
-        error = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-9)) if case.same else float("nan")
-        a, b = in_turn(case.ours, case.theirs, repetitions)
-    rows.append(Row(case.name, case.peer, "fwd", a, b, error))
-    for leaf in case.leaves:
-        leaf.requires_grad_(True)
-    a, b = in_turn(backward(case, case.ours), backward(case, case.theirs), repetitions)
-    rows.append(Row(case.name, case.peer, "fwd+bwd", a, b, error))
-    for leaf in case.leaves:
-        leaf.requires_grad_(False)
-        leaf.grad = None
-    return rows
+        expected = ours()
+        errors = [_error(expected, run()) if peer.same else None for peer, run in peers]
+        times = in_turn([ours, *(run for _, run in peers)], options.rounds, options.seconds, clock)
+    for (peer, _), found, error in zip(peers, times[1:], errors, strict=True):
+        rate = total / times[0].best / 1e6 / speed
+        yield Row(subject.name, str(shape), peer.title, "fwd", times[0], found, error, None, rate)
+    leaves = [streams[n].requires_grad_() for n in subject.leaves.split()]
+    peers = [(peer, run) for peer, run in peers if peer.gradient]
+    runs = [_both(run, leaves) for run in (ours, *(run for _, run in peers))]
+    times = in_turn(runs, options.rounds, options.seconds, clock)
+    for (peer, _), found in zip(peers, times[1:], strict=True):
+        rate = 3 * total / times[0].best / 1e6 / speed
+        yield Row(subject.name, str(shape), peer.title, "fwd+bwd", times[0], found, None, peer.goal, rate)
 
 
-def backward(case: Case, run: Run) -> Run:
-    """The same run, with the gradients of the leaves."""
+def _peers(subject: Subject, streams: Tensors, options: argparse.Namespace) -> Iterator[tuple[Peer, Run]]:
+    for peer in subject.peers:
+        if options.peers.lower() not in peer.title.lower() or (peer.compiled and options.no_compile):
+            continue
+        try:
+            start = time.perf_counter()
+            run = peer.make(streams)
+            with torch.no_grad():
+                run()
+        except Missing as problem:
+            print(f"{subject.name:29}{peer.title:31}skipped: {problem}")
+            continue
+        except Exception as problem:  # noqa: BLE001  (a peer that fails is a line of the table)
+            print(f"{subject.name:29}{peer.title:31}failed: {type(problem).__name__}: {str(problem)[:120]}")
+            continue
+        if peer.compiled:
+            print(f"{subject.name:29}{peer.title:31}compiled in {time.perf_counter() - start:.0f} s")
+        yield peer, run
+
+
+def operations(subject: Subject, shape: Shape) -> int:
+    """Of one forward pass, in the form that the compiler chose."""
+    program = load_program(subject.path(), subject.entry, **subject.dims(shape))
+    lanes = shape.batch if subject.whole else shape.batch * shape.heads
+    found = work(plan(program)).operations
+    assert isinstance(found, int)
+    return found * lanes * shape.ticks
+
+
+def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
+
+
+def _both(run: Run, leaves: list[torch.Tensor]) -> Run:
+    """The same run with the gradients of the leaves."""
 
     def both() -> torch.Tensor:
-        for leaf in case.leaves:
+        for leaf in leaves:
             leaf.grad = None
         y = run()
-        y.backward(torch.ones_like(y))
-        return y
+        y.backward(torch.ones_like(y))  # type: ignore[no-untyped-call]
+        return y.detach()
 
     return both
-
-
-def in_turn(ours: Run, theirs: Run, repetitions: int) -> tuple[float, float]:
-    """Median milliseconds of each; the first call of each warms up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for n in range(repetitions + 1):
-        for run, found in ((ours, times[0]), (theirs, times[1])):
-            start = time.perf_counter()
-            run()
-            if n:
-                found.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def product_rate() -> float:
-    """GFLOP/s of batched 64x64x64 products."""
-    a, b = torch.randn(256, 64, 64), torch.randn(256, 64, 64)
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        torch.bmm(a, b)
-        times.append(time.perf_counter() - start)
-    return 256 * 2 * 64**3 / statistics.median(times) / 1e9
 
 
 if __name__ == "__main__":

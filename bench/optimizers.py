@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.timing import Times, in_turn, matrix_rate, memory_rate
+from bench.timing import CLOCKS, Clock, Times, in_turn, matrix_rate, memory_rate
 from nldsl.api import load_program
 from nldsl.runtime.optimizer import MemoryOptimizer
 
@@ -207,20 +207,25 @@ def main() -> int:
     parser.add_argument("--only", default="", help="optimizers whose name contains this")
     parser.add_argument("--json", default="out/bench_optimizers.json")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="wall time, or the process's own")
     parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     chosen = shapes(1, 128) if options.quick else shapes(5, 384)
     entries = sum(torch.Size(s).numel() for s in chosen)
-    rates = {"sgemm": matrix_rate(), "memory": memory_rate()}
-    print(f"{entries / 1e6:.1f} M parameters in {len(chosen)} tensors, float32, {options.threads} threads")
+    clock = CLOCKS[options.clock]
+    rates = {"sgemm": matrix_rate(clock=clock), "memory": memory_rate(clock=clock)}
+    print(
+        f"{entries / 1e6:.1f} M parameters in {len(chosen)} tensors, float32, "
+        f"{options.threads} threads, {options.clock} clock"
+    )
     print(f"sgemm {rates['sgemm']:.0f} GFLOP/s, in-place sum {rates['memory']:.0f} GB/s\n")
     print(HEAD)
     rows: list[Row] = []
     try:
         for case in cases(chosen):
             if options.only.lower() in case.name.lower():
-                for row in compare(case, chosen, options.repetitions):
+                for row in compare(case, chosen, options.repetitions, clock):
                     rows.append(row)
                     print(row.shown(), flush=True)
     except KeyboardInterrupt:
@@ -237,7 +242,7 @@ def main() -> int:
     return 0
 
 
-def compare(case: Case, chosen: Shapes, repetitions: int) -> Iterator[Row]:
+def compare(case: Case, chosen: Shapes, repetitions: int, clock: Clock) -> Iterator[Row]:
     """Ours against each peer that is installed."""
     for title, make in case.peers:
         try:
@@ -246,7 +251,7 @@ def compare(case: Case, chosen: Shapes, repetitions: int) -> Iterator[Row]:
             print(f"{case.name:12}{title:24} skipped: {problem}")
             continue
         mine = ours(case.file, case.call, parameters(chosen))
-        a, b = in_turn([mine, theirs], repetitions, seconds=30)
+        a, b = in_turn([mine, theirs], repetitions, 30, clock)
         yield Row(case.name, title, a, b, case.operations / a.best / 1e6)
 
 

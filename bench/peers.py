@@ -1,164 +1,210 @@
-"""What the compiled memories are measured against: peers are imported from their packages."""
+"""What the compiled memories are measured against: imported from the packages they come in, never copied.
+
+A peer that is not installed raises ``Missing``; the table then has a line that says so.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+import sys
+import types
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import nldsl
+Tensor = torch.Tensor
+Tensors = dict[str, Tensor]
+Run = Callable[[], Tensor]
+Make = Callable[[Tensors], Run]  # from the streams [B, H, T, ...] to a run
+NAMES = ("torch", "fla-core", "einops", "titans-pytorch", "nested-learning", "pytorch-optimizer")
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
+class Missing(Exception):  # noqa: N818
+    """A peer that is not here; the message says how to get it."""
 
 
-PEERS = {name: _version(name) for name in ("torch", "fla-core", "einops")}
+def versions() -> dict[str, str]:
+    """The versions of the peers, for the record."""
+
+    def of(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "missing"
+
+    return {name: of(name) for name in NAMES}
 
 
-@dataclass(frozen=True)
-class Case:
-    """``same``: both compute the same function, so their difference means something."""
-
-    name: str
-    peer: str
-    ours: Callable[[], torch.Tensor]
-    theirs: Callable[[], torch.Tensor]
-    leaves: list[torch.Tensor]
-    same: bool = True
-
-
-@dataclass(frozen=True)
-class Data:
-    """[B, T, H, D] streams, as fla's references take most of theirs."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    rate: torch.Tensor
-    keep: torch.Tensor  # scalar log retention per head
-    keeps: torch.Tensor  # one per key channel
-
-
-def _data(batch: int, heads: int, ticks: int, width: int) -> Data:
-    shape = (batch, ticks, heads, width)
-    return Data(
-        torch.randn(shape),
-        torch.nn.functional.normalize(torch.randn(shape), dim=-1),
-        torch.randn(shape),
-        torch.rand(batch, ticks, heads),
-        torch.nn.functional.logsigmoid(torch.randn(batch, ticks, heads) + 3),
-        torch.nn.functional.logsigmoid(torch.randn(shape) + 3),
-    )
-
-
-def _ours(file: str, entry: str, heads: int, backend: str, **dims: Any) -> Callable[..., torch.Tensor]:
-    """A memory over [B, T, H, ...] streams: the heads are lanes of the batch."""
-    from importlib.resources import files
-
-    module = nldsl.compile(str(files("nldsl.stdlib") / file), entry, backend=backend, **dims)
-
-    def run(**streams: torch.Tensor) -> torch.Tensor:
-        batch, ticks = next(iter(streams.values())).shape[:2]
-        flat = {n: x.transpose(1, 2).reshape(batch * heads, ticks, *x.shape[3:]) for n, x in streams.items()}
-        y = module(**flat)
-        return y.reshape(batch, heads, ticks, *y.shape[2:]).transpose(1, 2)
-
-    return run
-
-
-def _naive(op: str) -> Any:
+def fla(op: str, function: str) -> Any:
     """A naive reference by its file: importing the package needs Triton, the references do not."""
     root = importlib.util.find_spec("fla")
     if root is None or not root.submodule_search_locations:
-        raise SystemExit('the peers are not installed: pip install "nldsl-compiler[peers]"')
+        raise Missing('pip install "nldsl-compiler[peers]"')
     path = Path(root.submodule_search_locations[0]) / "ops" / op / "naive.py"
-    spec = importlib.util.spec_from_file_location(f"bench_peer_{op.replace('/', '_')}", path)
+    if not path.is_file():
+        raise Missing(f"fla-core has no {op}")
+    return getattr(_from_file(f"bench_peer_{op.replace('/', '_')}", path), function)
+
+
+def package(module: str, hint: str) -> Any:
+    """A module of a package that is not among the extras of every day."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as problem:
+        raise Missing(f"{hint} ({problem})") from problem
+
+
+def checkout(variable: str, file: str, repository: str) -> types.ModuleType:
+    """A module of a repository that is no package: ``variable`` of the environment says where it was cloned."""
+    folder = os.environ.get(variable, "")
+    path = Path(folder) / file
+    if not folder or not path.is_file():
+        raise Missing(f"clone {repository} and set {variable}")
+    try:
+        return _from_file(f"bench_peer_{path.stem}", path)
+    except ImportError as problem:
+        raise Missing(str(problem)) from problem
+
+
+def _from_file(name: str, path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def cases(batch: int, heads: int, ticks: int, width: int, backend: str) -> Iterator[Case]:
-    """Every comparison that the installed peers allow."""
-    delta_rule_chunkwise = _naive("delta_rule").delta_rule_chunkwise
-    naive_chunk_gated_delta_rule = _naive("gated_delta_rule").naive_chunk_gated_delta_rule
-    dplr_chunkwise = _naive("generalized_delta_rule/dplr").dplr_chunkwise
-    naive_recurrent_gla = _naive("gla").naive_recurrent_gla
-    naive_chunk_kda = _naive("kda").naive_chunk_kda
-    naive_chunk_linear_attn = _naive("linear_attn").naive_chunk_linear_attn
+def time_first(x: Tensor) -> Tensor:
+    """[B, H, T, ...] as fla takes most streams: [B, T, H, ...]."""
+    return x.transpose(1, 2)
 
-    d, dims = _data(batch, heads, ticks, width), {"dk": width, "dv": width}
-    scale = width**-0.5
 
-    def swapped(x: torch.Tensor) -> torch.Tensor:
-        return x.transpose(1, 2)
+def layer(make: Callable[[int, int], torch.nn.Module], call: Callable[[Any, Tensor], Any]) -> Make:
+    """A whole layer of width H D on an input of its own, projections included."""
 
-    def attention() -> torch.Tensor:
-        y = torch.nn.functional.scaled_dot_product_attention(swapped(d.q), swapped(d.k), swapped(d.v), is_causal=True)
-        return swapped(y)
+    def build(streams: Tensors) -> Run:
+        batch, heads, ticks, width = streams["q"].shape
+        module = make(heads, width)
+        x = torch.randn(batch, ticks, heads * width)
 
-    linear = _ours("memories/linear_attention.nl", "LinearAttention", heads, backend, **dims)
-    run = lambda: linear(q=d.q * scale, k=d.k, v=d.v)  # noqa: E731
-    leaves = [d.q, d.k, d.v]
-    chunked = lambda: naive_chunk_linear_attn(d.q, d.k, d.v, scale=scale)  # noqa: E731
-    yield Case("linear attention", "fla naive chunk", run, chunked, leaves)
-    yield Case("linear attention", "causal softmax attention (sdpa)", run, attention, leaves, same=False)
+        def run() -> Tensor:
+            y = call(module, x.requires_grad_(torch.is_grad_enabled()))
+            found: Tensor = y[0] if isinstance(y, tuple) else y
+            return found
 
-    gla = _ours("memories/gated_linear.nl", "GatedLinearAttention", heads, backend, **dims)
-    yield Case(
-        "GLA",
-        "fla naive recurrent",
-        lambda: gla(q=d.q * scale, k=d.k, v=d.v, keep=d.keeps.exp()),
-        lambda: naive_recurrent_gla(d.q, d.k, d.v, d.keeps)[0],
-        [d.q, d.k, d.v, d.keeps],
-    )
-    delta = _ours("memories/delta.nl", "DeltaNet", heads, backend, **dims)
-    yield Case(
-        "DeltaNet",
-        "fla naive chunk",
-        lambda: delta(q=d.q * scale, k=d.k, v=d.v, rate=d.rate),
-        lambda: swapped(delta_rule_chunkwise(swapped(d.q), swapped(d.k), swapped(d.v), swapped(d.rate))[0]),
-        [d.q, d.k, d.v, d.rate],
-    )
-    gated = _ours("memories/delta.nl", "GatedDelta", heads, backend, **dims)
-    run_gated = lambda: gated(q=d.q * scale, k=d.k, v=d.v, rate=d.rate, keep=d.keep.exp())  # noqa: E731
-    leaves = [d.q, d.k, d.v, d.rate, d.keep]
-    yield Case(
-        "Gated DeltaNet",
-        "fla naive chunk",
-        run_gated,
-        lambda: naive_chunk_gated_delta_rule(d.q, d.k, d.v, d.keep, d.rate)[0],
-        leaves,
-    )
-    yield Case("Gated DeltaNet", "causal softmax attention (sdpa)", run_gated, attention, leaves, same=False)
-    kda = _ours("memories/delta.nl", "KimiDelta", heads, backend, **dims)
-    yield Case(
-        "KDA",
-        "fla naive chunk",
-        lambda: kda(q=d.q * scale, k=d.k, v=d.v, rate=d.rate, keep=d.keeps.exp()),
-        lambda: naive_chunk_kda(d.q, d.k, d.v, d.keeps, d.rate)[0],
-        [d.q, d.k, d.v, d.rate, d.keeps],
-    )
-    low_rank = _ours("memories/low_rank.nl", "DiagonalPlusLowRank", heads, backend, **dims)
-    a, b = -d.k.detach().clone(), d.k.detach() * torch.rand_like(d.k)
-    yield Case(
-        "DPLR (RWKV-7)",
-        "fla naive chunk",
-        lambda: low_rank(q=d.q, k=d.k, v=d.v, a=a, b=b, keep=d.keeps.exp()),
-        lambda: swapped(
-            dplr_chunkwise(*(swapped(x) for x in (d.q, d.k, d.v, a, b, d.keeps)))[0],
-        ),
-        [d.q, d.k, d.v, d.keeps],
-        same=False,
-    )
+        return run
+
+    return build
+
+
+def titans(depth: int, batch_size: int | None) -> Make:
+    """titans-pytorch's NeuralMemory; with ``batch_size`` its chunks follow one another, as the definition says."""
+
+    def make(heads: int, width: int) -> torch.nn.Module:
+        found = package("titans_pytorch", "pip install titans-pytorch")
+        models = package("titans_pytorch.memory_models", "pip install titans-pytorch")
+        structure = models.MemoryMLP(width, depth=depth, expansion_factor=4.0 if depth > 1 else 1.0)
+        memory: torch.nn.Module = found.NeuralMemory(
+            heads * width, chunk_size=64, heads=heads, dim_head=width, batch_size=batch_size, model=structure
+        )
+        return memory
+
+    return layer(make, lambda m, x: m(x)[0])
+
+
+def ttt_lm(name: str) -> Make:
+    """A layer of ttt-lm-pytorch, mini-batches of 16."""
+
+    def make(heads: int, width: int) -> torch.nn.Module:
+        ttt = checkout("TTT_LM_SRC", "ttt.py", "https://github.com/test-time-training/ttt-lm-pytorch")
+        dim = heads * width
+        config = ttt.TTTConfig(
+            hidden_size=dim,
+            num_attention_heads=heads,
+            mini_batch_size=16,
+            num_hidden_layers=1,
+            intermediate_size=2 * dim,
+        )
+        module: torch.nn.Module = getattr(ttt, name)(config, layer_idx=0).eval()
+        return module
+
+    return layer(make, lambda m, x: m(x, position_ids=torch.arange(x.shape[1])[None]))
+
+
+def nested_cms(streams: Tensors) -> Run:
+    """nested-learning's continuum memory, reading only."""
+    levels = package("nested_learning.levels", "pip install nested-learning")
+    cms = package("nested_learning.cms", "pip install nested-learning")
+    batch, heads, ticks, width = streams["q"].shape
+    periods = (("fast", 16), ("mid", 64), ("slow", 256), ("ultra", 1024))
+    module = cms.CMS(dim=heads * width, levels=[levels.LevelSpec(*p) for p in periods])
+    x = torch.randn(batch, ticks, heads * width)
+
+    def run() -> Tensor:
+        found: Tensor = module(x.requires_grad_(torch.is_grad_enabled()))
+        return found
+
+    return run
+
+
+def nested_block(streams: Tensors) -> Run:
+    """nested-learning's HOPE block, reading only: its memories do not learn from the context here."""
+    levels = package("nested_learning.levels", "pip install nested-learning")
+    block = package("nested_learning.hope.block", "pip install nested-learning")
+    batch, heads, ticks, width = streams["q"].shape
+    periods = (("fast", 16), ("mid", 64), ("slow", 256), ("ultra", 1024))
+    config = block.HOPESelfModBlockConfig(dim=heads * width, cms_levels=[levels.LevelSpec(*p) for p in periods])
+    module, x = block.HOPESelfModBlock(config), torch.randn(batch, ticks, heads * width)
+
+    def run() -> Tensor:
+        found: Tensor = module(x.requires_grad_(torch.is_grad_enabled()))
+        return found
+
+    return run
+
+
+def nested_self_modifying(streams: Tensors) -> Run:
+    """nested-learning's self-modifying Titans with its updates, which have no gradient; forward only."""
+    found = package("nested_learning.titan.self_modifying", "pip install nested-learning")
+    batch, heads, ticks, width = streams["q"].shape
+    config = found.SelfModifyingTitansConfig(dim=heads * width, chunk_size_other=64, chunk_size_memory=64)
+    module, x = found.SelfModifyingTitans(config), torch.randn(batch, ticks, heads * width)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            y: Tensor = module.forward_with_updates(x, module.init_fast_state())[0]
+        return y
+
+    return run
+
+
+def lact(muon: bool) -> Make:
+    """The official large-chunk test-time training, chunks of 256."""
+
+    def build(streams: Tensors) -> Run:
+        file = "minimal_implementations/causal_lact_with_sliding_window_attn.py"
+        found = checkout("LACT_SRC", file, "https://github.com/a1600012888/LaCT")
+        run_of = getattr(found.block_causal_lact_swiglu, "_torchdynamo_orig_callable", found.block_causal_lact_swiglu)
+        for name in ("silu_backprop", "l2_norm", "zeropower_via_newtonschulz5"):
+            setattr(found, name, getattr(getattr(found, name), "_torchdynamo_orig_callable", getattr(found, name)))
+        batch, heads, ticks, width = streams["q"].shape
+        lanes = batch * heads
+        weights = [torch.randn(lanes, width, width) / width**0.5 for _ in range(3)]
+        rates = [torch.full((lanes, ticks, 1), 1e-2) for _ in range(3)]
+        momentum = torch.full((lanes, ticks, 1), 0.9)
+
+        def run() -> Tensor:
+            q, k, v = (streams[n].flatten(0, 1) for n in "qkv")
+            y: Tensor = run_of(*weights, q, k, v, *rates, momentum, muon, chunk_size=256)
+            return y
+
+        return run
+
+    return build
