@@ -59,7 +59,8 @@ def load(source: str, title: str = "program", loss_inputs: tuple[str, ...] = (),
     spec = importlib.util.spec_from_loader(name, loader, origin=path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
+    # before the module runs: Triton reads the lines of a kernel where it is defined
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
     loader.exec_module(module)
     sys.modules[name] = module  # torch.compile imports what it traces by name
-    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
     return Emitted(source, module, loss_inputs, needs_next)

@@ -53,7 +53,7 @@ def train(mode: str, steps: int) -> dict[str, Tensor]:
         for step in range(steps):
             x, y = (mine(v, 0) for v in batch(step))
             optimizer.zero_grad()
-            wrapped(x=x, y=y).backward()  # type: ignore[no-untyped-call]
+            wrapped(x=x, y=y).backward()
             optimizer.step()
     elif mode == "fsdp":
         shard(module)
