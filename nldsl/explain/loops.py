@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nldsl.explain.naming import short_names
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Delay, Parallel, Phase, Scan, Schedule
-from nldsl.passes.affine import Term
 from nldsl.passes.choose_chunk import LoopNote
 from nldsl.passes.recurrence import Recurrence as Analysed
+from nldsl.passes.recurrence_class import classify
 from nldsl.source import NO_SPAN, Span
 
 _MOVED = "moved by one token:"
@@ -124,16 +124,21 @@ def _class_of(schedule: Schedule, scan: Scan, note: LoopNote) -> Recurrence:
         return Recurrence(scan.states, note.kind, f"changes only at its clock ({clocks})")
     if note.mixed:
         return Recurrence(scan.states, note.kind, _mixed(note.mixed, windows))
-    why = _decay(program, found.coefficients, found.live)
+    why = _decay(found)
     low_rank = [w for terms in found.writes.values() for w in terms if w.source is not None and w.source.kind == "node"]
     anchored = found.anchored()
     if low_rank:
         why += "; what is written depends on what is read of the state (a product of low rank)"
-    elif not anchored:
+    elif not anchored and not found.constant:
         why += "; what is written does not depend on the state"
     if anchored:
         every = ", ".join(map(str, sorted({period for _, period in anchored})))
-        why += f"; gradients are taken at the start of every {every} ticks, so between those the rest is linear"
+        why += (
+            f"; what is taken at the start of every {every} ticks is the same for all of those, and the rest is linear"
+        )
+    if found.constant:
+        held = " and ".join(short_names(found.constant).values()) if len(found.constant) < 4 else "the other states"
+        why += f"; {held} change only at a clock ({clocks}), and are held between its ticks"
     return Recurrence(scan.states, note.kind, f"{why}; {windows}" if windows else why)
 
 
@@ -154,26 +159,23 @@ def _windows(found: Analysed) -> str:
     return f"each tick sees the last {each} values of a stream, which is no recurrence: products of rows of the stream"
 
 
-def _decay(program: Program, coefficients: Mapping[tuple[str, str], Sequence[Term]], live: tuple[str, ...]) -> str:
-    """The strongest decay among the states, in words."""
-    short = short_names(live)
-    crossed = sorted((a, b) for a, b in coefficients if a != b)
-    strongest, side = 0, ""
-    for (source, target), terms in coefficients.items():
-        if source != target:
-            continue
-        for term in terms:
-            letters = {x for f in term.factors for x in f.letters if x is not None}
-            strongest = max(strongest, 2 if letters else int(bool(term.factors) or term.scale != 1))
-            if letters and len(program.state(target).type.shape) == 2:
-                sides = {"value" if term.letters.index(x) == 0 else "key" for x in letters if x in term.letters}
-                side = " and ".join(sorted(sides)) + " "
-    words = (
-        "the state is kept as it is",
-        "each tick multiplies the state by a number",
-        f"each tick multiplies every {side}channel by a number of its own",
-    )[strongest]
-    if crossed:
-        pairs = ", ".join(f"{short[a]} into {short[b]}" for a, b in crossed)
-        words += f"; the states are one recurrence, for each tick adds {pairs}"
-    return words
+_DECAYS = {
+    "none": "the state is kept as it is",
+    "scalar": "each tick multiplies the state by a number",
+    "channels": "each tick multiplies every channel by a number of its own",
+    "key side": "each tick multiplies every key channel by a number of its own",
+    "value side": "each tick multiplies every value channel by a number of its own",
+    "elementwise": "each tick multiplies every entry by a number of its own",
+}
+
+
+def _decay(found: Analysed) -> str:
+    """The strongest decay among the states, in words, and which state feeds which."""
+    words, short = _DECAYS[classify(found).decay], short_names(found.live)
+    crossed = sorted((a, b) for a, b in found.coefficients if a != b)
+    if not crossed:
+        return words
+    if len(crossed) > 3:
+        return f"{words}; {len(found.live)} states are one recurrence, for each tick adds some of them to others"
+    pairs = ", ".join(f"{short[a]} to {short[b]}" for a, b in crossed)
+    return f"{words}; the states are one recurrence, for each tick adds {pairs}"

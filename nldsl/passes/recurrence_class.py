@@ -16,9 +16,11 @@ LINEAR = frozenset(
 
 @dataclass(frozen=True)
 class RecurrenceClass:
-    """``decay``: none | scalar | key side | value side | elementwise. ``rank``: reads of the state that each tick
-    writes back. ``stacked``: states in the largest group that feed one another. ``anchored``: none | linear |
-    nonlinear. ``slow``: nothing changes between slow updates. ``windows``: the lengths of the windows it sees."""
+    """``decay``: none | scalar | channels | key side | value side | elementwise. ``rank``: reads of the state that each
+    tick writes back. ``stacked``: states in the largest group that feed one another. ``anchored``: none | linear |
+    nonlinear, what enters of values that are constant in a segment. ``slow``: nothing changes between slow updates.
+    ``windows``: the lengths of the windows it sees. ``live``: something changes at every tick. ``mixed``: by full
+    maps."""
 
     decay: str
     rank: int
@@ -40,9 +42,12 @@ class RecurrenceClass:
         if self.mixed:
             name = "general affine" if self.stacked < 2 else f"{self.stacked} stacked states, general affine"
             return name if self.anchored == "none" else f"anchored {self.anchored}: {name}"
-        name = {"none": "no decay", "scalar": "scalar decay", "elementwise": "elementwise decay"}.get(
-            self.decay, f"diagonal decay ({self.decay})"
-        )
+        name = {
+            "none": "no decay",
+            "scalar": "scalar decay",
+            "elementwise": "elementwise decay",
+            "channels": "diagonal decay",
+        }.get(self.decay, f"diagonal decay ({self.decay})")
         if self.rank:
             name += f" + rank {self.rank}"
         if self.stacked > 1:
@@ -55,7 +60,7 @@ class RecurrenceClass:
 def classify(recurrence: Recurrence, mixed: tuple[str, ...] = ()) -> RecurrenceClass:
     """The class of the whole loop, that of its worst state. ``mixed``: states that full maps lead to."""
     decays = [_decay(key, terms) for key, terms in recurrence.coefficients.items()]
-    order = ("none", "scalar", "key side", "value side", "elementwise")
+    order = ("none", "scalar", "channels", "key side", "value side", "elementwise")
     decay = max(decays, key=order.index, default="none")
     if {"key side", "value side"} <= set(decays):
         decay = "elementwise"
@@ -85,7 +90,9 @@ def _decay(key: tuple[str, str], terms: tuple[Term, ...]) -> str:
     if len(letters) == rank and rank > 1:
         return "elementwise"
     last = {t.letters[-1] for t in terms}
-    return "key side" if letters <= last or rank == 1 else "value side"
+    if rank == 1:
+        return "channels"
+    return "key side" if letters <= last else "value side"
 
 
 def _reads(recurrence: Recurrence, node: Node, seen: set[int]) -> bool:
@@ -128,7 +135,7 @@ def _anchored(recurrence: Recurrence) -> str:
         own = instr.op in ("anchor", "state") and instr.attr("state") in recurrence.scan.states
         if own and (instr.op == "anchor" or instr.attr("state") in recurrence.constant):
             touched.add(value)
-            found = "linear" if found == "none" and instr.op == "anchor" else found
+            found = "linear" if found == "none" and (instr.op == "anchor" or recurrence.live) else found
         elif any(a in touched for a in instr.args):
             touched.add(value)
             products = instr.op in ("mul", "einsum", "div") and sum(a in touched for a in instr.args) > 1
