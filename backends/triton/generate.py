@@ -34,31 +34,60 @@ def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Wor
     for stage in (PREPARE, STEP, FINISH):
         if (stage == PREPARE and not planned.prepared) or (stage == FINISH and not planned.finish):
             continue
-        kernels.append(_kernel(job, planned, stage, spaces, choices))
+        if stage == FINISH:
+            kernels += _finish(job, planned, spaces, choices)
+        else:
+            kernels.append(_kernel(job, planned, stage, spaces, choices))
     return Written(job, frame, kernels, spaces)
 
 
-def _kernel(job: Job, planned: Plan, stage: int, spaces: Workspaces, choices: Choices) -> Kernel:
-    name = f"{job.name}_{STAGE_NAMES[stage]}"
-    split = _split(job, planned, stage, choices)
+def _finish(job: Job, planned: Plan, spaces: Workspaces, choices: Choices) -> list[Kernel]:
+    """One kernel, or on the way back one for each result that can be had by columns, and one for the rest: a program
+    that computes all cotangents of wide keys and values has more tiles than registers."""
+    results = [s.name for s, _ in (*job.outputs, *job.sums)]
+    alone = [name for name in results if _split(job, planned, FINISH, choices, frozenset({name}))]
+    if not job.reverse or len(results) == 1 or not alone:
+        return [_kernel(job, planned, FINISH, spaces, choices)]
+    groups = [frozenset({name}) for name in alone]
+    rest = frozenset(results) - frozenset(alone)
+    groups += [rest] if rest else []
+    return [
+        _kernel(job, planned, FINISH, spaces, choices, group, "" if len(groups) == 1 else f"_{n}")
+        for n, group in enumerate(groups)
+    ]
+
+
+def _kernel(
+    job: Job,
+    planned: Plan,
+    stage: int,
+    spaces: Workspaces,
+    choices: Choices,
+    only: frozenset[str] | None = None,
+    suffix: str = "",
+) -> Kernel:
+    name = f"{job.name}_{STAGE_NAMES[stage]}{suffix}"
+    split = _split(job, planned, stage, choices, only)
     if split:
         before = dict(spaces.values), dict(spaces.kept), set(spaces.names)
         try:
-            kernel = KernelWriter(job, planned, stage, spaces, split).write(name)
+            kernel = KernelWriter(job, planned, stage, spaces, split, only).write(name)
         except UnsupportedError:  # a form that needs all columns: the kernel without the division
             spaces.values, spaces.kept, spaces.names = before
         else:
             kernel.column_block = choices.step_columns if stage == STEP else choices.finish_columns
             return kernel
-    return KernelWriter(job, planned, stage, spaces).write(name)
+    return KernelWriter(job, planned, stage, spaces, only=only).write(name)
 
 
-def _split(job: Job, planned: Plan, stage: int, choices: Choices) -> frozenset[Place]:
+def _split(
+    job: Job, planned: Plan, stage: int, choices: Choices, only: frozenset[str] | None = None
+) -> frozenset[Place]:
     if stage == PREPARE:
         return frozenset()
     if stage == STEP:
         roots = [*(v for _, v in job.carry), *planned.stepped]
         return columns(job, roots, planned.prepared, choices.step_columns) if choices.step_columns else frozenset()
-    stored = [*planned.prepared, *planned.stepped, *job.carried]
-    roots = [v for _, v in (*job.outputs, *job.sums)]
+    stored = [*planned.prepared, *planned.stepped, *job.carried, *job.boundaries]
+    roots = [v for s, v in (*job.outputs, *job.sums) if only is None or s.name in only]
     return columns(job, roots, stored, choices.finish_columns) if choices.finish_columns else frozenset()

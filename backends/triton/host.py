@@ -14,6 +14,7 @@ from nldsl.ir.types import BATCH, TIME, Clock
 
 LEAST_BLOCK = 16
 WARPS, MANY_WARPS, STAGES = 4, 8, 2
+MANY_PRODUCTS = 5
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ def launch_lines(kernel: Kernel) -> list[str]:
 def warps(kernel: Kernel) -> int:
     """More warps where one program works on much at once."""
     heavy = any(word in op.text for op in kernel.builder.top.walk() for word in ("decay_gram", "triangular_inverse"))
-    return MANY_WARPS if heavy else WARPS
+    products = sum(op.kind == "dot" for op in kernel.builder.top.walk())
+    return MANY_WARPS if heavy or products > MANY_PRODUCTS else WARPS
 
 
 def run_source(written: Written, name: str) -> str:

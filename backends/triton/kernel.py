@@ -93,10 +93,10 @@ class KernelWriter:
         stage: int,
         spaces: Workspaces,
         split: frozenset[Place] = frozenset(),
-        alone: bool = False,
+        only: frozenset[str] | None = None,
     ) -> None:
         self.job, self.plan, self.stage, self.spaces, self.split = job, plan, stage, spaces, split
-        self.alone = alone
+        self.only = only  # the names of the results to write; all of them if None
         self.b = Builder([memory.pointer(s.name) for s in job.sources.values()])
         lanes = job.lanes
         sizes = {name: size for name, size in job.axes if name not in lanes and name != TIME and size is not None}
@@ -244,9 +244,13 @@ class KernelWriter:
             memory.keep(self.b, self.spaces.values[value].name, tile)
 
     def _results(self) -> None:
+        chosen = self.only
         for source, value in self.job.outputs:
-            self._output(source, value)
+            if chosen is None or source.name in chosen:
+                self._output(source, value)
         for source, value in self.job.sums:
+            if chosen is not None and source.name not in chosen:
+                continue
             tile = self.whole(value)
             self.spaces.sums[source.name] = Slot(source.name, tuple(e.size for e in self.lowering.dims(value)))
             memory.keep(self.b, source.name, self.b.clean(tile))
@@ -287,8 +291,6 @@ class KernelWriter:
             self._keep(key)
         new = {key: self.whole(value) for key, value in job.carry}
         self._leave(self.plan.stepped)
-        if self.alone:
-            self._results()
         for key, tile in new.items():
             clean = b.clean(tile)
             if clean.name != self.variables[key]:

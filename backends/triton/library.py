@@ -96,8 +96,10 @@ def small_inverses(a, Z: tl.constexpr, N: tl.constexpr, REAL: tl.constexpr):
 def triangular_inverse(
     a, Z: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """The inverse of [Z, N, N], unit lower triangular (its diagonal and upper part are not read): diagonal blocks of 16,
-    then blocks of twice the size from two inverses and what is between them, which is as stable as substitution."""
+    """The inverse of [Z, N, N], unit lower triangular: its diagonal and upper part are not read.
+
+    Blocks of 16 on the diagonal, then blocks of twice the size from two inverses and what is between them, which is as
+    stable as substitution."""
     row = tl.arange(0, N)[:, None]
     column = tl.arange(0, N)[None, :]
     inverse = small_inverses(a, Z, N, REAL)

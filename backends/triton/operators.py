@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 
-from nldsl.backends.interface import LoopCall
 from nldsl.backends.triton.builder import INDENT
 from nldsl.backends.triton.host import Written, arguments, listed, run_source
 from nldsl.backends.triton.jobs import Naming
@@ -109,11 +108,10 @@ def entry_source(naming: Naming, forward: Written, name: str) -> str:
     lines.append(f"{INDENT}results = {name}({', '.join(['t', 'TICKS', *arguments(forward)])})")
     names = [f"{s.name}_out" for s in forward.job.variables.values()] + [s.name for s, _ in forward.job.outputs]
     lines.append(f"{INDENT}{', '.join(names)}{',' if len(names) == 1 else ''} = results[:{len(names)}]")
-    results = []
-    for tensor in call.results:
-        results.append(
-            naming.outputs[tensor.keys[0][1]].name if tensor.kind == "output" else _result(naming, tensor.keys[0])
-        )
+    results = [
+        naming.outputs[tensor.keys[0][1]].name if tensor.kind == "output" else _result(naming, tensor.keys[0])
+        for tensor in call.results
+    ]
     lines += [INDENT + line for line in _apart(naming)]
     lines.append(f"{INDENT}return {', '.join(results)}")
     return "\n".join(lines)
@@ -170,7 +168,6 @@ def digest_of(*texts: str) -> str:
 
 def loop_source(naming: Naming, forward: Written, backward: Written | None, title: str) -> str:
     """All of the loop: kernels, runs, operators, and the function to call."""
-    call: LoopCall = naming.call
     functions: dict[str, str] = {}
     parts = []
     for written in (forward, backward):
@@ -189,5 +186,4 @@ def loop_source(naming: Naming, forward: Written, backward: Written | None, titl
         texts.append(operator_source(backward, f"{title}_back_launch", back, digest))
         texts.append(derivative_source(naming, forward, backward, f"{title}_forward", back))
     texts.append(entry_source(naming, forward, f"{title}_forward"))
-    del call
     return "\n\n\n".join(texts)
