@@ -13,7 +13,8 @@ def _torch() -> Backend:
     return TorchBackend()
 
 
-def _mlir(required: bool = False) -> Backend:
+def native_backend(required: bool = False) -> Backend:
+    """Loops as native functions; ``required``: a loop that has no such form is an error."""
     from nldsl.backends.mlir.backend import MlirBackend, NativeKernels
     from nldsl.backends.torch.backend import TorchBackend
 
@@ -28,7 +29,7 @@ def _triton() -> Backend:
     return TorchBackend("triton", kernels=kernels())
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": _mlir, "triton": _triton}
+BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": native_backend, "triton": _triton}
 DEFAULT = "torch"
 VERIFIED = ("torch",)  # what ``nldsl verify`` compares unless it is told: those that compile in no time
 

@@ -56,8 +56,8 @@ def key_of(text: str) -> str:
 def compiled(text: str, name: str) -> Native:
     """The function ``name`` of a module, from the cache where it has it."""
     folder = directory()
-    linker = _linker()
-    if folder is None or linker is None:
+    lld = linker()
+    if folder is None or lld is None:
         return compile_text(text, name)
     entry = folder / f"{key_of(text)}.so"
     found = _loaded(entry, name)
@@ -66,7 +66,7 @@ def compiled(text: str, name: str) -> Native:
     with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as work:
         objects, library = Path(work) / "loop.o", Path(work) / "loop.so"
         native = compile_text(text, name, objects)
-        command = [str(linker), "-flavor", "gnu", "-shared", "-o", str(library), str(objects)]
+        command = [str(lld), "-flavor", "gnu", "-shared", "-Bsymbolic", "-o", str(library), str(objects)]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode == 0 and library.exists():
             digest = hashlib.sha256(library.read_bytes()).hexdigest()
@@ -77,7 +77,7 @@ def compiled(text: str, name: str) -> Native:
     return native
 
 
-def _linker() -> Path | None:
+def linker() -> Path | None:
     """The linker in IREE's compiler wheel: no toolchain is needed."""
     spec = find_spec("iree.compiler") if find_spec("iree") else None
     if spec is None or not spec.submodule_search_locations:

@@ -52,7 +52,7 @@ def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: 
     like = next(t for t in tensors if t.is_floating_point())
     found = [like.new_empty(native.shape(a.type, batch, count)) for a in (*native.states, *native.streams)]
     if save:
-        number = sum(n for _, n in runs(tick, count, native.loop.size, native.loop))
+        number = sum(n for _, n in runs(int(tick), int(count), native.loop.size, native.loop))
         found += [like.new_empty(native.saved_shape(a, batch, number)) for a in native.boundaries]
     return found
 

@@ -12,8 +12,8 @@ from typing import Any
 from nldsl.extras import require
 
 PIPELINE = (
-    "builtin.module(inline,canonicalize,cse,convert-scf-to-cf,convert-vector-to-llvm,expand-strided-metadata,"
-    "finalize-memref-to-llvm,convert-math-to-llvm,convert-math-to-libm,convert-arith-to-llvm,convert-func-to-llvm,"
+    "builtin.module(inline,canonicalize,cse,convert-math-to-llvm,convert-math-to-libm,convert-scf-to-cf,"
+    "convert-vector-to-llvm,expand-strided-metadata,finalize-memref-to-llvm,convert-arith-to-llvm,convert-func-to-llvm,"
     "convert-cf-to-llvm,convert-index-to-llvm,convert-ub-to-llvm,reconcile-unrealized-casts,canonicalize,cse)"
 )
 Packed = Any  # a ctypes function of one pointer: the addresses of the arguments

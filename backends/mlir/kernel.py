@@ -231,7 +231,7 @@ class KernelWriter:
             elif op == "boundary":
                 name = instr.attr("state")
                 self.lane.views[v] = self.source("boundary", (name, instr.attr("period")), self.type_of(name))
-        for v in self.needed:
+        for v in sorted(self.needed):
             if self.body[v].op in ("state", "anchor", "cotangent") and v not in self.lane.views:
                 instr = self.body[v]
                 period = dict(instr.attrs).get("period", 0)

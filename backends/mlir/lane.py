@@ -104,7 +104,7 @@ class Lane:
 
     def plan(self) -> None:
         """Which values are stored besides those that must be: used often, or far more often than there are entries."""
-        for v in self.needed:
+        for v in sorted(self.needed):
             for a in self.body[v].args:
                 self.users.setdefault(a, []).append(v)
         absorbed = self._products()

@@ -102,9 +102,9 @@ class NativeLoop:
         return tuple(a for a in self.order if a in type.axes)
 
     def shape(self, type: Type, batch: int, count: int) -> list[int]:
-        sizes = {BATCH: batch, TIME: count}
-        axes = [sizes[a] if a in sizes else self.program.axis_size(a) for a in self.axes_of(type)]
-        return [int(str(n)) for n in (*axes, *type.shape)]
+        given = {BATCH: batch, TIME: count}  # symbols while PyTorch traces: they must stay as they are
+        axes = [given[a] if a in given else int(str(self.program.axis_size(a))) for a in self.axes_of(type)]
+        return [*axes, *(int(str(n)) for n in type.shape)]
 
     def lanes(self, batch: int) -> int:
         total = batch if self.batched else 1
@@ -115,9 +115,10 @@ class NativeLoop:
     def saved_shape(self, argument: Argument, batch: int, number: int) -> list[int]:
         """A boundary: of a state, or of a pack, whose axis only the loop has."""
         extra = {a.name: a.size for a in self.loop.lanes if a.name not in self.order}
-        sizes = {BATCH: batch} | extra | {a.name: a.size for a in self.program.axes if a.size is not None}
+        sizes = extra | {a.name: a.size for a in self.program.axes if a.size is not None}
         axes = [a for a in (*self.order, *extra) if a in argument.type.axes]
-        return [number, *(int(str(sizes[a])) for a in axes), *(int(str(s)) for s in argument.type.shape)]
+        lead = [batch if a == BATCH else int(str(sizes[a])) for a in axes]
+        return [number, *lead, *(int(str(s)) for s in argument.type.shape)]
 
     # -- calls
 

@@ -125,7 +125,7 @@ def expm1(f: Function, x: Val) -> Val:
         return f.apply("math.expm1", x)
     u = exp(f, x)
     d = sub(f, u, f.number(1.0))
-    ratio = div(f, mul(f, d, x), log(f, u))
+    ratio = mul(f, d, div(f, x, log(f, u)))
     ratio = f.select(compare(f, "oeq", d, f.number(-1.0)), f.number(-1.0), ratio)
     ratio = f.select(compare(f, "oeq", u, f.number(float("inf"))), u, ratio)
     return f.select(compare(f, "oeq", u, f.number(1.0)), x, ratio)

@@ -1,0 +1,143 @@
+"""Native loops against the loop over ticks: outputs, states and gradients in float64; and as operations of PyTorch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
+
+from nldsl.backends.mlir import custom_ops
+from nldsl.backends.mlir.backend import FallbackWarning
+from nldsl.backends.registry import backend_named
+from nldsl.diagnostics.diagnostic import DiagnosticError
+from nldsl.ir.program import Program
+from nldsl.passes.choose_chunk import ChunkOptions
+from nldsl.passes.plan import plan
+from tests.numeric.chunk_programs import PROGRAMS
+from tests.numeric.chunk_run import BATCH_SIZE, Data, random_data, run_ticks
+from tests.numeric.matrix_programs import MATRICES
+from tests.numeric.window_programs import WINDOWS
+
+Make = Callable[[], Program]
+EVERY: dict[str, Make] = {**PROGRAMS, **WINDOWS, **MATRICES}
+FAST = ("linear attention", "gated delta", "momentum", "slow", "resets")
+TICKS = 7
+
+
+class Native:
+    """The module of a program; ``calls`` are the numbers of ticks of its calls."""
+
+    def __init__(self, program: Program, size: int) -> None:
+        self.program = program
+        backend = backend_named("mlir")
+        planned = plan(program, options=ChunkOptions(size=size))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FallbackWarning)
+            self.source = backend.emit(planned)
+        assert "native.run(" in self.source
+        self.module = backend.load(self.source, planned)
+
+    def __call__(self, data: Data, calls: tuple[int, ...]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        dtype = next(iter(data.inputs.values())).dtype
+        state = self.module.init_state(data.params, BATCH_SIZE, dtype, torch.device("cpu"))
+        parts, at = [], 0
+        for count in calls:
+            inputs = {k: v[at : at + count].movedim(0, 1) for k, v in data.inputs.items()}
+            outputs, _, _, state = self.module.forward(data.params, inputs, state)
+            parts.append(outputs)
+            at += count
+        joined = {k: torch.cat([p[k] for p in parts], 1).movedim(1, 0) for k in parts[0]}
+        return joined, {s.name: state[s.name] for s in self.program.states}
+
+
+def gradients(found: tuple[dict[str, Tensor], dict[str, Tensor]], data: Data) -> list[Tensor]:
+    gen = torch.Generator().manual_seed(3)
+    total = torch.zeros((), dtype=torch.float64)
+    for values in found:
+        for name in sorted(values):
+            weight = torch.randn(values[name].shape, generator=gen, dtype=torch.float64)
+            total = total + (values[name] * weight).sum()
+    return list(torch.autograd.grad(total, data.tensors(), allow_unused=True, materialize_grads=True))
+
+
+def check(make: Make, size: int, calls: tuple[int, ...]) -> None:
+    program = make()
+    data = random_data(program, TICKS, scale=0.5)
+    for tensor in data.tensors():
+        tensor.requires_grad_()
+    ticks = run_ticks(program, data, TICKS)
+    expected = ticks.outputs, ticks.states
+    found = Native(program, size)(data, calls)
+    for want, got in zip(expected, found, strict=True):
+        for name, value in want.items():
+            assert ((got[name] - value).abs() / (1 + value.abs())).max() < 1e-12, name
+    for want_grad, got_grad in zip(gradients(expected, data), gradients(found, data), strict=True):
+        assert (got_grad - want_grad).abs().max() <= 1e-12 + 1e-10 * want_grad.abs().max()
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_common_loops(name: str) -> None:
+    check(EVERY[name], 4, (4, 3) if name == "slow" else (7,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in EVERY if n not in FAST])
+def test_loops(name: str) -> None:
+    check(EVERY[name], 4, (3, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [17, 64])
+def test_lengths_around_a_vector(size: int) -> None:
+    check(PROGRAMS["KDA"], size, (7,))
+
+
+def test_single_precision() -> None:
+    program = PROGRAMS["gated delta"]()
+    data = random_data(program, 40, scale=0.5)
+    ticks = run_ticks(program, data, 40)
+    single = Data({k: v.float() for k, v in data.inputs.items()}, {k: v.float() for k, v in data.params.items()})
+    outputs, states = Native(program, 32)(single, (40,))
+    for want, got in ((ticks.outputs, outputs), (ticks.states, states)):
+        for name, value in want.items():
+            assert got[name].dtype == torch.float32
+            assert (got[name] - value).abs().max() < 1e-5 * value.abs().max()
+
+
+def test_operations_of_pytorch() -> None:
+    """The operation keeps the rules of PyTorch, and stands in a graph without breaks."""
+    program = PROGRAMS["linear attention"]()
+    native = Native(program, 4)
+    name = native.source.partition('native.run("')[2].partition('"')[0]
+    loop = custom_ops.LOOPS[name]
+    gen = torch.Generator().manual_seed(0)
+    tensors = [
+        torch.randn(loop.shape(a.type, BATCH_SIZE, TICKS), generator=gen, dtype=torch.float64, requires_grad=True)
+        for a in loop.inputs
+    ]
+    torch.library.opcheck(torch.ops.nldsl_mlir.loop.default, (tensors, name, 0, TICKS, True))
+
+    def run(*given: Tensor) -> Tensor:
+        return torch.stack([x.sin().sum() for x in custom_ops.run(name, list(given), 0, TICKS)]).sum()
+
+    expected = torch.autograd.grad(run(*tensors), tensors)
+    traced = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for want, got in zip(expected, torch.autograd.grad(traced(*tensors), tensors), strict=True):
+        assert torch.equal(want, got)
+
+
+def test_what_has_no_native_form_is_said() -> None:
+    program = PROGRAMS["linear attention"]()
+    planned = plan(program, frozenset({"backward"}), ChunkOptions(size=4))
+    with pytest.warns(FallbackWarning, match="keeps the form of the torch backend"):
+        source = backend_named("mlir").emit(planned)
+    assert "native.run(" not in source
+    from nldsl.backends.registry import native_backend
+
+    with pytest.raises(DiagnosticError, match="NL0795"):
+        native_backend(required=True).emit(planned)
