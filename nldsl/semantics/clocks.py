@@ -88,8 +88,9 @@ def run_every(ctx: Context, scope: Scope, period: int, body: tuple[ast.Statement
     outer = ctx.guard
     combined = math.lcm(period, outer.period if outer else 1)
     if combined == (outer.period if outer else 1):
+        inner = scope.child()
         for statement in body:
-            execute(ctx, scope, statement)
+            execute(ctx, inner, statement)
         return
     guard = Clock(combined)
     before = {cell.name: cell.current for cell in ctx.cells.values()}
@@ -117,6 +118,9 @@ def _neutral(cell: Cell) -> float:
 @evaluates(ast.Reduce)
 def reduce(ctx: Context, scope: Scope, expr: ast.Reduce) -> Value:
     """``sum of g``: evaluated on the faster clock, accumulated since the block last ran."""
+    kinds = ("sum", "mean", "last", "max")
+    if ctx.guard is None and ctx.every_text and expr.kind in kinds:  # a period of one: this tick is all there is
+        return rvalue(ctx, evaluate(ctx, scope, expr.value), expr.span)
     if ctx.guard is None or ctx.outer_scope is None:
         return ctx.error(
             "NL0402",
@@ -124,7 +128,7 @@ def reduce(ctx: Context, scope: Scope, expr: ast.Reduce) -> Value:
             f"`{expr.kind} of` brings a value to a slower clock, but this runs at every tick",
             hints=("write it inside `every n token { ... }`", f"`{expr.kind}(x)` reduces over the entries of a tensor"),
         )
-    if expr.kind not in ("sum", "mean", "last", "max"):
+    if expr.kind not in kinds:
         return ctx.error("NL0402", expr.span, f"`{expr.kind} of` is not a reduction", hints=("sum, mean, last or max",))
     guard, outer = ctx.guard, ctx.outer_guard
     with ctx.guarded(outer):
