@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nldsl.backends.triton.host import STAGES, Written, column_block, warps
+from nldsl.backends.triton.memory import pointer
 from nldsl.extras import require
+from nldsl.ir.types import TIME
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,37 @@ def compile_kernel(
     options = {"num_warps": warps, "num_stages": stages}
     compiled = triton.compile(source, target=target, options=options)
     return _report(compiled, capability)
+
+
+def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, part: str = "") -> list[Report]:
+    """Compile the kernels of jobs, which an emitted ``module`` has, as they are launched for vectors in bfloat16.
+
+    ``part``: only kernels with this in their names. Gates (streams of numbers), states and workspaces are float32.
+    """
+    language = require("triton.language", "triton")
+    found = []
+    for written in jobs:
+        block = written.frame.block
+        constants = {
+            "BT": block,
+            "LOG_BT": block.bit_length() - 1,
+            "REAL": language.float32,
+            "DOT": language.bfloat16,
+            "PRECISION": "ieee",
+            "SOLVE": "tf32x3",
+        }
+        streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
+        low = {s.name for s in streams if TIME in s.type.axes and s.type.shape}
+        for kernel in written.kernels:
+            if part not in kernel.name:
+                continue
+            types = {"bounds_ptr": "*i64", "tick": "i64", "TICKS": "i32", "N": "i32"}
+            for name in (*kernel.arguments, *kernel.workspaces):
+                types[pointer(name)] = "*bf16" if name in low else "*fp32"
+            own = {**constants, "BV": column_block(kernel)}
+            function = getattr(module, kernel.name)
+            found.append(compile_kernel(function, types, own, capability, warps(kernel), STAGES))
+    return found
 
 
 def _report(compiled: Any, capability: int) -> Report:

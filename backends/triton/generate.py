@@ -16,10 +16,11 @@ from nldsl.ir.stages import FINISH, PREPARE, STEP
 
 @dataclass(frozen=True)
 class Choices:
-    """The most columns that a program of STEP, and of FINISH, takes; 0: all of them."""
+    """The most columns that a program of STEP takes, and of FINISH: forward, and on the way back; 0: all of them."""
 
     step_columns: int = 32
     finish_columns: int = 64
+    back_columns: int = 32
 
 
 def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None) -> Written:
@@ -75,7 +76,7 @@ def _kernel(
         except UnsupportedError:  # a form that needs all columns: the kernel without the division
             spaces.values, spaces.kept, spaces.names = before
         else:
-            kernel.column_block = choices.step_columns if stage == STEP else choices.finish_columns
+            kernel.column_block = _columns(job, stage, choices)
             return kernel
     return KernelWriter(job, planned, stage, spaces, only=only).write(name)
 
@@ -83,11 +84,21 @@ def _kernel(
 def _split(
     job: Job, planned: Plan, stage: int, choices: Choices, only: frozenset[str] | None = None
 ) -> frozenset[Place]:
-    if stage == PREPARE:
+    most = _columns(job, stage, choices)
+    if not most:
         return frozenset()
     if stage == STEP:
         roots = [*(v for _, v in job.carry), *planned.stepped]
-        return columns(job, roots, planned.prepared, choices.step_columns) if choices.step_columns else frozenset()
+        return columns(job, roots, planned.prepared, most)
     stored = [*planned.prepared, *planned.stepped, *job.carried, *job.boundaries]
     roots = [v for s, v in (*job.outputs, *job.sums) if only is None or s.name in only]
-    return columns(job, roots, stored, choices.finish_columns) if choices.finish_columns else frozenset()
+    return columns(job, roots, stored, most)
+
+
+def _columns(job: Job, stage: int, choices: Choices) -> int:
+    """The most columns that a program takes."""
+    if stage == STEP:
+        return choices.step_columns
+    if stage == PREPARE:
+        return 0
+    return choices.back_columns if job.reverse else choices.finish_columns

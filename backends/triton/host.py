@@ -170,11 +170,8 @@ def _sum(written: Written, source: Source, value: int) -> str:
 def launch_lines(kernel: Kernel) -> list[str]:
     """One launch."""
     grid = ["rows"] + (["N"] if kernel.stage != STEP else [])
-    block = 1
-    if kernel.columns is not None:
-        if not isinstance(kernel.columns, int):
-            raise UnsupportedError("columns of unknown number")
-        block = min(kernel.column_block, power_of_two(kernel.columns))
+    block = column_block(kernel)
+    if isinstance(kernel.columns, int):
         grid.append(str(-(-kernel.columns // block)))
     given = ["bounds", "tick", "TICKS", "N", *kernel.arguments, *kernel.workspaces]
     return [
@@ -183,6 +180,15 @@ def launch_lines(kernel: Kernel) -> list[str]:
         f"{INDENT}BV={block}, num_warps={warps(kernel)}, num_stages={STAGES}, **constants,",
         ")",
     ]
+
+
+def column_block(kernel: Kernel) -> int:
+    """How many columns a program takes; 1 if they are not divided."""
+    if kernel.columns is None:
+        return 1
+    if not isinstance(kernel.columns, int):
+        raise UnsupportedError("columns of unknown number")
+    return min(kernel.column_block, power_of_two(kernel.columns))
 
 
 def warps(kernel: Kernel) -> int:

@@ -25,11 +25,13 @@ class BackendRemark(UserWarning):
 
 @dataclass
 class LoopKernelWriter:
-    """``required``: a loop without kernels is an error. ``refused`` collects the loops without, and why."""
+    """``required``: a loop without kernels is an error. ``refused`` collects the loops without, and why;
+    ``written`` the jobs that have kernels."""
 
     required: bool = False
     choices: Choices = field(default_factory=Choices)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
 
     def loop(self, call: LoopCall) -> LoopSource | None:
         """The function of a loop by kernels, or None with a remark. Raises UnsupportedError if kernels are required."""
@@ -54,6 +56,7 @@ class LoopKernelWriter:
             known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
             known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
             forward.extra = [s for s in backward.inputs if s.name not in known]
+        self.written += [w for w in (forward, backward) if w is not None]
         text = loop_source(naming, forward, backward, title)
         shared = (*called("library", text), *called("host_library", text))
         return LoopSource(text, IMPORTS, shared)

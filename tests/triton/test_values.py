@@ -74,7 +74,7 @@ def test_columns_divided_among_programs() -> None:
     source = program("memories/delta.nl", "GatedDelta", dk=4, dv=7)
     inputs = inputs_of(source, 1, 18, torch.float64)
     expected = run(ticks_of(source).double(), inputs)
-    module = kernels_of(source, Choices(step_columns=2, finish_columns=4))
+    module = kernels_of(source, Choices(step_columns=2, finish_columns=4, back_columns=2))
     assert module.emitted.source.count("column = tl.program_id") >= 3
     assert largest_error(expected, run(module.double(), inputs)) < 1e-10
 
