@@ -22,14 +22,17 @@ def native_backend(required: bool = False) -> Backend:
     return MlirBackend(TorchBackend(name="mlir", stored=False, kernels=kernels), kernels)
 
 
-def _triton() -> Backend:
+def kernel_backend(required: bool = False) -> Backend:
+    """Loops as Triton kernels; ``required``: a loop that has no such form is an error."""
     from nldsl.backends.torch.backend import TorchBackend
-    from nldsl.backends.triton.backend import kernels
+    from nldsl.backends.triton.backend import TritonBackend
+    from nldsl.backends.triton.provider import LoopKernelWriter
 
-    return TorchBackend("triton", kernels=kernels())
+    kernels = LoopKernelWriter(required)
+    return TritonBackend(TorchBackend(name="triton", stored=False, kernels=kernels), kernels)
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": native_backend, "triton": _triton}
+BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": native_backend, "triton": kernel_backend}
 DEFAULT = "torch"
 VERIFIED = ("torch",)  # what ``nldsl verify`` compares unless it is told: those that compile in no time
 

@@ -161,7 +161,7 @@ def _sum(written: Written, source: Source, value: int) -> str:
     flags = ["sum" if a in own and a not in like.type.axes else "keep" if a in own else "first" for a in job.lanes]
     kept = tuple(a for a in own if a in like.type.axes)
     if kept != tuple(a for a in like.type.axes if a in kept) or len(kept) != len(like.type.axes):
-        raise UnsupportedError(f"the sum of `{like.name}`, whose axes are mixed,")
+        raise UnsupportedError(f"the axes of the sum of `{like.name}` are mixed")
     sizes = [str(e) for e in written.spaces.sums[source.name].sizes]
     quoted = listed([f'"{flag}"' for flag in flags])
     return f"sum_of_parts({source.name}, {listed(rows(job))}, {quoted}, {listed(sizes)}).to({like.name}.dtype)"

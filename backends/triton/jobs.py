@@ -91,7 +91,7 @@ class Naming:
             if period or reset.kind != "clock":
                 continue
             if pack:
-                raise UnsupportedError("packed states that are reset within the sequence")
+                raise UnsupportedError("packed states are reset within the sequence")
             source = Source(self.names.new(f"{self.variables[state, 0].name}_initial"), program.state(state).type)
             self.initials[state] = _initial(program, state, source)
 
@@ -103,10 +103,10 @@ def _initial(program: Program, state: str, source: Source) -> Initial:
         instr = program.init[value]
         if instr.op in ("param", "const"):
             if leaf is not None:
-                raise UnsupportedError(f"the initial value of `{state}`, which is computed,")
+                raise UnsupportedError(f"the value that `{state}` is reset to is computed")
             leaf = instr
         elif instr.op != "broadcast":
-            raise UnsupportedError(f"the initial value of `{state}`, which is computed,")
+            raise UnsupportedError(f"the value that `{state}` is reset to is computed")
     assert leaf is not None
     if leaf.op == "param":
         return Initial(source, param=leaf.attr("param"))
@@ -131,10 +131,10 @@ def sources_of(body: tuple[Instr, ...], stage: tuple[int | None, ...], naming: N
         if leaf in naming.leaves:
             source = naming.leaves[leaf]
             if set(source.type.axes) != set(instr.type.axes):
-                raise UnsupportedError(f"`{source.name}`, which has other axes outside the loop,")
+                raise UnsupportedError(f"`{source.name}` has other axes outside the loop")
             found[value] = source
         elif leaf not in naming.numbers:
-            raise UnsupportedError(f"`{instr.op}` of a value that is not an argument")
+            raise UnsupportedError(f"it reads a {instr.op} that is no argument")
     return found
 
 

@@ -14,6 +14,8 @@ from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.operators import loop_source
 from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
+from nldsl.source import NO_SPAN
 
 IMPORTS = ("import functools", "import torch", "import triton", "import triton.language as tl")
 LONGEST = 64  # ticks that a program takes at once
@@ -34,19 +36,26 @@ class LoopKernelWriter:
     written: list[Written] = field(default_factory=list)
 
     def loop(self, call: LoopCall) -> LoopSource | None:
-        """The function of a loop by kernels, or None with a remark. Raises UnsupportedError if kernels are required."""
+        """The function of a loop by kernels, or None with a remark. Raises DiagnosticError if kernels are required."""
         try:
             return self._loop(call)
         except UnsupportedError as reason:
-            states = ", ".join(call.phase.states[:3])
-            message = f"no kernels for the loop over {states}: {reason} has none. It runs in its PyTorch form."
-            self.refused.append((states, str(reason)))
-            if self.required:
-                raise
-            warnings.warn(message, BackendRemark, stacklevel=2)
+            self._refuse(call, reason)
             return None
 
+    def _refuse(self, call: LoopCall, reason: UnsupportedError) -> None:
+        states = ", ".join(call.phase.states)
+        message = f"the loop of {states} has no kernels: {reason}"
+        self.refused.append((states, str(reason)))
+        if self.required:
+            spans = (call.program.state(name).span for name in call.phase.states)
+            span = next((s for s in spans if not s.is_none), NO_SPAN)
+            raise DiagnosticError(Diagnostic("NL0795", message, span, hints=("use the torch backend",)))
+        warnings.warn(f"{message}; it keeps the form of the torch backend", BackendRemark, stacklevel=2)
+
     def _loop(self, call: LoopCall) -> LoopSource:
+        if call.derived is None:
+            raise UnsupportedError("it has no backward pass of its own")
         title = re.sub(r"\W", "_", call.name)
         naming = Naming.of(call)
         frame = Frame(min(call.phase.size, LONGEST), call.phase.clocks)
@@ -61,9 +70,8 @@ class LoopKernelWriter:
         shared = (*called("library", text), *called("host_library", text))
         return LoopSource(text, IMPORTS, shared)
 
-    def _backward(self, call: LoopCall, naming: Naming, forward: Written, frame: Frame, title: str) -> Written | None:
-        if call.derived is None:
-            return None
+    def _backward(self, call: LoopCall, naming: Naming, forward: Written, frame: Frame, title: str) -> Written:
+        assert call.derived is not None
         job, like = backward_job(naming, call.derived, f"{title}_bwd")
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
         written = generate(job, frame, self.choices, Workspaces(begun=begun))
