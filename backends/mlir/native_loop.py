@@ -58,10 +58,9 @@ class NativeLoop:
         self.states = tuple(a for a in self.inputs if a.kind == "state")
         self.streams = tuple(a for a in shape.arguments if a.kind == "output")
         self.boundaries = tuple(a for a in shape.arguments if a.kind == "boundary")
-        self.axes = shape.axes
-        self.batched = shape.batched
         if self.backward is not None:
-            self.back_arguments = self._written(False, self.loop.size, "f32").arguments
+            self.back = self._written(False, self.loop.size, "f32")
+            self.back_arguments = self.back.arguments
 
     # -- code
 
@@ -106,9 +105,11 @@ class NativeLoop:
         axes = [given[a] if a in given else int(str(self.program.axis_size(a))) for a in self.axes_of(type)]
         return [*axes, *(int(str(n)) for n in type.shape)]
 
-    def lanes(self, batch: int) -> int:
-        total = batch if self.batched else 1
-        for _, size in self.axes:
+    @staticmethod
+    def lanes(kernel: Kernel, batch: int) -> int:
+        """How many lanes a function has: those of the way back may be fewer."""
+        total = batch if kernel.batched else 1
+        for _, size in kernel.axes:
             total *= size
         return total
 
@@ -142,7 +143,7 @@ class NativeLoop:
         for ticks, n in plan:
             kernel, native = self.kernel(True, ticks, BITS[real])
             order = [held[a] for a in kernel.arguments]
-            call(native, kernel, order, self.lanes(batch), n, count, offset, tick + offset, first, batch)
+            call(native, kernel, order, self.lanes(kernel, batch), n, count, offset, tick + offset, first, batch)
             offset += ticks * n
             first += n
         results = [held[a] for a in (*self.states, *self.streams)]
@@ -164,7 +165,7 @@ class NativeLoop:
         given = {(a.kind, a.key): t for a, t in zip(self.inputs, tensors, strict=True)}
         results = dict(zip((*self.states, *self.streams), cotangents, strict=True))
         saved = {a.key: t for a, t in zip(self.boundaries, boundaries, strict=True)}
-        lanes = self.lanes(batch)
+        lanes = self.lanes(self.back, batch)
         held: list[torch.Tensor] = []
         for argument in self.back_arguments:
             kind, key = argument.kind, argument.key
@@ -193,7 +194,7 @@ class NativeLoop:
         return [self._gradient(a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
 
     def _sum_shape(self, argument: Argument, lanes: int) -> list[int]:
-        inner = [a for a in self.axes_of(argument.type) if a not in dict(self.axes) and a != BATCH]
+        inner = [a for a in self.axes_of(argument.type) if a not in dict(self.back.axes) and a != BATCH]
         sizes = [self.program.axis_size(a) for a in inner]
         return [lanes, *(int(str(n)) for n in (*sizes, *argument.type.shape))]
 
@@ -217,7 +218,7 @@ class NativeLoop:
 
     def _summed(self, argument: Argument, value: torch.Tensor, type: Type, batch: int) -> torch.Tensor:
         """The parts of the lanes, added where the sum goes over them; where it does not, they are the same."""
-        outer = ([(BATCH, batch)] if self.batched else []) + list(self.axes)
+        outer = ([(BATCH, batch)] if self.back.batched else []) + list(self.back.axes)
         inner = [a for a in self.axes_of(argument.type) if a not in dict(outer)]
         value = value.reshape([n for _, n in outer] + list(value.shape[1:]))
         names = [a for a, _ in outer] + inner
