@@ -256,9 +256,9 @@ class _Driver:
 
     def write(self) -> None:
         driver, what, writer, code = self.driver, self.what, self.writer, self.driver.code
-        arriving = [(f"d_{expr.text}", expr.type) for _, expr in what.outputs]
-        cotangents = {key: f"d_{e.text}" for key, e in self._singles()}
-        reserve(driver, [*what.tensors, "t", "T", "starts", *cotangents.values(), *(name for name, _ in arriving)])
+        reserve(driver, [*what.tensors, "t", "T", "starts"])  # a tensor may have the name of a cotangent
+        cotangents = {key: driver.names.new(f"d_{e.text}") for key, e in self._singles()}
+        arriving = [(driver.names.new(f"d_{expr.text}"), expr.type) for _, expr in what.outputs]
         driver.arguments = [*what.head, *what.tensors, "starts", *cotangents.values(), *(name for name, _ in arriving)]
         sizes = write_runs(driver, what.phase, what.operands.streams)
         code.add(f"t += sum({sizes})")
