@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -77,6 +78,7 @@ def _from_file(name: str, path: Path) -> types.ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    module.__dict__["warnings"] = warnings  # LaCT's file uses it without importing it
     spec.loader.exec_module(module)
     return module
 

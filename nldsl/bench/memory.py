@@ -94,8 +94,10 @@ def training_step(module: Module, inputs: Mapping[str, torch.Tensor]) -> Callabl
 def predicted_peak(module: Module, batch: int, ticks: int) -> int:
     """Bytes at the peak of forward and backward for ``batch`` sequences, without parameters and inputs.
 
-    ``module`` is on the ``meta`` device. Gradients of parameters and of inputs are included.
+    Gradients of parameters and of inputs are included. A module that is on the ``meta`` device is not copied.
     """
+    if any(x.device.type != "meta" for x in module.buffers()):
+        module = copy.deepcopy(module).to("meta")
     run = training_step(module, meta_inputs(module, batch, ticks))
     with LiveBytes() as live:
         run()
@@ -118,7 +120,8 @@ def meta_inputs(module: Module, batch: int, ticks: int) -> dict[str, torch.Tenso
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Bytes at the peak of training: ``fixed + batch * (per_sequence + per_tick * ticks)``, for whole segments."""
+    """Bytes at the peak of training: ``fixed + batch * (per_sequence + per_tick * ticks)``, for whole segments and two
+    sequences or more."""
 
     fixed: float
     per_sequence: float
@@ -132,10 +135,13 @@ class PeakMemory:
 
 
 def peak_formula(module: Module, ticks: int = 1024) -> PeakMemory:
-    """The formula for a module, from runs without data at ``ticks`` and twice as many, one and two sequences."""
+    """The formula for a module, from runs without data at ``ticks`` and twice as many, two and four sequences.
+
+    One sequence alone may need less: its transposed tensors need no copies.
+    """
     module = copy.deepcopy(module).to("meta")
-    short, long = predicted_peak(module, 1, ticks), predicted_peak(module, 1, 2 * ticks)
-    both = predicted_peak(module, 2, 2 * ticks)
-    per_tick = (long - short) / ticks
-    fixed = 2 * long - both
-    return PeakMemory(fixed, long - fixed - 2 * ticks * per_tick, per_tick)
+    short, long = predicted_peak(module, 2, ticks), predicted_peak(module, 2, 2 * ticks)
+    more = predicted_peak(module, 4, 2 * ticks)
+    per_tick = (long - short) / ticks / 2
+    fixed = 2 * long - more
+    return PeakMemory(fixed, (long - fixed) / 2 - 2 * ticks * per_tick, per_tick)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from fractions import Fraction
 
 from nldsl.dims import Dim
 from nldsl.explain.loops import Loop
@@ -19,6 +20,7 @@ from nldsl.explain.report import (
     short_states,
 )
 from nldsl.ir.program import InputDecl, Level
+from nldsl.passes.cost_schedule import Work
 
 _WIDTH = 100
 _MOST_EQUATIONS = 80
@@ -136,6 +138,8 @@ def _cost(found: Report) -> list[str]:
     if len(cost.operations) > 1 and all(isinstance(n, int) for _, n in cost.operations):
         mean = sum(n / period for period, n in cost.operations if isinstance(n, int))
         lines.append(f"              {mean:,.0f} on average")
+    if found.work is not None:
+        lines += _as_run(found.work)
     if cost.state != 0:
         lines.append(f"  state       {_numbers(cost.state)}")
     if cost.hidden != 0:
@@ -145,6 +149,25 @@ def _cost(found: Report) -> list[str]:
     if cost.parameters != 0:
         lines.append(f"  parameters  {_numbers(cost.parameters)} (for all sequences)")
     return lines
+
+
+def _as_run(work: Work) -> list[str]:
+    """The form that was chosen: more operations than the definition, in fewer steps that wait for each other."""
+    if not isinstance(work.operations, int) or not isinstance(work.entries, int):
+        return []
+    lines = [f"  as it runs  {work.operations:,} operations, {_size(work.entries * _BYTES)} read and written"]
+    if work.rounds:
+        steps = f"{float(work.steps / work.rounds):.0f} steps that wait for each other"
+        lines.append(f"              {_ratio(work.rounds)} of a loop a token, each of {steps}")
+    else:
+        lines.append("              no loop: all tokens at once")
+    return lines
+
+
+def _ratio(rounds: Fraction) -> str:
+    if rounds.denominator == 1:
+        return f"{rounds.numerator} round{'s' if rounds.numerator > 1 else ''}"
+    return f"{rounds.numerator}/{rounds.denominator} rounds"
 
 
 def _numbers(count: Dim) -> str:

@@ -15,6 +15,7 @@ from nldsl.explain.scope import cone, states_of
 from nldsl.ir.program import MemoryInfo, ParamDecl, Program, StateDecl
 from nldsl.ir.types import Type
 from nldsl.passes.cost import Cost, cost
+from nldsl.passes.cost_schedule import Work, work
 
 _LONGEST_FORMULA = 100
 
@@ -42,6 +43,7 @@ class Report:
     losses: Math
     cost: Cost
     notes: tuple[str, ...] = ()
+    work: Work | None = None  # of the form in which it runs, where sizes are known
 
 
 def report(program: Program, symbolic: Program | None = None, kind: str = "", notes: Sequence[str] = ()) -> Report:
@@ -68,7 +70,10 @@ def report(program: Program, symbolic: Program | None = None, kind: str = "", no
     if not sections and program.outputs:
         info = MemoryInfo("", program.name, kind or "block")
         sections.append(Section(info, (), equations(program, ()), ("",), ()))
-    return Report(program, shapes, kind, tuple(sections), tuple(loops), loss_math(program), cost(shapes), tuple(notes))
+    run = work(found.schedule) if found is not None else None
+    return Report(
+        program, shapes, kind, tuple(sections), tuple(loops), loss_math(program), cost(shapes), tuple(notes), run
+    )
 
 
 def _alike(program: Program, symbolic: Program) -> bool:
