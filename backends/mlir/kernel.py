@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nldsl.backends.mlir.assembly import Blocks, assembled
+from nldsl.backends.mlir.carry import Carry
 from nldsl.backends.mlir.lane import Index, Lane, Vec
-from nldsl.backends.mlir.memory import ALIGNED, helpers, place
+from nldsl.backends.mlir.memory import place
 from nldsl.backends.mlir.nests import copy, fill
 from nldsl.backends.mlir.steps import Steps
 from nldsl.backends.mlir.sums import mixed_axes, peeled, reach, split_sums
-from nldsl.backends.mlir.text import MEMREF, Function, Ix, Val, at
+from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import UnsupportedError, View, load
 from nldsl.dims import substitute
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
-
-HEADER = 6  # numbers in the table before the addresses: see ``Table`` in launch.py
 
 Key = tuple[str, int]  # a state (period 0) or its anchor
 
@@ -305,7 +305,8 @@ class KernelWriter:
         steps.run(targets, late)
         self._spread_outputs(steps)
         self._sums(steps)
-        self._carry(steps, carry)
+        places = [(self.held[key].view, self._axes(key), value) for key, value in carry]
+        Carry(steps, places).write()
         if self.forward:
             self._resets()
         else:
@@ -402,90 +403,8 @@ class KernelWriter:
 
     # -- what is carried
 
-    def _carry(self, steps: Steps, carry: list[tuple[Key, int]]) -> None:
-        """New states: straight into their place where nothing reads the old one any more."""
-        lane, f = self.lane, self.f
-        own = {self.held[key].view.buffer for key, _ in carry}
-        read = {v: self._reads(steps, v, own) for _, v in carry}
-        done: list[tuple[View, View]] = []
-        for n, (key, value) in enumerate(carry):
-            held = self.held[key].view
-            if lane.view(value) == held:
-                continue
-            direct = self._same_place(steps, value, held) and list(lane.axes(value)) == self._axes(key)
-            others = [read[v] for _, v in carry[n + 1 :]]
-            if direct and not any(held.buffer in r for r in others) and sum(v == value for _, v in carry) == 1:
-                steps.store(value, held)
-                continue
-            source = steps.in_memory(value)
-            if source.buffer in own and source.buffer != held.buffer:
-                fresh = lane.scratch(source.dims)
-                with f.fence():
-                    copy(lane, source, fresh)
-                source = fresh
-            done.append((self._stretched(source, value, key), held))
-        lane.step += 1
-        for source, held in done:
-            if source != held:
-                with f.fence():
-                    copy(lane, source, held)
-
     def _axes(self, key: Key) -> list[str]:
         return [a for a in self.order if a in self.type_of(key[0]).axes and a in self.sizes]
-
-    def _stretched(self, source: View, value: int, key: Key) -> View:
-        own, axes = self.lane.axes(value), self._axes(key)
-        held = self.held[key].view
-        strides = [source.strides[own.index(a)] if a in own else 0 for a in axes]
-        rest = source.strides[len(own) :]
-        rest = (0,) * (len(held.dims) - len(axes) - len(rest)) + rest
-        rest = tuple(
-            0 if n == 1 else s
-            for s, n in zip(rest, ((1,) * 8 + source.dims)[-len(rest) :] if rest else (), strict=True)
-        )
-        return View(source.buffer, source.base, (*strides, *rest), held.dims)
-
-    def _reads(self, steps: Steps, value: int, own: set[str]) -> set[str]:
-        """The carried tensors that the code of a value still has to read."""
-        lane, found, stack, seen = self.lane, set[str](), [value], set[int]()
-        while stack:
-            v = stack.pop()
-            if v in seen:
-                continue
-            seen.add(v)
-            view = lane.view(v)
-            if view is not None:
-                if view.buffer in own:
-                    found.add(view.buffer)
-                continue
-            stack.extend(lane.body[v].args)
-        return found
-
-    def _same_place(self, steps: Steps, value: int, held: View) -> bool:
-        """Whether each new entry needs no other entry of the old tensor than its own."""
-        lane = self.lane
-        if lane.dims(value) != held.dims or lane.view(value) is not None:
-            return False
-        if lane.heavy(value):
-            return not self._reads(steps, value, {held.buffer})
-        stack, seen = [value], set[int]()
-        while stack:
-            v = stack.pop()
-            if v in seen:
-                continue
-            seen.add(v)
-            view = lane.view(v)
-            if view is not None:
-                if view.buffer == held.buffer and view != held:
-                    return False
-                continue
-            instr = lane.body[v]
-            plain = instr.op in ("add", "sub", "mul", "div", "neg", "where", "when", "const", "stop_grad")
-            if (not plain or lane.heavy(v)) and self._reads(steps, v, {held.buffer}):
-                return False
-            if plain:
-                stack.extend(instr.args)
-        return True
 
     def _resets(self) -> None:
         """A state whose clock fires starts anew, with its anchors."""
@@ -531,65 +450,10 @@ class KernelWriter:
     # -- all of it
 
     def _assembled(self, opening: list[str], segment: list[str], closing: list[str]) -> Kernel:
-        f = self.f
-        scratch = place(self.lane.buffers, 4 if f.real == "f32" else 8)
-        lines = [f"func.func @{self.name}(%table: !llvm.ptr, %memory: !llvm.ptr, %begin: i64, %end: i64) {{"]
-        add = lines.append
-        sizes = [self._whole(self.program.axis_size(a)) for a in self.outer if a != BATCH]
-        index_names = ["%segments", "%total", "%offset", "%tick0", "%first"]
-        f.index(0), f.index(1), f.index(self.ticks), f.index(ALIGNED)
-        body: list[str] = []
-        for n, name in enumerate(index_names):
-            body.append(f"  {name}_i = func.call @nl_number(%table, %slot{n}) : (!llvm.ptr, i64) -> i64")
-            body.append(f"  {name} = arith.index_cast {name}_i : i64 to index")
-        body.append("  %batches_i = func.call @nl_number(%table, %slot5) : (!llvm.ptr, i64) -> i64")
-        body.append("  %batches = arith.index_cast %batches_i : i64 to index")
-        for n, argument in enumerate(self.arguments):
-            element = self.sources[argument].element or f.real
-            body.append(f"  %slot{HEADER + n} = arith.constant {HEADER + n} : i64")
-            body.append(
-                f"  %arg{n} = func.call @nl_tensor_{element}(%table, %slot{HEADER + n}) : "
-                f"(!llvm.ptr, i64) -> {MEMREF[element]}"
-            )
-        for buffer in self.lane.buffers:
-            body.append(f"  {buffer.name}_at = arith.constant {buffer.offset} : i64")
-            body.append(
-                f"  {buffer.name} = func.call @nl_scratch_{f.real}(%memory, {buffer.name}_at) : "
-                f"(!llvm.ptr, i64) -> {MEMREF[f.real]}"
-            )
-        body.append("  %lane_begin = arith.index_cast %begin : i64 to index")
-        body.append("  %lane_end = arith.index_cast %end : i64 to index")
-        body.append("  scf.for %lane = %lane_begin to %lane_end step %c1 {")
-        rest = "%lane"
-        for n in reversed(range(len(self.outer))):
-            axis = self.outer[n]
-            if axis == BATCH:
-                continue
-            size = f.index(self._whole(self.program.axis_size(axis)))
-            body.append(f"    %lane_{n} = arith.remui {rest}, {size} : index")
-            body.append(f"    %rest_{n} = arith.divui {rest}, {size} : index")
-            rest = f"%rest_{n}"
-        body.append(f"    %batch = arith.addi {rest}, %c0 : index")
-        body.append("    %batch_ticks = arith.muli %batch, %total : index")
-        body += opening
-        body.append("    scf.for %round = %c0 to %segments step %c1 {")
-        if self.forward:
-            body.append("      %segment = arith.addi %round, %c0 : index")
-        else:
-            body.append("      %rounds = arith.subi %segments, %c1 : index")
-            body.append("      %segment = arith.subi %rounds, %round : index")
-        body.append("      %segment_number = arith.addi %segment, %first : index")
-        body.append("      %segment_batches = arith.muli %segment_number, %batches : index")
-        body.append(f"      %ticks = arith.muli %segment, {f.index(self.ticks)} : index")
-        body.append("      %start = arith.addi %ticks, %offset : index")
-        body.append("      %tick = arith.addi %ticks, %tick0 : index")
-        body += segment
-        body += ["    }", *closing, "  }", "  return", "}"]
-        for text, name in f.constants.items():
-            add(f"  {name} = {text}")
-        for n in range(HEADER):
-            add(f"  %slot{n} = arith.constant {n} : i64")
-        lines += body
-        axes = tuple((a, s) for a, s in zip((a for a in self.outer if a != BATCH), sizes, strict=True))
-        text = "\n".join([helpers(f.real), *lines, ""])
+        lanes = [(a, 0 if a == BATCH else self._whole(self.program.axis_size(a))) for a in self.outer]
+        elements = [self.sources[a].element or self.f.real for a in self.arguments]
+        scratch = place(self.lane.buffers, 4 if self.f.real == "f32" else 8)
+        blocks = Blocks(opening, segment, closing)
+        text = assembled(self.f, self.lane.buffers, elements, lanes, self.ticks, self.forward, blocks)
+        axes = tuple((a, n) for a, n in lanes if a != BATCH)
         return Kernel(self.name, text, tuple(self.arguments), scratch, axes, BATCH in self.outer, self.ticks, self.real)

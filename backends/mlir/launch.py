@@ -11,8 +11,9 @@ from functools import lru_cache
 
 import torch
 
+from nldsl.backends.mlir.assembly import HEADER
 from nldsl.backends.mlir.engine import Native
-from nldsl.backends.mlir.kernel import HEADER, Kernel
+from nldsl.backends.mlir.kernel import Kernel
 
 _LOCAL = threading.local()
 
