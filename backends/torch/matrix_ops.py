@@ -1,4 +1,4 @@
-"""How ``matrix_scan`` is written; ``segment_matrix.py`` has the function it calls."""
+"""How the scans of matrices are written; ``segment_matrix.py`` has the functions that they call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ Writer = Callable[[Scope, Instr, list[Expr], Type], Expr]
 def _matrix_scan(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     operands = [scope.real(scope.tensor(a)) for a in args]
     texts = [e.text if e.type.axes == out.axes else view(e, Type(e.type.shape, out.axes)) for e in operands]
-    return Expr(call("scan_matrix_linear", *texts, str(instr.attr("reverse"))), out)
+    function = "scan_matrix_linear" if instr.op == "matrix_scan" else "scan_two_sided"
+    return Expr(call(function, *texts, str(instr.attr("reverse"))), out)
 
 
-MATRIX_TABLE: dict[str, Writer] = {"matrix_scan": _matrix_scan}
+MATRIX_TABLE: dict[str, Writer] = {"matrix_scan": _matrix_scan, "two_sided_scan": _matrix_scan}

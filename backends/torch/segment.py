@@ -11,7 +11,7 @@ import re
 
 import torch
 
-from nldsl.backends.torch.segment_matrix import scan_matrix_linear
+from nldsl.backends.torch.segment_matrix import scan_matrix_linear, scan_two_sided
 from nldsl.backends.torch.segment_windows import scan_band, scan_unband
 
 
@@ -140,6 +140,7 @@ FUNCTIONS = (
     scan_band,
     scan_unband,
     scan_matrix_linear,
+    scan_two_sided,
 )
 
 

@@ -29,7 +29,7 @@ FUSIONS = (
     ("pack", "equal computations of a loop are one"),
     ("hoist", "what needs no state leaves the loop"),
 )
-CONTRACTIONS = frozenset("einsum solve solve_triangular decay_gram matrix_scan".split())
+CONTRACTIONS = frozenset("einsum solve solve_triangular decay_gram matrix_scan two_sided_scan".split())
 FREE = frozenset("reshape broadcast slice spread collect lane unfold stop_grad when given".split()) | ops.LEAVES
 BYTES = 4
 _HEAD = (

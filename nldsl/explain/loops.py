@@ -146,7 +146,7 @@ def _mixed(mixed: Sequence[str], windows: str) -> str:
     """What a scan of matrices means for a loop."""
     short = short_names(mixed)
     names = " and ".join(short[s] for s in mixed) if len(mixed) < 4 else f"{len(mixed)} states"
-    why = f"each tick multiplies {names} by a full matrix, and the products over all ticks are made by a scan"
+    why = f"each tick multiplies {names} by full matrices, whose products over all ticks are made by a scan"
     return f"{why}; {windows}" if windows else why
 
 

@@ -19,7 +19,9 @@ from nldsl.passes.pack import pack
 from nldsl.passes.recurrence import Refusal
 from nldsl.source import NO_SPAN, Span
 
-RECURRENT = frozenset("solve_triangular segprod cumprod decay_gram linear_scan anchor".split())
+RECURRENT = frozenset(
+    "solve_triangular segprod cumprod decay_gram linear_scan matrix_scan two_sided_scan anchor".split()
+)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nldsl.ir.types import TIME, Clock
 from nldsl.passes.affine import Affine, Term
 from nldsl.passes.affine_rules import Abstract, Free, Node, Other
 from nldsl.passes.chunk_decay import Decay, groups
-from nldsl.passes.chunk_matrix import MOST_ROWS, MatrixScan
+from nldsl.passes.chunk_matrix import MatrixScan, NotTwoSidedError, TwoSidedScan
 from nldsl.passes.chunk_read import Reads
 from nldsl.passes.chunk_solve import NotTriangularError, Solver
 from nldsl.passes.chunk_values import Values
@@ -56,7 +56,7 @@ def chunk_scan(
 
 
 def _small(refusal: Refusal) -> Refusal:
-    return replace(refusal, lift=f"{refusal.lift}, or keep at most {MOST_ROWS} numbers that are mixed with one another")
+    return replace(refusal, lift=f"{refusal.lift}, or mix fewer numbers of the state with one another")
 
 
 def _groups(recurrence: Recurrence) -> list[tuple[str, ...]]:
@@ -136,17 +136,25 @@ class _Body:
             needed = any(self.recurrence.maps.get(s) for s in states)
             if not needed and not every:
                 continue
-            try:
-                scan = MatrixScan(self.values, states, self._known)
-            except TooManyTermsError:
-                scan = None
-            if scan is not None and scan.fits:
+            scan = self._scan_of(states)
+            if scan is not None:
                 self.reads.scans.update(dict.fromkeys(states, scan))
             elif needed:
                 return False
         if self.reads.scans:
             self._fed_by_scans()
         return True
+
+    def _scan_of(self, states: tuple[str, ...]) -> MatrixScan | None:
+        """The cheapest scan that makes these states."""
+        for kind in (TwoSidedScan, MatrixScan):
+            try:
+                scan = kind(self.values, states, self._known)
+            except (NotTwoSidedError, TooManyTermsError):
+                continue
+            if scan.fits:
+                return scan
+        return None
 
     def _fed_by_scans(self) -> None:
         """What a state gets of a scanned one is a stream that is written into it, not part of its decay."""

@@ -18,12 +18,13 @@ from itertools import pairwise
 from nldsl.dims import Dim
 from nldsl.ir.chunk import TICKS
 from nldsl.ir.ops import product
-from nldsl.passes.affine import Term
+from nldsl.passes.affine import Factor, Term
 from nldsl.passes.chunk_values import AT, Values
 from nldsl.passes.contract import Letter, Operand, added, placed
 from nldsl.passes.flatten_affine import flattened, update
 
 MOST_ROWS = 64
+MOST_WORK = 1 << 16  # multiplications of one tick: above, a loop over ticks is as fast
 
 
 class MatrixScan:
@@ -45,8 +46,9 @@ class MatrixScan:
 
     @property
     def fits(self) -> bool:
-        total = sum(r if isinstance(r, int) else MOST_ROWS + 1 for r in self.rows.values())
-        return 0 < total <= MOST_ROWS and isinstance(self.columns, int)
+        n = sum(r if isinstance(r, int) else MOST_ROWS + 1 for r in self.rows.values())
+        known = 0 < n <= MOST_ROWS and isinstance(self.columns, int)
+        return known and isinstance(self.columns, int) and n * n * (n + self.columns) <= MOST_WORK
 
     def _own(self, state: str) -> list[int]:
         """The dims that are rows."""
@@ -231,3 +233,102 @@ class MatrixScan:
         names: tuple[Letter, ...] = tuple(f"d{d}" for d in dims)
         order: tuple[Letter, ...] = tuple(f"d{d}" for d in range(len(shape)))
         return self._ordered(Operand(part, (*begin, *names)), (*begin, *order))
+
+
+class TwoSidedScan(MatrixScan):
+    """One state S <- A S B + what is written. Raises NotTwoSidedError where a tick does anything else."""
+
+    def __init__(self, values: Values, states: tuple[str, ...], known: Callable[[Term], list[Operand]]) -> None:
+        super().__init__(values, states, known)
+        if len(states) != 1 or len(self.shapes[states[0]]) != 2 or self.lane:
+            raise NotTwoSidedError
+        maps = [t for t in self.terms[states[0]] if self._own_source(t)]
+        if len(maps) != 1:
+            raise NotTwoSidedError
+        (self.map,) = maps
+        left = {self.map.out[0], self.map.letters[0]}
+        right = {self.map.out[1], self.map.letters[1]}
+        if None in left | right or len(left) < 2 or len(right) < 2 or left & right:
+            raise NotTwoSidedError
+        self.factors: tuple[list[Factor], list[Factor]] = ([], [])
+        for factor in self.map.factors:
+            own = {x for x in factor.letters if x is not None}
+            if own & (left | right) and not (own <= left or own <= right):
+                raise NotTwoSidedError
+            if own - left - right:
+                raise NotTwoSidedError
+            self.factors[1 if own & right else 0].append(factor)
+
+    @property
+    def fits(self) -> bool:
+        n, m = self.shapes[self.states[0]]
+        if not isinstance(n, int) or not isinstance(m, int) or max(n, m) > MOST_ROWS:
+            return False
+        return (n * n + m * m) * (n + m) <= 2 * MOST_WORK
+
+    @cached_property
+    def sides(self) -> tuple[int, int]:
+        """A: [T, n, n] and B: [T, m, m]."""
+        n, m = self.shapes[self.states[0]]
+        out, letters = self.map.out, self.map.letters
+        made = []
+        for factors, names, size, scale in (
+            (self.factors[0], (AT, out[0], letters[0]), n, self.map.scale),
+            (self.factors[1], (AT, letters[1], out[1]), m, 1.0),
+        ):
+            product_ = self.values.product([self.values.factor(f) for f in factors], names, scale)
+            made.append(self.values.stretched(placed(self.builder, product_, names), (TICKS, size, size)))
+        return made[0], made[1]
+
+    @cached_property
+    def scanned(self) -> tuple[int, int]:
+        """The products of the left sides: [T, n, n], and the sums: [T, n, m]."""
+        n, m = self.shapes[self.states[0]]
+        left, right = self.sides
+        written = self.builder.emit("reshape", self.written, shape=(TICKS, n, m))
+        sums = self.builder.emit("two_sided_scan", left, written, right, reverse=False)
+        return self._products(left, False), sums
+
+    def _products(self, steps: int, turned: bool) -> int:
+        """steps[t] .. steps[0], or in the other order: [T, n, n]."""
+        builder = self.builder
+        if turned:
+            steps = builder.emit("einsum", steps, spec="tij->tji")
+        first = builder.emit("pad", self.values.rows(steps, 0, 1), dim=0, before=0, after=TICKS - 1)
+        found = builder.emit("matrix_scan", steps, first, reverse=False)
+        return builder.emit("einsum", found, spec="tij->tji") if turned else found
+
+    def _with_start(self, left: int, right: int, sums: int, tick: str) -> int:
+        begin = self.builder.leaf("state", self.values.program.state(self.states[0]).type, state=self.states[0])
+        half = self.builder.emit("einsum", left, begin, spec=f"{tick}ij,jk->{tick}ik")
+        return self.builder.emit(
+            "add", self.builder.emit("einsum", half, right, spec=f"{tick}ik,{tick}km->{tick}im"), sums
+        )
+
+    @cached_property
+    def right_products(self) -> int:
+        return self._products(self.sides[1], True)
+
+    @cached_property
+    def after(self) -> int:
+        products, sums = self.scanned
+        return self._with_start(products, self.right_products, sums, "t")
+
+    @cached_property
+    def last(self) -> int:
+        products, sums, right = (self.values.row(x, TICKS - 1) for x in (*self.scanned, self.right_products))
+        return self._with_start(products, right, sums, "")
+
+    @cached_property
+    def before(self) -> int:
+        type = self.values.program.state(self.states[0]).type
+        begin = self.builder.leaf("state", type, state=self.states[0])
+        begin = self.builder.emit("reshape", begin, shape=(1, *type.shape))
+        return self.builder.emit("concat", begin, self.values.rows(self.after, 0, TICKS - 1), dim=0)
+
+    def _one(self, name: str, whole: int, ticks: bool) -> int:
+        return whole
+
+
+class NotTwoSidedError(Exception):
+    """A recurrence that is more than one product from both sides."""

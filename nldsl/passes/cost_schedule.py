@@ -146,6 +146,8 @@ def _instruction(body: tuple[Instr, ...], instr: Instr, sizes: _Sizes) -> Dim:
             return 2 * sizes.entries(instr.type)
         case "matrix_scan":
             return 2 * shape[1] * sizes.entries(instr.type)
+        case "two_sided_scan":
+            return 2 * (shape[1] + sizes.number(types[2].shape[1])) * sizes.entries(instr.type)
     if instr.op in REDUCTIONS:
         return sizes.entries(types[0])
     return sizes.entries(instr.type)

@@ -1,4 +1,4 @@
-"""The derivative of ``matrix_scan`` (``ir/matrix_ops.py``): the same recurrence back, with transposed matrices."""
+"""The derivatives of the scans of matrices (``ir/matrix_ops.py``): the same back, with transposed matrices."""
 
 from __future__ import annotations
 
@@ -28,4 +28,26 @@ def _matrices(s: Site) -> int:
     return s.emit("einsum", _new(s), before, spec="tim,tjm->tij")
 
 
-MATRIX_RULES: dict[str, tuple[Callable[[Site], int] | None, ...]] = {"matrix_scan": (_matrices, _new)}
+def _passed(s: Site) -> int:
+    """d w[t] = d[t] + a[t+1]' d w[t+1] b[t+1]'."""
+    reverse = s.attr("reverse")
+    left, right = (_moved(s, s.emit("einsum", s.arg(i), spec="tij->tji"), reverse) for i in (0, 2))
+    return s.emit("two_sided_scan", left, s.cotangent, right, reverse=not reverse)
+
+
+def _left(s: Site) -> int:
+    """d a[t] = d w[t] (x[t-1] b[t])'."""
+    before = _moved(s, s.out, not s.attr("reverse"))
+    return s.emit("einsum", _passed(s), s.emit("einsum", before, s.arg(2), spec="tjk,tkm->tjm"), spec="tim,tjm->tij")
+
+
+def _right(s: Site) -> int:
+    """d b[t] = (a[t] x[t-1])' d w[t]."""
+    before = _moved(s, s.out, not s.attr("reverse"))
+    return s.emit("einsum", s.emit("einsum", s.arg(0), before, spec="tij,tjk->tik"), _passed(s), spec="tik,tim->tkm")
+
+
+MATRIX_RULES: dict[str, tuple[Callable[[Site], int] | None, ...]] = {
+    "matrix_scan": (_matrices, _new),
+    "two_sided_scan": (_left, _passed, _right),
+}

@@ -282,6 +282,17 @@ class Evaluator:
             rows[t] = x = a[t] @ x + b[t]
         return torch.stack([rows[t] for t in range(len(b))], rank)
 
+    def op_two_sided_scan(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
+        rank = len(axes)
+        a, w, b = (self.aligned(arg, axes) for arg in instr.args)
+        lead = torch.broadcast_shapes(a.shape[:rank], w.shape[:rank], b.shape[:rank])  # type: ignore[no-untyped-call]
+        a, w, b = (x.expand(*lead, *x.shape[rank:]).movedim(rank, 0) for x in (a, w, b))
+        order = range(len(w)) if not attrs["reverse"] else reversed(range(len(w)))
+        rows, x = {}, torch.zeros_like(w[0])
+        for t in order:
+            rows[t] = x = a[t] @ x @ b[t] + w[t]
+        return torch.stack([rows[t] for t in range(len(w))], rank)
+
     # ---- over windows: straight from their definitions
 
     def op_unfold(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
