@@ -86,10 +86,16 @@ def values(program: Program, sample: Sample, expected: Run, subject: ModuleSubje
     return row("values, float64", compare_runs(program, expected, found, VALUES), VALUES)
 
 
-def gradients(program: Program, sample: Sample, expected: Run, subject: ModuleSubject, seed: int) -> Row:
+def gradients(
+    program: Program,
+    sample: Sample,
+    expected: Run,
+    subject: ModuleSubject,
+    seed: int,
+    title: str = "gradients, float64",
+) -> Row:
     """Gradients of a random combination of all results. Where they depend on the last digits of the inputs, as those
     of an iteration that has converged, that much more is allowed."""
-    title = "gradients, float64"
     weights = Weights.random(expected, seed)
     wanted = ReferenceSubject(program, sample.params).gradients(sample.inputs, sample.ticks, weights)
     found = subject.gradients(sample.inputs, sample.ticks, weights)
@@ -104,6 +110,15 @@ def gradients(program: Program, sample: Sample, expected: Run, subject: ModuleSu
     if not bound <= _SAYS_NOTHING:
         return skipped(title, f"the last digit of the inputs alone changes the gradients by {sensitive:.0e}")
     return row(title, compare_gradients(program, wanted, found, bound), bound)
+
+
+def recomputed(program: Program, sample: Sample, expected: Run, subject: ModuleSubject, backend: str, seed: int) -> Row:
+    """The same by the backward pass that computes again what autograd would keep."""
+    title = "gradients, recomputed"
+    again = ModuleSubject(backend, program, sample.params, recompute=True)
+    if again.source == subject.source:
+        return skipped(title, "no loop computes anything again")
+    return gradients(program, sample, expected, again, seed, title)
 
 
 def _shaken(arrays: Arrays, rng: np.random.Generator) -> Arrays:

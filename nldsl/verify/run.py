@@ -72,6 +72,7 @@ def _rows(plan: Plan, loaded: Loaded, drawn: Sample, expected: Run, backend: str
     steps: list[Callable[[], Row]] = [
         lambda: checks.values(program, drawn, expected, subject),
         lambda: checks.gradients(program, drawn, expected, subject, plan.seed + 1),
+        lambda: checks.recomputed(program, drawn, expected, subject, backend, plan.seed + 1),
         lambda: checks.single(program, drawn, expected, backend),
         lambda: checks.splits(program, drawn, subject, periods, plan.seed + 2),
         lambda: checks.decoding(program, drawn, subject),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nldsl.ir.program import Program
+from nldsl.ir.schedule import RECOMPUTE_ABOVE
 
 if TYPE_CHECKING:
     import torch
@@ -114,8 +115,10 @@ class ModuleSubject:
         params: Mapping[str, Array],
         single: bool = False,
         disabled: frozenset[str] = frozenset(),
+        recompute: bool = False,
     ) -> None:
-        """``disabled``: optional passes to leave out."""
+        """``disabled``: optional passes to leave out. ``recompute``: loops keep nothing for their backward pass that
+        they can compute again, however small they are."""
         import torch
 
         from nldsl.runtime.build import build_module
@@ -123,7 +126,9 @@ class ModuleSubject:
         self.name = name
         self.program = program
         self.dtype = torch.float32 if single else torch.float64
-        self.module: Module = build_module(program, backend=name, disabled=disabled).to(self.dtype)
+        above = -1 if recompute else RECOMPUTE_ABOVE
+        built: Module = build_module(program, backend=name, disabled=disabled, recompute_above=above)
+        self.module = built.to(self.dtype)
         self.module.load_state_dict({n: torch.as_tensor(x).to(self.dtype) for n, x in params.items()})
 
     @property

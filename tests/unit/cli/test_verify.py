@@ -16,7 +16,7 @@ def test_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", FILE, "--entry", "GatedDelta", "--set", "dk=2", "--ticks", "4"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("memory GatedDelta\n  4 tokens, batch 3, signed inputs, dk = 2")
-    assert out.endswith("all 10 checks hold\n")
+    assert out.endswith("all 11 checks hold\n")
 
 
 def test_fails(capsys: pytest.CaptureFixture[str]) -> None:
