@@ -16,11 +16,13 @@ from nldsl.ir.stages import FINISH, PREPARE, STEP
 
 @dataclass(frozen=True)
 class Choices:
-    """The most columns that a program of STEP takes, and of FINISH: forward, and on the way back; 0: all of them."""
+    """The most columns that a program of STEP takes, and of FINISH: forward, and on the way back; 0: all of them.
+    ``segment``: the most ticks that it takes at once."""
 
     step_columns: int = 32
     finish_columns: int = 64
     back_columns: int = 32
+    segment: int = 64
 
 
 def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None) -> Written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -14,11 +15,11 @@ from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.operators import loop_source
 from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.backends.triton.tune import read
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.source import NO_SPAN
 
 IMPORTS = ("import functools", "import torch", "import triton", "import triton.language as tl")
-LONGEST = 64  # ticks that a program takes at once
 
 
 class BackendRemark(UserWarning):
@@ -27,11 +28,12 @@ class BackendRemark(UserWarning):
 
 @dataclass
 class LoopKernelWriter:
-    """``required``: a loop without kernels is an error. ``refused`` collects the loops without, and why;
+    """``required``: a loop without kernels is an error. ``choices``: for all loops; None: those that were tuned, or the
+    defaults. ``refused`` collects the loops without, and why;
     ``written`` the jobs that have kernels."""
 
     required: bool = False
-    choices: Choices = field(default_factory=Choices)
+    choices: Choices | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
 
@@ -58,24 +60,30 @@ class LoopKernelWriter:
             raise UnsupportedError("it has no backward pass of its own")
         title = re.sub(r"\W", "_", call.name)
         naming = Naming.of(call)
-        frame = Frame(min(call.phase.size, LONGEST), call.phase.clocks)
-        forward = generate(forward_job(naming, f"{title}_fwd"), frame, self.choices)
-        backward = self._backward(call, naming, forward, frame, title)
-        if backward is not None:
-            known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
-            known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
-            forward.extra = [s for s in backward.inputs if s.name not in known]
-        self.written += [w for w in (forward, backward) if w is not None]
+        choices = self.choices or read().get(key_of(call)) or Choices()
+        frame = Frame(min(call.phase.size, choices.segment), call.phase.clocks)
+        forward = generate(forward_job(naming, f"{title}_fwd"), frame, choices)
+        backward = self._backward(call, naming, forward, choices, title)
+        known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
+        known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
+        forward.extra = [s for s in backward.inputs if s.name not in known]
+        self.written += [forward, backward]
         text = loop_source(naming, forward, backward, title)
         shared = (*called("library", text), *called("host_library", text))
         return LoopSource(text, IMPORTS, shared)
 
-    def _backward(self, call: LoopCall, naming: Naming, forward: Written, frame: Frame, title: str) -> Written:
+    def _backward(self, call: LoopCall, naming: Naming, forward: Written, choices: Choices, title: str) -> Written:
         assert call.derived is not None
         job, like = backward_job(naming, call.derived, f"{title}_bwd")
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
-        written = generate(job, frame, self.choices, Workspaces(begun=begun))
+        written = generate(job, forward.frame, choices, Workspaces(begun=begun))
         written.like = like
         known = {s.name for s in written.inputs}
         written.extra = [s for s in dict.fromkeys(like.values()) if s.name not in known]
         return written
+
+
+def key_of(call: LoopCall) -> str:
+    """What a loop computes, as the key of its tuned choices: its body with the sizes, without names."""
+    rows = [f"{i.op} {i.args} {i.attrs} {i.type}" for i in call.phase.body if i.op != "given"]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]

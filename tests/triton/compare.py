@@ -34,7 +34,7 @@ def program(path: str, entry: str, **dims: Any) -> Program:
 def kernels_of(source: Program, choices: Choices | None = None, size: int | None = None) -> Module:
     """The module whose loops are kernels, all of them."""
     options = ChunkOptions(size=size) if size else None
-    writer = LoopKernelWriter(required=True, choices=choices or Choices())
+    writer = LoopKernelWriter(required=True, choices=choices)
     backend = TorchBackend("triton", kernels=writer)
     planned = plan(source, options=options)
     return Module(source, backend.load(backend.emit(planned), planned), initialize(source, 0))

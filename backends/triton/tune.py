@@ -1,0 +1,93 @@
+"""Choosing how kernels divide their work: by measuring, once, with the result in a file that can be pinned.
+
+The file is JSON: for each loop (by what it computes, not by its names) and device, the choices that were fastest. Where
+it says nothing the defaults of ``Choices`` hold, so nothing is ever measured behind the user's back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from nldsl.backends.triton.generate import Choices
+
+VARIABLE = "NLDSL_TRITON_TUNED"  # the file to read
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best choices found, their time in milliseconds, and whether the search was broken off."""
+
+    choices: Choices
+    time: float
+    interrupted: bool
+
+
+def candidates() -> Iterable[Choices]:
+    """The defaults first, then the others, near ones before far ones."""
+    default = Choices()
+    yield default
+    for segment, step, finish, back in itertools.product((64, 32, 128), (32, 16, 64), (64, 32, 128), (32, 64)):
+        choices = Choices(step, finish, back, segment)
+        if choices != default:
+            yield choices
+
+
+def tune(measure: Callable[[Choices], float], tries: Iterable[Choices] | None = None) -> Tuned:
+    """The choices for which ``measure`` (milliseconds; infinite where they do not work) is least.
+
+    Ctrl-C ends the search and keeps the best so far. Raises KeyboardInterrupt only if nothing was measured yet.
+    """
+    best: Tuned | None = None
+    try:
+        for choices in candidates() if tries is None else tries:
+            time = measure(choices)
+            if best is None or time < best.time:
+                best = Tuned(choices, time, False)
+    except KeyboardInterrupt:
+        if best is None:
+            raise
+        return Tuned(best.choices, best.time, True)
+    if best is None:
+        raise ValueError("there was nothing to try")
+    return best
+
+
+def read(path: Path | None = None) -> dict[str, Choices]:
+    """The stored choices by key; of the file that ``NLDSL_TRITON_TUNED`` names if no path is given.
+
+    Raises ValueError for a file that is not one of these."""
+    if path is None:
+        named = os.environ.get(VARIABLE)
+        if not named:
+            return {}
+        path = Path(named)
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {key: _choices(entry["choices"]) for key, entry in stored.items()}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
+        raise ValueError(f"{path} is no file of tuned kernels: {problem}") from problem
+
+
+def _choices(entry: Mapping[str, object]) -> Choices:
+    known = {f.name for f in fields(Choices)}
+    numbers = {name: value for name, value in entry.items() if name in known and isinstance(value, int)}
+    if set(numbers) != set(entry):
+        raise KeyError(", ".join(sorted(set(entry) - set(numbers))))
+    return Choices(**numbers)
+
+
+def write(path: Path, key: str, tuned: Tuned) -> None:
+    """Add an entry to the file, or replace it; the file is whole at any time."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored[key] = {"choices": asdict(tuned.choices), "milliseconds": round(tuned.time, 4)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    new.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    new.replace(path)

@@ -1,0 +1,59 @@
+"""The search for choices, and its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nldsl.backends.triton.generate import Choices
+from nldsl.backends.triton.provider import LoopKernelWriter
+from nldsl.backends.triton.tune import VARIABLE, Tuned, candidates, read, tune, write
+
+
+def test_the_fastest_is_kept() -> None:
+    found = tune(lambda choices: abs(choices.step_columns - 16) + abs(choices.segment - 32))
+    assert (found.choices.step_columns, found.choices.segment, found.interrupted) == (16, 32, False)
+
+
+def test_ctrl_c_keeps_the_best_so_far() -> None:
+    tries = iter(candidates())
+    seen: list[Choices] = []
+
+    def measure(choices: Choices) -> float:
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(choices)
+        return 10.0 - len(seen)
+
+    found = tune(measure, tries)
+    assert found == Tuned(seen[-1], 7.0, True)
+
+
+def test_the_file_is_read_where_kernels_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nldsl.backends.torch.backend import TorchBackend
+    from nldsl.backends.triton.provider import key_of
+    from nldsl.passes.plan import plan
+    from tests.triton.compare import program
+
+    planned = plan(program("memories/linear_attention.nl", "LinearAttention", dk=4, dv=3))
+    keys: list[str] = []
+
+    class Spy(LoopKernelWriter):
+        def loop(self, call):  # type: ignore[no-untyped-def]
+            keys.append(key_of(call))
+            return super().loop(call)
+
+    TorchBackend("triton", kernels=Spy()).emit(planned)
+    path = tmp_path / "tuned.json"
+    write(path, keys[0], Tuned(Choices(segment=32), 1.0, False))
+    assert read(path) == {keys[0]: Choices(segment=32)}
+    monkeypatch.setenv(VARIABLE, str(path))
+    assert "segment_starts(tick, TICKS, 32," in TorchBackend("triton", kernels=LoopKernelWriter()).emit(planned)
+
+
+def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.json"
+    path.write_text('{"x": {"choices": {"speed": 3}}}')
+    with pytest.raises(ValueError, match="no file of tuned kernels"):
+        read(path)
