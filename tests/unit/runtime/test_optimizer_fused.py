@@ -13,6 +13,7 @@ import torch
 from nldsl.api import load_program
 from nldsl.backends.reference import Reference
 from nldsl.passes.entrywise import entrywise
+from nldsl.runtime import optimizer_stacked
 from nldsl.runtime.native import compile_native, compiler
 from nldsl.runtime.optimizer import MemoryOptimizer, Rule
 from nldsl.runtime.optimizer_entries import PIECE, EntryBatch
@@ -307,3 +308,50 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_source_that_does_not_compile() -> None:
     assert compile_native("this is not C", "update") is None
     assert compile_native("int other(void) { return 0; }", "update") is None
+
+
+def test_large_matrices_run_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States that take each other's values, a norm that needs the whole matrix, copies that are lanes of one tensor."""
+    text = """
+memory Turns() {
+  state a: like g = 1
+  state b: like g = 2
+  state n: [] = 0
+  learn(g, weight: like g) -> like g {
+    old = a
+    a <- b
+    b <- old + g
+    n <- norm(g)
+    return (a * b - 0.1 * weight) / (1 + n)
+  }
+}"""
+    rule = rule_of("Turns()", text=text)
+    found = []
+    for piece in (1, 20, 1 << 30):
+        monkeypatch.setattr(optimizer_stacked, "PIECE", piece)
+        torch.manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(s, dtype=torch.float64)) for s in [(2, 3), (5, 2, 3), (2, 3), (2, 3)]]
+        optimizer = MemoryOptimizer(params, rule, lanes={params[1]: 1})
+        for _ in range(4):
+            for p in params:
+                p.grad = torch.randn_like(p)
+            optimizer.step()
+        states = [optimizer.state[p][n] for p in params for n in ("optimizer.a", "optimizer.b", "optimizer.n")]
+        found.append([*(p.detach() for p in params), *states])
+        (batch,) = optimizer._batches[0]
+        assert isinstance(batch, StackedBatch)
+        assert len(batch._parts) == {1: 4, 20: 3, 1 << 30: 1}[piece]
+    for other in found[1:]:
+        for x, y in zip(found[0], other, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-14, atol=0)
+    start = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.randn(2, 3, dtype=torch.float64) for _ in range(4)]
+    weight, states_of = reference(rule, start, gradients, 1.0)
+    one = torch.nn.Parameter(start.clone())
+    optimizer = MemoryOptimizer([one], rule)
+    for g in gradients:
+        one.grad = g.clone()
+        optimizer.step()
+    np.testing.assert_allclose(one.detach().numpy(), weight, rtol=1e-12)
+    for name, value in states_of.items():
+        np.testing.assert_allclose(optimizer.state[one][name].numpy(), value, rtol=1e-12)
