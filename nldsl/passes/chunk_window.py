@@ -8,7 +8,8 @@ Contractions are done on rows too:
     sum over j:  window[t, i, j] q[t, j]     -->   band(base q')         a matrix product, of which a band is kept
     sum over i:  weight[t, i] window[t, i]   -->   unband(weight) base   the same the other way
 
-Everything else falls back on ``unfold(base)``, which is the value itself.
+A folded value times weights of the places (and of the tick) is *weighted*: as long as only linear operations follow,
+the weights wait for the contraction. Everything else falls back on ``unfold(base)``, which is the value itself.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from nldsl.passes.contract import Letter, Operand, contract, placed
 from nldsl.source import NO_SPAN, Span
 
 ROW = "row"
+LINEAR = frozenset("neg reshape broadcast spread collect sum einsum".split())
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Windows:
         self.folded: dict[int, Folded] = {}
         self.collected: dict[int, Folded] = {}  # with time as the first dim
         self.positions: dict[int, Position] = {}
+        self.weighted: dict[int, tuple[int, int]] = {}  # value -> the folded value, its weights [length]
+        self.weights: dict[int, tuple[int, int, int]] = {}  # with time as the first dim; and the dim of the window
 
     @property
     def lanes(self) -> list[Axis]:
@@ -127,18 +131,22 @@ class Windows:
         compared = self._compared(op, args)
         if compared is not None:
             return self.add(compared)
-        if any(a in self.folded for a in args):
+        if any(a in self.folded or a in self.weighted for a in args):
             known = self._pass(op, args, attrs, name, span)
             if known is not None:
                 return self.add(known)
-            product = self._contraction(op, args, attrs)
-            if product is not None:
-                return product
+            found = self._weigh(op, args, attrs, name, span)
+            if found is None:
+                found = self._contraction(op, args, attrs)
+            if found is not None:
+                return found
         return self.builder.emit(op, *args, name=name, span=span, **attrs)
 
     def _pass(self, op: str, args: Sequence[int], attrs: dict[str, Any], name: str, span: Span) -> Folded | None:
         """The operation on rows, where it does the same at every tick and place."""
         builder, known = self.builder, [self.folded.get(a) for a in args]
+        if any(a in self.weighted for a in args):
+            return None
         first = next(f for f in known if f is not None)
         places: list[Place | None] = []
         for arg, own in zip(args, known, strict=True):
@@ -155,6 +163,78 @@ class Windows:
             return None
         base, place = result
         return Folded(base, first.rows, first.length, place)
+
+    # ---- weights of the places
+
+    def _weigh(self, op: str, args: Sequence[int], attrs: dict[str, Any], name: str, span: Span) -> int | None:
+        """A product with weights, or a linear operation on weighted values; None where it is neither."""
+        if op == "mul":
+            for value, weight in (args, args[::-1]):
+                inner, own = self._stripped(value)
+                if inner not in self.folded or weight in self.folded or weight in self.weighted:
+                    continue
+                vector = self._vector(weight, inner)
+                result = self.builder.emit(op, *args, name=name, span=span)
+                if vector is not None and self.builder.type(result).shape == self.builder.type(inner).shape:
+                    return self._note(result, inner, [*own, vector])
+            return None
+        if op not in LINEAR or not any(a in self.weighted for a in args):
+            return None
+        stripped = [self._stripped(a) for a in args]
+        inside = self.emit(op, [value for value, _ in stripped], attrs)
+        if inside not in self.folded:
+            return None
+        return self._note(
+            self.builder.emit(op, *args, name=name, span=span, **attrs), inside, [w for _, own in stripped for w in own]
+        )
+
+    def _stripped(self, value: int) -> tuple[int, list[int]]:
+        """A weighted value without its weights, and those."""
+        if value not in self.weighted:
+            return value, []
+        inner, weight = self.weighted[value]
+        return inner, [weight]
+
+    def _vector(self, weight: int, inner: int) -> int | None:
+        """Weights that differ along the window of ``inner`` alone (and from tick to tick): [length]."""
+        builder, known, type = self.builder, self.folded[inner], self.builder.type(weight)
+        if set(type.axes) & set(self.axes.values()):
+            return None
+        if isinstance(known.place, str):
+            if any(size != 1 for size in type.shape):
+                return None
+            if known.place in type.axes:
+                weight = builder.emit("collect", weight, axis=known.place, size=known.length)
+        else:
+            at = len(type.shape) - (len(builder.type(inner).shape) - known.place)
+            if any(size != 1 and d != at for d, size in enumerate(type.shape)):
+                return None
+        count = ops.product(builder.type(weight).shape)
+        flat = builder.emit("reshape", weight, shape=(count,))
+        return flat if count == known.length else builder.emit("broadcast", flat, shape=(known.length,))
+
+    def _note(self, value: int, inner: int, weights: list[int]) -> int:
+        weight = weights[0]
+        for other in weights[1:]:
+            weight = self.builder.emit("mul", weight, other)
+        self.weighted[value] = inner, weight
+        place = self.folded[inner].place
+        if isinstance(place, int):
+            self.weights[self._collected(value)] = self._collected(inner), weight, place + 1
+        return value
+
+    def _collected(self, value: int) -> int:
+        """With time as the first dim."""
+        instr = self.builder.instrs[value]
+        if instr.op == "spread" and instr.attr("axis") == TIME:
+            return instr.args[0]
+        return self.builder.emit("collect", value, axis=TIME, size=TICKS)
+
+    def _weight(self, weight: int, tick: Letter, place: Letter) -> Operand:
+        """Weights with the letters of a product."""
+        if TIME in self.builder.type(weight).axes:
+            return Operand(self._collected(weight), (tick, place))
+        return Operand(weight, (place,))
 
     # ---- masks: what depends on the number of the row
 
@@ -214,6 +294,8 @@ class Windows:
 
     def _contraction(self, op: str, args: Sequence[int], attrs: dict[str, Any]) -> int | None:
         """``einsum``, or a sum over the window, as a product of rows."""
+        stripped = [self._stripped(a) for a in args]
+        args = [value for value, _ in stripped]
         first = next(self.folded[a] for a in args if a in self.folded)
         if any(f.rows != first.rows for a in args if (f := self.folded.get(a)) is not None):
             return None
@@ -234,6 +316,10 @@ class Windows:
         operands = [self._operand(a, x, lane) for a, x in zip(args, letters, strict=True)]
         if any(o is None for o in operands):
             return None
+        for value, own, (_, weights) in zip(args, letters, stripped, strict=True):
+            if weights:
+                place = self.folded[value].place
+                operands += [self._weight(w, TIME, own[place] if isinstance(place, int) else place) for w in weights]
         sizes = {x: s for a, own in zip(args, letters, strict=True) for x, s in zip(own, self._shape(a), strict=True)}
         out: tuple[Letter, ...] = (TIME, *((lane,) if lane and kept else ()), *output)
         product = self.product([o for o in operands if o is not None], out)
@@ -275,6 +361,7 @@ class Windows:
 
     def product(self, operands: Sequence[Operand], out: tuple[Letter, ...], scale: float = 1.0) -> Operand:
         """``contract``, with windows as rows."""
+        operands = [o for operand in operands for o in self._apart(operand)]
         groups: dict[tuple[Letter, Letter], list[int]] = {}
         for n, operand in enumerate(operands):
             known = self.collected.get(operand.value)
@@ -304,6 +391,16 @@ class Windows:
         rest = contract(self.builder, left, (*lead, *inner), scale)
         value = self.builder.emit("band" if ticks else "unfold", rest.value, n=length)
         return self._arranged(Operand(value, (tick, place, *rest.letters[len(lead) :])), out)
+
+    def _apart(self, operand: Operand) -> list[Operand]:
+        """A weighted value as the folded one and its weights."""
+        if operand.value not in self.weights:
+            return [operand]
+        inner, weight, at = self.weights[operand.value]
+        tick, place = operand.letters[0], operand.letters[at]
+        if tick is None or place is None or operand.letters.count(place) != 1:
+            return [operand]
+        return [Operand(inner, operand.letters), self._weight(weight, tick, place)]
 
     def _on_rows(
         self, left: list[Operand], members: list[int], names: tuple[Letter, Letter, Letter], length: int

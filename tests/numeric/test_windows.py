@@ -50,7 +50,10 @@ def test_emitted(name: str) -> None:
         assert_close((ticks.outputs, ticks.states), run(program, data, ChunkOptions(size=size), calls))
 
 
-@pytest.mark.parametrize("program", [attention(9), omega(16, n=9)], ids=["attention", "Omega"])
+SMALL = {"attention": attention(9), "Omega": omega(16, n=9), "weights": omega(16, n=9, weights=True)}
+
+
+@pytest.mark.parametrize("program", SMALL.values(), ids=SMALL)
 def test_no_tensor_of_ticks_by_window_by_entries(program: object) -> None:
     """The body never unfolds the keys or values of a window, only masks."""
     planned = chunked(program, 16)  # type: ignore[arg-type]
