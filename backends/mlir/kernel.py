@@ -453,7 +453,7 @@ class KernelWriter:
         lanes = [(a, 0 if a == BATCH else self._whole(self.program.axis_size(a))) for a in self.outer]
         elements = [self.sources[a].element or self.f.real for a in self.arguments]
         scratch = place(self.lane.buffers, 4 if self.f.real == "f32" else 8)
-        blocks = Blocks(opening, segment, closing)
+        blocks = Blocks(opening, segment, closing, tuple(v.name for v in self.lane.fires.values()))
         text = assembled(self.f, self.lane.buffers, elements, lanes, self.ticks, self.forward, blocks)
         axes = tuple((a, n) for a, n in lanes if a != BATCH)
         return Kernel(self.name, text, tuple(self.arguments), scratch, axes, BATCH in self.outer, self.ticks, self.real)

@@ -8,6 +8,7 @@ from nldsl.backends.mlir.lane import Buffer
 from nldsl.backends.mlir.text import MEMREF
 
 ALIGNED = 64  # bytes
+STEP = "//~"  # a line of its own where a step begins
 
 
 def place(buffers: Sequence[Buffer], entry: int) -> int:
