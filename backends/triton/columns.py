@@ -34,6 +34,47 @@ def columns(job: Job, roots: Iterable[int], stored: Iterable[int], least: int) -
     return finder.best(seen, least)
 
 
+def result_columns(job: Job, root: int, stored: Iterable[int], least: int) -> frozenset[Place]:
+    """The places to divide so that a program computes some columns of one result: those of its widest dim for which
+    that is possible. What a result needs with all entries (keys, for the Gram matrix) is not among them."""
+    finder = _Finder(job)
+    sizes = {d: size for d, size in enumerate(finder.sizes(root)) if isinstance(size, int) and size > least}
+    for dim in sorted(sizes, key=lambda d: -sizes[d]):
+        found = _downward(job, root, dim, frozenset(stored))
+        if found:
+            return found
+    return frozenset()
+
+
+def _downward(job: Job, root: int, dim: int, stored: frozenset[int]) -> frozenset[Place]:
+    """Columns of a result as columns of what it is made of; empty where an operation needs all of them."""
+    need: dict[int, frozenset[int]] = {}
+    stack = [(root, frozenset({dim}))]
+    while stack:
+        value, dims = stack.pop()
+        if value in need:
+            if need[value] != dims:
+                return frozenset()
+            continue
+        need[value] = dims
+        instr = job.body[value]
+        if value in stored or not instr.args:
+            continue
+        finder = _Finder(job)
+        finder.instruction(value)
+        lost = {finder.root(p) for p in finder.lost}
+        roots = {finder.root((value, d)) for d in dims}
+        others = {finder.root((value, d)) for d in range(len(finder.sizes(value))) if d not in dims}
+        if roots & (lost | others):
+            return frozenset()
+        for arg in dict.fromkeys(instr.args):
+            every = range(len(finder.sizes(arg)))
+            own = frozenset(d for d in every if (arg, d) in finder.parent and finder.root((arg, d)) in roots)
+            if own:
+                stack.append((arg, own))
+    return frozenset((value, d) for value, dims in need.items() for d in dims)
+
+
 class _Finder:
     def __init__(self, job: Job) -> None:
         self.job = job

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nldsl.backends.triton.columns import columns
+from nldsl.backends.triton.columns import columns, result_columns
 from nldsl.backends.triton.host import Frame, Written
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.kernel import STAGE_NAMES, Kernel, KernelWriter, Workspaces
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.plan import Plan, plan
 from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.dims import Dim
 from nldsl.ir.stages import FINISH, PREPARE, STEP
 
 
@@ -45,19 +46,25 @@ def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Wor
 
 
 def _finish(job: Job, planned: Plan, spaces: Workspaces, choices: Choices) -> list[Kernel]:
-    """One kernel, or on the way back one for each result that can be had by columns, and one for the rest: a program
-    that computes all cotangents of wide keys and values has more tiles than registers."""
+    """One kernel, or on the way back one for each wide result, by columns where that is possible, and one for the rest.
+
+    A program that computes all cotangents of wide keys and values has more tiles than registers."""
     results = [s.name for s, _ in (*job.outputs, *job.sums)]
     alone = [name for name in results if _split(job, planned, FINISH, choices, frozenset({name}))]
     if not job.reverse or len(results) == 1 or not alone:
         return [_kernel(job, planned, FINISH, spaces, choices)]
-    groups = [frozenset({name}) for name in alone]
-    rest = frozenset(results) - frozenset(alone)
+    wide = [s.name for s, _ in job.outputs if s.name not in alone and any(_wide(d, choices) for d in s.type.shape)]
+    groups = [frozenset({name}) for name in (*alone, *wide)]
+    rest = frozenset(results) - frozenset(alone) - frozenset(wide)
     groups += [rest] if rest else []
     return [
         _kernel(job, planned, FINISH, spaces, choices, group, "" if len(groups) == 1 else f"_{n}")
         for n, group in enumerate(groups)
     ]
+
+
+def _wide(size: Dim, choices: Choices) -> bool:
+    return isinstance(size, int) and size > choices.back_columns
 
 
 def _kernel(
@@ -92,9 +99,9 @@ def _split(
     if stage == STEP:
         roots = [*(v for _, v in job.carry), *planned.stepped]
         return columns(job, roots, planned.prepared, most)
-    stored = [*planned.prepared, *planned.stepped, *job.carried, *job.boundaries]
+    stored = [*planned.prepared, *planned.stepped]
     roots = [v for s, v in (*job.outputs, *job.sums) if only is None or s.name in only]
-    return columns(job, roots, stored, most)
+    return result_columns(job, roots[0], stored, most) if len(roots) == 1 else frozenset()
 
 
 def _columns(job: Job, stage: int, choices: Choices) -> int:

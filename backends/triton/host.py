@@ -133,7 +133,7 @@ def run_lines(written: Written) -> list[str]:
     lines += [f"{slot.name} = {first}.new_empty({slot_shape(slot)}, dtype=wide)" for slot in made]
     lines.append("if launch:")
     inside = [
-        f"bounds = torch.tensor(starts, dtype=torch.int64).to({first}.device, non_blocking=True)",
+        f"bounds = segment_bounds(tuple(starts), {first}.device)",
         "constants = {**types, 'BT': BT, 'LOG_BT': BT.bit_length() - 1}",
     ]
     for kernel in written.kernels:

@@ -23,6 +23,12 @@ def segment_starts(tick: int, ticks: int, most: int, clocks: tuple[tuple[int, in
     return bounds
 
 
+@functools.lru_cache(maxsize=64)
+def segment_bounds(starts: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """The same on a device; kept, so that nothing is copied in later calls, and none can be in a CUDA graph."""
+    return torch.tensor(starts, dtype=torch.int64).to(device)
+
+
 def kernel_types(
     tensors: tuple[torch.Tensor, ...], streams: tuple[torch.Tensor, ...]
 ) -> tuple[torch.dtype, dict[str, object]]:

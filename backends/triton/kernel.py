@@ -102,9 +102,16 @@ class KernelWriter:
         sizes = {name: size for name, size in job.axes if name not in lanes and name != TIME and size is not None}
         self.sizes = sizes | {TIME: TICKS}
         self.lanes = self._lanes(lanes)
-        self.lowering = Lowering(
-            self.b, job.body, frozenset(lanes), self.sizes, self.leaf, self.given, split, self.fires
-        )
+        # values with divided columns, and those that a kernel needs with all of their entries
+        axes, places = frozenset(lanes), split if stage == STEP else frozenset[Place]()
+        self.entire = Lowering(self.b, job.body, axes, self.sizes, self.leaf, self.given, places, self.fires)
+        self.lowering = self.active = self.entire
+        if split and stage != STEP:
+            self.divided = frozenset(value for value, _ in split)
+            self.lowering = Lowering(
+                self.b, job.body, axes, self.sizes, self.leaf, self.given_divided, split, self.fires
+            )
+            self.active = self.lowering
         self.variables: dict[Key, str] = {}
 
     # -- the frame
@@ -151,12 +158,12 @@ class KernelWriter:
     def leaf(self, value: int, instr: Instr) -> Value:
         job, b = self.job, self.b
         if value in job.sources:
-            return memory.load(b, self.lanes, job.sources[value], self.lowering.dims(value))
+            return memory.load(b, self.lanes, job.sources[value], self.active.dims(value))
         if value in job.carried:
             return self._carried(value, job.carried[value])
         if value in job.boundaries:
             begun = self.spaces.begun[job.boundaries[value]]
-            return memory.fetch(b, begun.name, self.lowering.dims(value), begun.zero)
+            return memory.fetch(b, begun.name, self.active.dims(value), begun.zero)
         if value in job.numbers:
             return Tile(job.numbers[value])
         if instr.op == "clock":
@@ -164,7 +171,7 @@ class KernelWriter:
         raise UnsupportedError(f"`{instr.op}` has no form in a kernel")
 
     def _carried(self, value: int, key: Key) -> Tile:
-        dims = self.lowering.dims(value)
+        dims = self.active.dims(value)
         if self.stage == STEP:
             return Tile(self.variables[key], dims, "real", frozenset(range(len(dims))))
         slot = self.spaces.kept[key]
@@ -187,7 +194,17 @@ class KernelWriter:
             return None
         if self.stage == STEP and self.job.stages[value] != PREPARE:
             return None
-        return memory.fetch(self.b, slot.name, self.lowering.dims(value), slot.zero)
+        return memory.fetch(self.b, slot.name, self.active.dims(value), slot.zero)
+
+    def given_divided(self, value: int) -> Value | None:
+        """The same where columns are divided: a value without such columns is computed from whole ones."""
+        if value in self.divided:
+            return self.given(value)
+        self.active = self.entire
+        try:
+            return self.entire(value)
+        finally:
+            self.active = self.lowering
 
     def whole(self, value: int) -> Tile:
         """The value with all its dims."""
@@ -221,9 +238,17 @@ class KernelWriter:
             value, dim = min(self.split)
             type = self.job.body[value].type
             columns = ([*(self.sizes[a] for a in self.lowering.axes(type)), *type.shape])[dim]
+        functions = {**self.entire.functions, **self.lowering.functions}
         doc = f'    """{_DOCS[self.stage]}"""'
         return Kernel(
-            name, self.stage, tuple(used), tuple(spaces), columns, [doc, *lines], self.lowering.functions, self.b
+            name,
+            self.stage,
+            tuple(used),
+            tuple(spaces),
+            columns,
+            [doc, *lines],
+            functions,
+            self.b,
         )
 
     def _written(self) -> list[Source]:
