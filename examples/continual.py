@@ -120,6 +120,16 @@ end and right after each task was learned. "Ends too": the first and the last li
 
 
 NOTES = """## Reading it
+
+- Among all ten digits nothing is left of earlier tasks, whatever the levels: the readout learns at every step and
+  no example of an earlier class comes back, so its biases forget first. Slow blocks do not help against that.
+- Among the two digits of each task, slower blocks keep a little more in the mean (80 % with one level, 82 to 83 %
+  with two to four) and spread less over the seeds; the spread is larger than the difference, so this is a hint and
+  no more.
+- When the first and the last map learn slowly too, tasks are learned less well, and more is lost, not less: summed
+  gradients of a finished task are applied after the next one has begun.
+- The paper's gain (figure 6) is for a pretrained language model with a long stream and levels inside the context;
+  64 steps of a small network test the mechanism, not that claim.
 """
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Panel:
     curves: Mapping[str, Curve]
     log_x: bool = False
     log_y: bool = False
+    ticks: Sequence[str] = ()  # names of the points, where x only counts them
 
 
 def draw(name: str, panels: Sequence[Panel], columns: int = 3) -> None:
@@ -47,6 +48,8 @@ def draw(name: str, panels: Sequence[Panel], columns: int = 3) -> None:
             if curve.low:
                 axis.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
         axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+        if panel.ticks:
+            axis.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=30, ha="right")
         if panel.log_x:
             axis.set_xscale("log", base=2)
         if panel.log_y:
@@ -54,10 +57,9 @@ def draw(name: str, panels: Sequence[Panel], columns: int = 3) -> None:
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     handles = {label: h for a in axes.flat for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=min(4, len(handles)), frameon=False
-    )
-    figure.tight_layout(rect=(0, 0, 1, 0.92 if rows == 1 else 0.96))
+    wide = min(4, len(handles))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=wide, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.085 * -(-len(handles) // wide) / rows))
     OUT.mkdir(parents=True, exist_ok=True)
     figure.savefig(OUT / f"{name}.svg", metadata={"Date": None})
     plt.close(figure)
