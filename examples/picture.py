@@ -61,5 +61,8 @@ def draw(name: str, panels: Sequence[Panel], columns: int = 3) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=wide, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.085 * -(-len(handles) // wide) / rows))
     OUT.mkdir(parents=True, exist_ok=True)
-    figure.savefig(OUT / f"{name}.svg", metadata={"Date": None})
+    place = OUT / f"{name}.svg"
+    figure.savefig(place, metadata={"Date": None})
+    lines = place.read_text(encoding="utf-8").splitlines()
+    place.write_text("\n".join(line.rstrip() for line in lines) + "\n", encoding="utf-8")
     plt.close(figure)

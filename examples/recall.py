@@ -147,6 +147,7 @@ NOTES = """## Reading it
 - HOPE's numbers are those of its five networks per head, of which one is read. Only the smallest was run, with one
   seed (a run takes a quarter of an hour here): in 400 steps it has not learned the task. The paper has no such table
   for HOPE.
+- The minutes are those of two runs on a machine that five others used, the first cut off before its end.
 """
 
 if __name__ == "__main__":
