@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -72,6 +73,32 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
+class _Cumprod(torch.autograd.Function):
+    """A cumulative product with the derivative that PyTorch takes where no factor is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, dim: int) -> torch.Tensor:
+        result = x.cumprod(dim)
+        ctx.save_for_backward(x, result)
+        ctx.dim = dim
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        x, result = ctx.saved_tensors
+        products = (result * cotangents[0]).flip(ctx.dim)
+        return products.cumsum(ctx.dim).flip(ctx.dim) / x, None
+
+
+class NoZeroFactors(TorchFunctionMode):
+    """Cumulative products go back the short way: without entries PyTorch cannot see that no factor is zero."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (torch.Tensor.cumprod, torch.cumprod) and len(args) == 2:
+            return _Cumprod.apply(*args)  # type: ignore[no-untyped-call]
+        return function(*args, **(kwargs or {}))
+
+
 def training_step(module: Module, inputs: Mapping[str, torch.Tensor]) -> Callable[[], None]:
     """The loss of ``minimize`` if there is one, else the sum of the outputs, with all gradients (of inputs, too)."""
     leaves: dict[str, Any]
@@ -99,7 +126,7 @@ def predicted_peak(module: Module, batch: int, ticks: int) -> int:
     if any(x.device.type != "meta" for x in module.buffers()):
         module = copy.deepcopy(module).to("meta")
     run = training_step(module, meta_inputs(module, batch, ticks))
-    with LiveBytes() as live:
+    with NoZeroFactors(), LiveBytes() as live:
         run()
     peak: int = live.peak
     return peak
