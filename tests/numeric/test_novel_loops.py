@@ -60,7 +60,7 @@ def test_what_prevents_it(name: str) -> None:
     assert found.hint
 
 
-@pytest.mark.parametrize("name", [*PARALLEL, *SEQUENTIAL])
+@pytest.mark.parametrize("name", PARALLEL)
 def test_the_same_numbers_without_segments(name: str) -> None:
     modules = [compile_program(FILE, name, disabled=d).double() for d in (frozenset(), frozenset(("chunk",)))]
     gen = torch.Generator().manual_seed(0)

@@ -154,10 +154,15 @@ def packed(m: Module, sequences: list[Tensor], **more: Any) -> Any:
 FORMS: dict[str, Callable[..., Any]] = {"lengths": with_lengths, "mask": with_holes, "packed": packed}
 
 
-@pytest.mark.parametrize("options", [{}, WITHOUT_CHUNKS], ids=["chunks", "ticks"])
+CASES: list[tuple[str, dict[str, Any]]] = [(source, {}) for source in SINGLE] + [
+    (source, WITHOUT_CHUNKS) for source in ("affine", "clocks")
+]
+IDS = [f"{source}-{'ticks' if options else 'chunks'}" for source, options in CASES]
+
+
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("source", SINGLE)
-def test_like_one_by_one(source: str, form: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("source", "options"), CASES, ids=IDS)
+def test_like_one_by_one(source: str, options: dict[str, Any], form: str) -> None:
     m, sequences = module(SINGLE[source], **options), rows(LENGTHS)
     outputs, states = one_by_one(m, sequences)
     wanted = gradients(m, sequences, outputs)
