@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The stamp is newer than the files that say what to install exactly when the environment is up to date.
 STAMP := $(VENV)/.nldsl-installed
-EXTRAS := torch,train,viz,triton,peers,examples,dev
+EXTRAS := torch,train,viz,triton,mlir,peers,examples,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-all lint fmt bench clean

@@ -71,4 +71,4 @@ class MlirBackend:
     def text(self, schedule: Schedule) -> str:
         """The MLIR of every native loop of a program."""
         self.emitter.emit(schedule)
-        return "\n".join(loop.text() for loop in self.kernels.made)
+        return "\n".join(f"module @loop_{n} {{\n{loop.text()}}}\n" for n, loop in enumerate(self.kernels.made))

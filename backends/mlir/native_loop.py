@@ -75,9 +75,9 @@ class NativeLoop:
 
     def text(self, real: str = "f32") -> str:
         """The MLIR of a segment of full length, forward and backward."""
-        found = [self._written(True, self.loop.size, real).text]
+        found = [f"module @forward {{\n{self._written(True, self.loop.size, real).text}}}\n"]
         if self.backward is not None:
-            found.append(self._written(False, self.loop.size, real).text)
+            found.append(f"module @backward {{\n{self._written(False, self.loop.size, real).text}}}\n")
         return "\n".join(found)
 
     def kernel(self, forward: bool, ticks: int, real: str) -> tuple[Kernel, Native]:

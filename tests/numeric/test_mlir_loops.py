@@ -141,3 +141,15 @@ def test_what_has_no_native_form_is_said() -> None:
 
     with pytest.raises(DiagnosticError, match="NL0795"):
         native_backend(required=True).emit(planned)
+
+
+def test_what_is_shown_parses() -> None:
+    from torch_mlir import ir
+
+    from nldsl.backends.registry import native_backend
+
+    backend = native_backend()
+    text = backend.text(plan(PROGRAMS["chain"](), options=ChunkOptions(size=4)))  # type: ignore[attr-defined]
+    with ir.Context():
+        assert ir.Module.parse(text).operation.verify()
+    assert text.count("module @backward") == text.count("module @loop_") > 0
