@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# Triton reads this when it is imported, by whatever test comes first: kernels run in its interpreter.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 TESTS = Path(__file__).parent
 os.environ["NLDSL_CACHE"] = "off"  # what is tested is compiled; the tests of the cache bring a folder of their own
 GOLDEN = TESTS / "golden"
