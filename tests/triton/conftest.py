@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+os.environ.setdefault("TRITON_INTERPRET", "1")  # as tests/conftest.py does, for one folder alone
 
 pytest.importorskip("torch")
 pytest.importorskip("triton")
