@@ -17,6 +17,7 @@ from nldsl.backends.mlir.text import Ix, Val
 from nldsl.backends.mlir.views import UnsupportedError, View, entries, load, regrouped, row_major, store
 from nldsl.ir.ops import split_spec
 from nldsl.ir.types import Clock
+from nldsl.source import NO_SPAN, Span
 
 
 @dataclass
@@ -128,7 +129,7 @@ class Steps:
         return target
 
     def _location(self, value: int) -> str:
-        span = self.lane.body[value].span
+        span = self._span(value)
         if span.is_none:
             return ""
         name = span.file.path.rpartition("/")[2].replace("\\", "/").replace('"', "'")
@@ -137,6 +138,17 @@ class Steps:
         self.lane.f.line(f"// {name}:{span.line}: {safe}"[:118])
         quoted = "".join(c if c.isalnum() or c in "._-/ " else "_" for c in name)
         return f' loc("{quoted}":{span.line}:{span.column})'
+
+    def _span(self, value: int) -> Span:
+        """The place of a value, or of the nearest one it is made of: chunked bodies keep the places of leaves."""
+        row, seen = [value], set[int]()
+        while row:
+            for v in row:
+                if not self.lane.body[v].span.is_none:
+                    return self.lane.body[v].span
+            seen.update(row)
+            row = [a for a in dict.fromkeys(a for v in row for a in self.lane.body[v].args) if a not in seen]
+        return NO_SPAN
 
     def _copied(self, value: int, known: View, target: View) -> None:
         self.lane.step += 1
