@@ -64,6 +64,18 @@ class Affine:
         return {t.source for t in self.terms if t.source is not None}
 
 
+def heavy(value: Affine) -> int:
+    """How many dims a state has that the value holds as a whole, or a product that adds dims to a read; 0 if it is only
+    reads: small enough for each tick to have its own."""
+    found = 0
+    for term in value.terms:
+        size = sum(x is not None for x in term.letters)
+        state = term.source is not None and term.source.kind != "node"
+        if term.expanded() or (state and size > 1 and not term.contracted()):
+            found = max(found, len(term.out))
+    return found
+
+
 class Sizes:
     """Makes letters and remembers the size of each."""
 

@@ -16,7 +16,7 @@ from nldsl.ir.ops import LEAVES
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
 from nldsl.ir.types import TIME, Clock
-from nldsl.passes.affine import Affine, Term
+from nldsl.passes.affine import Affine, Term, heavy
 from nldsl.passes.affine_rules import Abstract, Free, Node, Other
 from nldsl.passes.chunk_decay import Decay, groups
 from nldsl.passes.chunk_matrix import MatrixScan, NotTwoSidedError, TwoSidedScan
@@ -225,17 +225,8 @@ class _Body:
         return self.values.spread(self.reads.value(known, self.solver.nodes))
 
     def _heavy(self, args: tuple[int, ...]) -> bool:
-        """Whether an operand is a state with several dims, or a product that adds dims to a read."""
-        for arg in args:
-            known = self.abstract(arg)
-            if not isinstance(known, Affine):
-                continue
-            for term in known.terms:
-                size = sum(x is not None for x in term.letters)
-                state = term.source is not None and term.source.kind != "node"
-                if term.expanded() or (state and size > 1 and not term.contracted()):
-                    return True
-        return False
+        """Whether an operand is a whole state, or a product that adds dims to a read."""
+        return any(isinstance(known, Affine) and heavy(known) for known in map(self.abstract, args))
 
     # ---- the end of the segment
 

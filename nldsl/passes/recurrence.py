@@ -16,7 +16,7 @@ from nldsl.ir.build import Builder
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
 from nldsl.ir.types import Clock
-from nldsl.passes.affine import Affine, Term
+from nldsl.passes.affine import Affine, Term, heavy
 from nldsl.passes.affine_rules import Abstract, Free, Other, Rules, identity
 from nldsl.passes.levels import FREE, Levels, interior, levels, operands
 from nldsl.passes.merge_writes import merged
@@ -121,7 +121,7 @@ def _analyse(program: Program, scan: Scan, streams: frozenset[int], merge: bool,
     affine = {n: v for n, v in updates.items() if not isinstance(inner.get(v), Other)}
     fixed.update({v: rules.source("after", n, program.state(n).type.shape) for n, v in affine.items()})
     fixed.update({v: inner[v] for n, v in updates.items() if program.body[v].op == "state"})
-    found.abstract = _interpret(rules, program, scan, level, fixed)
+    found.abstract = _interpret(rules, program, scan, level, fixed, outputs=True)
     return found
 
 
@@ -184,8 +184,9 @@ def end_clocks(program: Program, scan: Scan) -> tuple[Clock, ...]:
 
 
 def _interpret(
-    rules: Rules, program: Program, scan: Scan, level: Levels, fixed: dict[int, Abstract]
+    rules: Rules, program: Program, scan: Scan, level: Levels, fixed: dict[int, Abstract], outputs: bool = False
 ) -> dict[int, Abstract]:
+    """What each value of the loop is. ``outputs``: what is not in ``fixed`` feeds no state."""
     found: dict[int, Abstract] = {}
     for value in scan.values:
         if value in fixed:
@@ -203,7 +204,8 @@ def _interpret(
         if inner is not None:
             found[value] = found.get(inner, Free(inner))
             continue
-        args = _earlier(instr, args, level)
+        product = outputs and instr.op in ("mul", "einsum")
+        args = _read_by_streams(instr, args) if product else _earlier(instr, args, level)
         if instr.op == "when":
             found[value] = _start(rules, value, args)
             continue
@@ -221,6 +223,19 @@ def _earlier(instr: Instr, args: list[Abstract], level: Levels) -> list[Abstract
         known = isinstance(arg, Other) or (product and isinstance(arg, Affine))
         found.append(Free(value) if known and at < top else arg)
     return found
+
+
+def _read_by_streams(instr: Instr, args: list[Abstract]) -> list[Abstract]:
+    """The operands of a product that feeds no state. A state that is contracted with whatever else, such as the second
+    layer of a deep read, is read by a stream of the segment: otherwise it would be formed at every tick."""
+    sizes = [heavy(a) if isinstance(a, Affine) else 0 for a in args]
+    kept = sizes.index(max(sizes)) if any(sizes) else None
+    if kept is not None:
+        pairs = enumerate(zip(instr.args, args, strict=True))
+        return [a if n == kept else Free(v) for n, (v, a) in pairs]
+    if sum(not isinstance(a, Free) for a in args) > 1:
+        return [Other(v, "a product of two values that depend on the state") for v in instr.args]
+    return args
 
 
 def _start(rules: Rules, value: int, args: list[Abstract]) -> Abstract:

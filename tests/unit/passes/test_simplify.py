@@ -145,6 +145,18 @@ CASES: list[tuple[str, Build, str]] = [
         "axis_sum, einsum i,j->ij",
     ),
     ("mean-same", lambda m: m.op("batch_mean", m.op("exp", m.h)), "exp"),
+    (
+        "sum-of-pads",
+        lambda m: m.op("add", m.op("pad", m.y, dim=0, before=4, after=1), m.op("pad", m.x, dim=0, before=1, after=4)),
+        "concat, pad",
+    ),
+    (
+        "sum-of-spreads",
+        lambda m: m.op(
+            "add", m.op("spread", m.op("exp", m.A), axis="heads"), m.op("spread", m.op("sin", m.A), axis="heads")
+        ),
+        "exp, sin, add, spread",
+    ),
 ]
 
 
