@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nldsl.backends.interface import Backend
 
 
-def _torch() -> Backend:
+def _torch(required: bool = False) -> Backend:  # noqa: ARG001 - every loop has this form
     from nldsl.backends.torch.backend import TorchBackend
 
     return TorchBackend()
@@ -32,14 +32,15 @@ def kernel_backend(required: bool = False) -> Backend:
     return TritonBackend(TorchBackend(name="triton", stored=False, kernels=kernels), kernels)
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"torch": _torch, "mlir": native_backend, "triton": kernel_backend}
+BACKENDS: dict[str, Callable[..., Backend]] = {"torch": _torch, "mlir": native_backend, "triton": kernel_backend}
 DEFAULT = "torch"
 VERIFIED = ("torch",)  # what ``nldsl verify`` compares unless it is told: those that compile in no time
 
 
-def backend_named(name: str) -> Backend:
-    """A backend; ``auto`` is the default one. Raises ValueError for a name that is none."""
+def backend_named(name: str, required: bool = False) -> Backend:
+    """A backend; ``auto`` is the default one. ``required``: a loop that it has no form for is an error. Raises
+    ValueError for a name that is none."""
     chosen = DEFAULT if name == "auto" else name
     if chosen not in BACKENDS:
         raise ValueError(f"no backend `{name}`; there are {', '.join(sorted(BACKENDS))}")
-    return BACKENDS[chosen]()
+    return BACKENDS[chosen](required) if required else BACKENDS[chosen]()

@@ -55,6 +55,7 @@ def compile(
     text: str | None = None,
     disabled: frozenset[str] = frozenset(),
     recompute_above: int = RECOMPUTE_ABOVE,
+    require_backend: bool = False,
     **dims: Any,
 ) -> Module:
     """Compile a program to an ordinary ``torch.nn.Module``.
@@ -62,8 +63,9 @@ def compile(
     ``backend``: ``auto`` or a name of ``nldsl.backends``. ``seed`` chooses the initial parameters. ``disabled`` names
     optional passes to leave out. ``recompute_above`` trades memory for time in training: a loop over chunks that would
     keep more than this many bytes of intermediate values for its backward pass keeps its inputs and the states at the
-    boundaries of the chunks only, and computes the rest again (-1: always). Raises DiagnosticError for a program that
-    is wrong, and for a missing extra.
+    boundaries of the chunks only, and computes the rest again (-1: always). A loop for which the backend has no form
+    keeps that of the torch backend, with a warning; with ``require_backend`` it is an error. Raises DiagnosticError for
+    a program that is wrong, and for a missing extra.
     """
     from nldsl.extras import require
 
@@ -71,4 +73,4 @@ def compile(
     from nldsl.runtime.build import build_checked
 
     options = Options(entry, tuple(sorted(dims.items())), disabled, recompute_above=recompute_above)
-    return build_checked(front(path, options, text), options, backend=backend, seed=seed)
+    return build_checked(front(path, options, text), options, backend=backend, seed=seed, required=require_backend)

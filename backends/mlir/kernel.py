@@ -17,7 +17,7 @@ from nldsl.backends.mlir.lane import Index, Lane, Vec
 from nldsl.backends.mlir.memory import place
 from nldsl.backends.mlir.nests import copy, fill
 from nldsl.backends.mlir.steps import Steps
-from nldsl.backends.mlir.sums import mixed_axes, peeled, reach, split_sums
+from nldsl.backends.mlir.sums import mixed_axes, peeled, reach, shared_streams, split_sums
 from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import UnsupportedError, View, load
 from nldsl.dims import substitute
@@ -92,7 +92,8 @@ class KernelWriter:
         loop = self.loop
         self.body: tuple[Instr, ...] = loop.body
         sums = () if isinstance(loop, ChunkLoop) else loop.sums
-        roots = [v for _, v in (*loop.carry, *loop.outputs)]
+        self.outputs, self.surplus = shared_streams(self.body, loop.outputs, () if self.forward else self._lane_axes())
+        roots = [v for _, v in (*loop.carry, *self.outputs)]
         self.needed = reach(self.body, [*roots, *(v for _, v in sums)])
         self.packs = {p.name: p for p in self.chunk.packs}
         extra = {a.name: a.size for a in self.chunk.lanes}
@@ -117,6 +118,11 @@ class KernelWriter:
         for instr in live:
             if instr.op in ("batch_mean", "solve"):
                 raise UnsupportedError(f"the operation `{instr.op}`")
+
+    def _lane_axes(self) -> tuple[str, ...]:
+        """The axes that every state of the loop has."""
+        axes = [set(self.program.state(n).type.axes) for n in self.chunk.states]
+        return tuple(set.intersection(*axes)) if axes else ()
 
     def _whole(self, size: object) -> int:
         if not isinstance(size, int):
@@ -213,7 +219,7 @@ class KernelWriter:
 
     def _results(self) -> list[tuple[object, int]]:
         loop = self.loop
-        found: list[tuple[object, int]] = [*loop.carry, *loop.outputs]
+        found: list[tuple[object, int]] = [*loop.carry, *self.outputs]
         return [*found, *((t.leaf, t.value) for t in self.terms)]
 
     def _leaves(self) -> None:
@@ -352,7 +358,7 @@ class KernelWriter:
         """The streams that can be written where they are computed."""
         self.spread: list[tuple[int, int]] = []
         targets: dict[int, View] = {}
-        for value, inside in self.loop.outputs:
+        for value, inside in self.outputs:
             type = self._stream_type(value)
             axes = [a for a in self.order if a in type.axes and a in self.sizes]
             view = self.source("output", value, type)
@@ -364,7 +370,8 @@ class KernelWriter:
 
     def _stream_type(self, value: int) -> Type:
         type = self.program.body[value].type
-        return replace(type, axes=axis_order((*type.axes, TIME), self.order), kind="real")
+        axes = (*type.axes, *self.surplus.get(value, ()), TIME)
+        return replace(type, axes=axis_order(axes, self.order), kind="real")
 
     def _spread_outputs(self, steps: Steps) -> None:
         """Streams that are the same along an axis, or that are written twice."""

@@ -53,6 +53,23 @@ def split_sums(
     return tuple(found), tuple(terms)
 
 
+def shared_streams(
+    body: Sequence[Instr], outputs: Sequence[tuple[int, int]], lanes: Sequence[str]
+) -> tuple[tuple[tuple[int, int], ...], dict[int, tuple[str, ...]]]:
+    """The outputs without the last sums over axes of ``lanes``, and which axes each of them then has to spare: the
+    cotangent of a stream that all lanes share, of which each lane gives its part."""
+    found: list[tuple[int, int]] = []
+    surplus: dict[int, tuple[str, ...]] = {}
+    for stream, inside in outputs:
+        value, gone = inside, list[str]()
+        while body[value].op == "axis_sum" and body[value].attr("axis") in lanes:
+            gone.append(body[value].attr("axis"))
+            value = body[value].args[0]
+        found.append((stream, value))
+        surplus[stream] = tuple(gone)
+    return tuple(found), surplus
+
+
 def mixed_axes(body: Sequence[Instr], needed: frozenset[int], skip: frozenset[int]) -> set[str]:
     """The axes that an operation looks along; ``skip``: sums that the caller does."""
     mixed: set[str] = set()

@@ -15,7 +15,8 @@ again. For each segment, from the last to the first:
    A pack of the loop is one state here too. ``when`` and guards are as in the loop;
 3. the carried cotangents take the values of ``carry``; ``outputs`` (value of ``Program.body``, value here) are the
    segment's part of the cotangents of streams; ``sums`` are added up over all segments: cotangents of parameters, of
-   given values without time and of states of other loops, each under its leaf (op, name or value);
+   given values without time and of states of other loops, each under its leaf (op, name or value). A sum over an axis
+   in which all states are independent comes last;
 4. where an anchor was taken at the first tick of the segment, its cotangent is added to that of the state and is zero
    then.
 

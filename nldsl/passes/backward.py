@@ -18,10 +18,12 @@ from nldsl.ir.build import Builder
 from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, init_reads, init_values
-from nldsl.ir.types import TIME, Type
+from nldsl.ir.types import BATCH, TIME, Type
 from nldsl.passes.simplify import simplify_body
 from nldsl.passes.vjp import vjp
 
+# a sum over sequences is the last thing that is done, so that kernels can leave it to whoever has all of them
+SUMS_LAST = frozenset({"axis-sum-of-scaled"})
 K = TypeVar("K", bound=Hashable)
 
 
@@ -55,8 +57,12 @@ class _Derivation:
     def derive(self) -> BackwardLoop:
         seeds = self._seeds()
         leaves = self._leaves()
-        found = vjp(self.builder, seeds, [self.value[v] for v in leaves], ())
-        known = {v: c for v, c in zip(leaves, found, strict=True) if c is not None}
+        found = vjp(self.builder, seeds, [self.value[v] for v in leaves], self._lanes())
+        known = {
+            v: fitted(self.builder, c, self.loop.body[v].type)
+            for v, c in zip(leaves, found, strict=True)
+            if c is not None
+        }
         carry = self._carry(known)
         outputs: dict[int, int] = {}
         sums: dict[Leaf, int] = {}
@@ -71,6 +77,18 @@ class _Derivation:
             elif instr.op == "state" and instr.attr("state") not in self.names:
                 self._add(sums, ("state", instr.attr("state")), cotangent)
         return self._simplified(carry, outputs, sums)
+
+    def _lanes(self) -> tuple[str, ...]:
+        """The axes in which all states of the loop are independent: sums over them come last, so that a kernel that has
+        one lane can leave them to whoever has all."""
+        mixed = set[str]()
+        for instr in self.loop.body:
+            if instr.op in ("collect", "spread", "axis_sum", "lane"):
+                mixed.add(instr.attr("axis"))
+            elif instr.op == "batch_mean":
+                mixed.add(BATCH)
+        shared = [set(self._type(name).axes) for name in self.names]
+        return self.builder.order(tuple(set.intersection(*shared) - mixed)) if shared else ()
 
     def _copied(self) -> list[int]:
         """The body of the loop in the new one; its states are those at the beginning of the segment."""
@@ -154,7 +172,7 @@ class _Derivation:
     def _simplified(self, carry: dict[Key, int], outputs: dict[int, int], sums: dict[Leaf, int]) -> BackwardLoop:
         sizes = {a.name: a.size for a in (*self.program.axes, *self.loop.lanes) if a.size is not None} | {TIME: TICKS}
         roots = [*carry.values(), *outputs.values(), *sums.values()]
-        body, number = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes)
+        body, number = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes, SUMS_LAST)
         forward = {number[new]: old for old, new in enumerate(self.value) if new in number}
         return BackwardLoop(
             self.loop,

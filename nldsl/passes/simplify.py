@@ -11,7 +11,7 @@ only what nothing needs is removed: a rule that replaces ``x`` by an equal value
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -53,10 +53,15 @@ class Simplify:
 
 
 def simplify_body(
-    body: tuple[Instr, ...], roots: Sequence[int], axes: Sequence[str], sizes: dict[str, Dim], rounds: int = 12
+    body: tuple[Instr, ...],
+    roots: Sequence[int],
+    axes: Sequence[str],
+    sizes: dict[str, Dim],
+    disabled: Set[str] = frozenset(),
+    rounds: int = 12,
 ) -> tuple[tuple[Instr, ...], dict[int, int]]:
     """A body alone, and the new number of every value of it that is still there (of the roots in any case)."""
-    table = {op: tuple(r for r in RULES if op in r.ops) for op in ops.ALL_OPS}
+    table = {op: tuple(r for r in RULES if op in r.ops and r.name not in disabled) for op in ops.ALL_OPS}
     body, number = _live(body, roots)
     for _ in range(rounds):
         builder = Builder(list(axes))

@@ -22,21 +22,27 @@ def build_module(
     seed: int = 0,
     disabled: frozenset[str] = frozenset(),
     recompute_above: int = RECOMPUTE_ABOVE,
+    required: bool = False,
 ) -> Module:
-    """A module with fresh parameters for a program whose derivatives are expanded."""
-    chosen = backend_named(backend)
+    """A module with fresh parameters for a program whose derivatives are expanded. ``required``: a loop for which the
+    backend has no form is an error."""
+    chosen = backend_named(backend, required)
     planned = plan(program, disabled, recompute_above=recompute_above)
     return Module(program, chosen.load(chosen.emit(planned), planned), initialize(program, seed))
 
 
-def build_checked(program: Program, options: Options, backend: str = "auto", seed: int = 0) -> Module:
+def build_checked(
+    program: Program, options: Options, backend: str = "auto", seed: int = 0, required: bool = False
+) -> Module:
     """A module for a checked program, from the cache where it has been compiled before.
 
     Only for backends whose code is all text (``stored``): loading it needs no schedule.
     """
-    chosen = backend_named(backend)
+    chosen = backend_named(backend, required)
     if not getattr(chosen, "stored", False):
-        return build_module(middle(program, options), backend, seed, options.disabled, options.recompute_above)
+        return build_module(
+            middle(program, options), backend, seed, options.disabled, options.recompute_above, required
+        )
     key = cache.key_of(program, chosen.name, [*sorted(options.disabled), str(options.recompute_above)])
     entry = cache.read(key, program)
     if entry is None:
