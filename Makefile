@@ -1,6 +1,6 @@
 # Everything a contributor runs. `make help` lists it.
 PYTHON ?= python3
-BACKEND ?= torch
+BACKEND ?= mlir
 JOBS ?= 2
 PYTEST_ARGS ?=
 
@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: env ## Check, explain, draw, verify, train and sample HOPE on real text (BACKEND=torch)
+demo: env ## Check, explain, draw, verify, train and sample HOPE on real text (BACKEND=mlir, or torch)
 	$(BIN)/python -m nldsl.demo --backend $(BACKEND)
 
 test: env ## Run the tests that take minutes (PYTEST_ARGS=... is passed on)
@@ -45,7 +45,7 @@ fmt: env ## Format the Python sources and apply safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: env ## Time the compiled programs against hand-written ones (BACKEND=torch)
+bench: env ## Time the compiled programs against hand-written ones (BACKEND=mlir, or torch)
 	$(BIN)/python -m bench --backend $(BACKEND)
 
 clean: ## Remove what was built, but not .venv
