@@ -56,11 +56,13 @@ def _span(call: LoopCall) -> Span:
 
 @dataclass(frozen=True)
 class MlirBackend:
-    """``emitter`` is the backend whose module the loops are part of, ``kernels`` its source of native loops."""
+    """``emitter`` is the backend whose module the loops are part of, ``kernels`` its source of native loops. The module
+    needs nldsl to run: the native functions are compiled when they are first called."""
 
     emitter: Backend
     kernels: NativeKernels
     name: str = "mlir"
+    standalone: bool = False
 
     def emit(self, schedule: Schedule) -> str:
         return self.emitter.emit(schedule)

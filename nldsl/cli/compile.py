@@ -60,6 +60,8 @@ def compiled(file: str, entry: str | None, dims: dict[str, Any], backend: str) -
     options = Options(entry, tuple(sorted(dims.items())))
     program = middle(front(file, options), options)
     chosen = backend_named(backend)
+    if not getattr(chosen, "standalone", True):
+        raise click.UsageError(f"the code of the backend {chosen.name} needs nldsl to run; compile for torch instead")
     return program, chosen.emit(plan(program)), chosen.name
 
 

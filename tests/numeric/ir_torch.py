@@ -274,7 +274,8 @@ class Evaluator:
     def op_matrix_scan(self, instr: Instr, attrs: dict[str, Any], axes: tuple[str, ...]) -> Tensor:
         rank = len(axes)
         a, b = (self.aligned(arg, axes) for arg in instr.args)
-        lead = torch.broadcast_shapes(a.shape[:rank], b.shape[:rank])
+        shapes = zip(a.shape[:rank], b.shape[:rank], strict=True)
+        lead = [max(x, y) for x, y in shapes]
         a, b = (x.expand(*lead, *x.shape[rank:]).movedim(rank, 0) for x in (a, b))
         order = range(len(b)) if not attrs["reverse"] else reversed(range(len(b)))
         rows, x = {}, torch.zeros_like(b[0])

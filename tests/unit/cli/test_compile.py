@@ -78,3 +78,11 @@ def test_nothing_is_written_for_a_wrong_program(tmp_path: Path, capsys: pytest.C
 def test_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", str(FILE), "--entry", "Small", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_code_that_needs_nldsl_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
+    target = tmp_path / "small.py"
+    assert main(["compile", str(FILE), "-o", str(target), "--backend", "mlir"]) == 2
+    assert "needs nldsl to run; compile for torch instead" in capsys.readouterr().err
+    assert not target.exists()

@@ -83,7 +83,7 @@ def test_other_data_options_or_program_are_refused(tmp_path: Path, text: Path) -
     make_trainer(text, options(tmp_path)).run()
     saved = load(tmp_path / "out")
     other = make_trainer(write_text(tmp_path / "other.txt", 5000), options(tmp_path))
-    with pytest.raises(DiagnosticError, match="NL0815.*other training data"):
+    with pytest.raises(DiagnosticError, match=r"NL0815.*other training data"):
         other.resume(saved)
     streamed = make_trainer(text, options(tmp_path), streaming=True)
     with pytest.raises(DiagnosticError, match="--stream"):
