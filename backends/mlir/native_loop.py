@@ -213,8 +213,15 @@ class NativeLoop:
                 own = found.kind == "sum" and found.key[:2] == (leaf, argument.key)
             if own:
                 part = self._summed(found, value, argument.type, batch) if found.kind == "sum" else value
+                if found.kind == "output":
+                    part = self._shared(found, part, argument.type)
                 total = part if total is None else total + part
         return torch.zeros_like(tensor) if total is None else _reduced(total, tensor.shape)
+
+    def _shared(self, found: Argument, value: torch.Tensor, type: Type) -> torch.Tensor:
+        """The parts of the lanes that share a stream, added."""
+        surplus = [n for n, a in enumerate(self.axes_of(found.type)) if a not in type.axes]
+        return value.sum(surplus) if surplus else value
 
     def _summed(self, argument: Argument, value: torch.Tensor, type: Type, batch: int) -> torch.Tensor:
         """The parts of the lanes, added where the sum goes over them; where it does not, they are the same."""

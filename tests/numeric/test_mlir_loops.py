@@ -85,8 +85,16 @@ def test_common_loops(name: str) -> None:
     check(EVERY[name], 4, (4, 3) if name == "slow" else (7,))
 
 
+TORCH_FORM = ("two-sided", "transposed", "reads of both sides")  # no native form of `two_sided_scan` yet
+
+
+def slow_case(name: str) -> object:
+    gap = pytest.mark.xfail(raises=FallbackWarning, strict=True, reason="two_sided_scan has no native form")
+    return pytest.param(name, marks=gap if name in TORCH_FORM else ())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in EVERY if n not in FAST])
+@pytest.mark.parametrize("name", [slow_case(n) for n in EVERY if n not in FAST])
 def test_loops(name: str) -> None:
     check(EVERY[name], 4, (3, 4))
 
