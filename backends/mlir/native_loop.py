@@ -62,6 +62,11 @@ class NativeLoop:
             self.back = self._written(False, self.loop.size, "f32")
             self.back_arguments = self.back.arguments
 
+        if self.loop.size > 1:  # what has no form for a rest of one tick is refused now, not in the middle of a call
+            self._written(True, 1, "f32")
+            if self.backward is not None:
+                self._written(False, 1, "f32")
+
     # -- code
 
     def _saved(self) -> tuple[Key, ...]:

@@ -85,11 +85,11 @@ def test_common_loops(name: str) -> None:
     check(EVERY[name], 4, (4, 3) if name == "slow" else (7,))
 
 
-TORCH_FORM = ("two-sided", "transposed", "reads of both sides")  # no native form of `two_sided_scan` yet
+TORCH_FORM = ("two-sided", "transposed", "reads of both sides")  # two_sided_scan, and what it leaves behind
 
 
 def slow_case(name: str) -> object:
-    gap = pytest.mark.xfail(raises=FallbackWarning, strict=True, reason="two_sided_scan has no native form")
+    gap = pytest.mark.xfail(raises=FallbackWarning, strict=True, reason="no native form yet")
     return pytest.param(name, marks=gap if name in TORCH_FORM else ())
 
 
