@@ -17,12 +17,13 @@ from nldsl.backends.mlir.lane import Index, Lane, Vec
 from nldsl.backends.mlir.memory import place
 from nldsl.backends.mlir.nests import copy, fill
 from nldsl.backends.mlir.steps import Steps
-from nldsl.backends.mlir.sums import mixed_axes, peeled, reach, shared_streams, split_sums
+from nldsl.backends.mlir.sums import mixed_axes, peeled, shared_streams, split_sums
 from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import UnsupportedError, View, load
 from nldsl.dims import substitute
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import TICKS, ChunkLoop
+from nldsl.ir.demand import reachable
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
@@ -94,7 +95,7 @@ class KernelWriter:
         sums = () if isinstance(loop, ChunkLoop) else loop.sums
         self.outputs, self.surplus = shared_streams(self.body, loop.outputs, () if self.forward else self._lane_axes())
         roots = [v for _, v in (*loop.carry, *self.outputs)]
-        self.needed = reach(self.body, [*roots, *(v for _, v in sums)])
+        self.needed = reachable(self.body, [*roots, *(v for _, v in sums)])
         self.packs = {p.name: p for p in self.chunk.packs}
         extra = {a.name: a.size for a in self.chunk.lanes}
         order = (*self.program.axis_names(), *(a for a in extra if a not in self.program.axis_names()))
@@ -102,7 +103,7 @@ class KernelWriter:
         mixed = {TIME, *extra} | mixed_axes(self.body, self.needed, peeled(self.body, sums))
         inner = [a for a in self.order if a in mixed]
         self.body, self.terms = split_sums(self.body, sums, inner)
-        self.needed = reach(self.body, [*roots, *(t.value for t in self.terms)])
+        self.needed = reachable(self.body, [*roots, *(t.value for t in self.terms)])
         live = [self.body[v] for v in sorted(self.needed)]
         if BATCH in inner or BATCH in mixed_axes(self.body, self.needed, frozenset()):
             raise UnsupportedError("an operation over the sequences of a batch")

@@ -7,7 +7,7 @@ the tensors of a lane; time is always one of these. ``Lane.at`` gives entries of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from nldsl.backends.mlir import vector_math as vm
@@ -58,7 +58,7 @@ class Lane:
 
     f: Function
     body: Sequence[Instr]
-    needed: frozenset[int]
+    needed: Set[int]
     roots: Counter[int]
     ticks: int
     sizes: dict[str, int]

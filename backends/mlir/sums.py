@@ -7,7 +7,7 @@ A sum of such sums is taken apart into terms; time and other axes that a lane ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from nldsl.ir.backward import Leaf
@@ -70,7 +70,7 @@ def shared_streams(
     return tuple(found), surplus
 
 
-def mixed_axes(body: Sequence[Instr], needed: frozenset[int], skip: frozenset[int]) -> set[str]:
+def mixed_axes(body: Sequence[Instr], needed: Set[int], skip: frozenset[int]) -> set[str]:
     """The axes that an operation looks along; ``skip``: sums that the caller does."""
     mixed: set[str] = set()
     for value in needed - skip:
@@ -80,18 +80,6 @@ def mixed_axes(body: Sequence[Instr], needed: frozenset[int], skip: frozenset[in
         elif instr.op == "batch_mean":
             mixed.add(BATCH)
     return mixed
-
-
-def reach(body: Sequence[Instr], roots: Sequence[int]) -> frozenset[int]:
-    """The values that these need."""
-    found: set[int] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value not in found:
-            found.add(value)
-            stack.extend(body[value].args)
-    return frozenset(found)
 
 
 def peeled(body: Sequence[Instr], sums: Sequence[tuple[Leaf, int]]) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nldsl.backends.torch.names import identifier
+from nldsl.ir.demand import reachable
 from nldsl.ir.entrywise import Entrywise
 from nldsl.ir.program import Instr
 from nldsl.ir.types import Clock
@@ -60,7 +61,7 @@ def write_numbers(rule: Entrywise) -> list[str]:
         '    with np.errstate(all="ignore"):',
     ]
     roots = [*needed_numbers(rule), *(value for _, _, value in rule.numbers)]
-    lines += [f"        x{value} = {_text(rule.body[value])}" for value in sorted(_reached(rule, roots))]
+    lines += [f"        x{value} = {_text(rule.body[value])}" for value in sorted(reachable(rule.body, roots))]
     shared = "".join(f"float(x{v}), " for v in needed_numbers(rule))
     shared += "".join(f"float({fires(clock)}), " for clock in needed_clocks(rule))
     new = ", ".join(f"{name!a}: float(x{value})" for name, _, value in rule.numbers)
@@ -71,17 +72,6 @@ def name_of(rule: Entrywise, value: int) -> str:
     """A readable name for a value, unique by its number."""
     hint = rule.body[value].name
     return f"{identifier(hint)}_{value}" if hint else f"x{value}"
-
-
-def _reached(rule: Entrywise, roots: list[int]) -> set[int]:
-    found: set[int] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value not in found:
-            found.add(value)
-            stack.extend(rule.body[value].args)
-    return found
 
 
 def _text(instr: Instr) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.demand import reachable
 from nldsl.ir.program import Instr
 
 SEGMENT = "segment"
@@ -36,9 +37,9 @@ def _stages(
     body: Sequence[Instr], carry: list[int], results: list[int], carried: tuple[str, ...]
 ) -> tuple[int | None, ...]:
     """``carried``: the leaves that are known only when the loop arrives at the segment."""
-    needed = _reach(body, [*carry, *results])
+    needed = reachable(body, [*carry, *results])
     choices = [v for v in needed if body[v].op == "when"]  # made at the end of each segment
-    sequential = _reach(body, [*carry, *choices])
+    sequential = reachable(body, [*carry, *choices])
     late: list[bool] = []
     found: list[int | None] = []
     for value, instr in enumerate(body):
@@ -50,14 +51,3 @@ def _stages(
         else:
             found.append(STEP if value in sequential or instr.op in carried else FINISH)
     return tuple(found)
-
-
-def _reach(body: Sequence[Instr], roots: list[int]) -> set[int]:
-    found: set[int] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value not in found:
-            found.add(value)
-            stack.extend(body[value].args)
-    return found

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from nldsl.dims import Dim
 from nldsl.ir import ops
-from nldsl.ir.demand import demand
+from nldsl.ir.demand import demand, reachable
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import BATCH, TIME, Type
+from nldsl.passes.einsum_cost import contraction
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def cost(program: Program, states: tuple[str, ...] | None = None) -> Cost:
     """The cost of a program, or of what depends on some of its states."""
     body = program.body
     roots = [v for _, v in (*program.updates, *program.outputs, *program.losses)]
-    live = _reachable(body, roots)
+    live = reachable(body, roots)
     if states is not None:
         live &= _dependent(body, set(states))
     needed = demand(body, sorted(live), [r for r in roots if r in live])
@@ -63,7 +64,8 @@ def operations(program: Program, instr: Instr) -> Dim:
     if instr.op in ops.LEAVES or instr.op in _FREE:
         return 0
     if instr.op == "einsum":
-        return _einsum(program, instr)
+        shapes = [body[a].type.shape for a in instr.args]
+        return contraction(instr.attr("spec"), shapes, _lanes(program, instr.type))
     if instr.op == "solve":
         n = body[instr.args[0]].type.shape[0]
         return n * entries(program, body[instr.args[0]].type) + 2 * n * entries(program, instr.type)
@@ -74,27 +76,6 @@ def operations(program: Program, instr: Instr) -> Dim:
 
 _FREE = frozenset("reshape broadcast concat slice pad take one_hot spread collect when stop_grad to_real".split())
 _REDUCTIONS = frozenset("sum max cumsum axis_sum batch_mean scatter_add".split())
-
-
-def _einsum(program: Program, instr: Instr) -> Dim:
-    """Operands are contracted from left to right: each step costs the product of the sizes it runs over."""
-    inputs, output = ops.split_spec(instr.attr("spec"))
-    sizes: dict[str, Dim] = {}
-    for letters, arg in zip(inputs, instr.args, strict=True):
-        sizes.update(zip(letters, program.body[arg].type.shape, strict=True))
-    lanes = _lanes(program, instr.type)
-    if len(inputs) == 1:
-        summed = set(inputs[0]) - set(output)
-        return lanes * ops.product(tuple(sizes[x] for x in sorted(set(inputs[0])))) if summed else 0
-    total: Dim = 0
-    left = set(inputs[0])
-    for position, letters in enumerate(inputs[1:], 1):
-        both = left | set(letters)
-        later = set(output).union(*inputs[position + 1 :])
-        step = ops.product(tuple(sizes[x] for x in sorted(both)))
-        total = total + lanes * step * (2 if both - later else 1)
-        left = both & later
-    return total
 
 
 def entries(program: Program, type: Type) -> Dim:
@@ -112,17 +93,6 @@ def _total(sizes: Iterable[Dim]) -> Dim:
     for size in sizes:
         total = total + size
     return total
-
-
-def _reachable(body: tuple[Instr, ...], roots: list[int]) -> set[int]:
-    found: set[int] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value not in found:
-            found.add(value)
-            stack.extend(body[value].args)
-    return found
 
 
 def _dependent(body: tuple[Instr, ...], states: set[str]) -> set[int]:

@@ -17,6 +17,7 @@ from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Delay, Parallel, Scan, Schedule
 from nldsl.ir.stages import STEP, stages
 from nldsl.ir.types import BATCH, TIME, Type
+from nldsl.passes.einsum_cost import contraction
 
 # what PyTorch does without touching the entries
 VIEWS = frozenset("reshape broadcast slice spread collect when stop_grad lane unfold".split()) | ops.LEAVES | {"given"}
@@ -127,7 +128,8 @@ def _instruction(body: tuple[Instr, ...], instr: Instr, sizes: _Sizes) -> Dim:
     if instr.op in LEAVES or instr.op in MOVES:
         return 0
     if instr.op == "einsum":
-        return _einsum(instr, types, sizes)
+        shapes = [[sizes.number(s) for s in t.shape] for t in types]
+        return contraction(instr.attr("spec"), shapes, sizes.axes(instr.type))
     lanes = sizes.axes(instr.type)
     shape = [sizes.number(s) for s in types[0].shape] if types else []
     match instr.op:
@@ -151,27 +153,6 @@ def _instruction(body: tuple[Instr, ...], instr: Instr, sizes: _Sizes) -> Dim:
     if instr.op in REDUCTIONS:
         return sizes.entries(types[0])
     return sizes.entries(instr.type)
-
-
-def _einsum(instr: Instr, types: list[Type], sizes: _Sizes) -> Dim:
-    """Operands are contracted from left to right."""
-    inputs, output = ops.split_spec(instr.attr("spec"))
-    known: dict[str, Dim] = {}
-    for letters, type in zip(inputs, types, strict=True):
-        known.update(zip(letters, (sizes.number(s) for s in type.shape), strict=True))
-    lanes = sizes.axes(instr.type)
-    if len(inputs) == 1:
-        own = set(inputs[0])
-        return lanes * ops.product(tuple(known[x] for x in sorted(own))) if own - set(output) else 0
-    total: Dim = 0
-    left = set(inputs[0])
-    for position, letters in enumerate(inputs[1:], 1):
-        both = left | set(letters)
-        later = set(output).union(*inputs[position + 1 :])
-        step = ops.product(tuple(known[x] for x in sorted(both)))
-        total = total + lanes * step * (2 if both - later else 1)
-        left = both & later
-    return total
 
 
 def _entries(body: tuple[Instr, ...], values: Iterable[int], sizes: _Sizes) -> Iterable[Dim]:
