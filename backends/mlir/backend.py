@@ -8,6 +8,7 @@ from typing import Any
 
 from nldsl.backends.interface import Backend, LoopCall, LoopSource
 from nldsl.backends.mlir.native_loop import NativeLoop
+from nldsl.backends.mlir.tick_loop import TickLoop
 from nldsl.backends.mlir.views import UnsupportedError
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.schedule import Schedule
@@ -33,7 +34,8 @@ class NativeKernels:
         try:
             if call.derived is None:
                 raise UnsupportedError("it has no backward pass of its own")
-            native = NativeLoop(call.phase, call.derived, call.program)
+            kind = TickLoop if call.phase.size == 1 else NativeLoop
+            native = kind(call.phase, call.derived, call.program)
             source = source_of(call, native, register(native))
         except UnsupportedError as problem:
             self._refuse(call, problem)
@@ -63,6 +65,7 @@ class MlirBackend:
     kernels: NativeKernels
     name: str = "mlir"
     standalone: bool = False
+    ticks: bool = True  # loops over ticks are native too
 
     def emit(self, schedule: Schedule) -> str:
         return self.emitter.emit(schedule)

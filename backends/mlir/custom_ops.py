@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nldsl.backends.mlir.native_loop import NativeLoop, runs
+from nldsl.backends.mlir.native_loop import NativeLoop
 
 LOOPS: dict[str, NativeLoop] = {}
 
@@ -52,7 +52,7 @@ def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: 
     like = next(t for t in tensors if t.is_floating_point())
     found = [like.new_empty(native.shape(a.type, batch, count)) for a in (*native.states, *native.streams)]
     if save:
-        number = sum(n for _, n in runs(int(tick), int(count), native.loop.size, native.loop))
+        number = native.saved_number(int(tick), int(count))
         found += [like.new_empty(native.saved_shape(a, batch, number)) for a in native.boundaries]
     return found
 

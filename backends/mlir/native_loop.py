@@ -126,6 +126,10 @@ class NativeLoop:
         lead = [batch if a == BATCH else int(str(sizes[a])) for a in axes]
         return [number, *lead, *(int(str(s)) for s in argument.type.shape)]
 
+    def saved_number(self, tick: int, count: int) -> int:
+        """How many beginnings of segments a call keeps."""
+        return sum(n for _, n in runs(tick, count, self.loop.size, self.loop))
+
     # -- calls
 
     def forward(self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool) -> list[torch.Tensor]:
@@ -163,10 +167,28 @@ class NativeLoop:
         count: int,
     ) -> list[torch.Tensor]:
         """The cotangents of the real inputs, from those of the states and streams, in their order."""
-        assert self.backward is not None
+        held, lanes = self._way_back(tensors, boundaries, cotangents, count)
+        batch = self.batch(tensors)
+        real = next(t.dtype for t in tensors if t.is_floating_point())
+        plan = runs(tick, count, self.loop.size, self.loop)
+        offset, first = count, sum(n for _, n in plan)
+        for ticks, n in reversed(plan):
+            offset -= ticks * n
+            first -= n
+            kernel, native = self.kernel(False, ticks, BITS[real])
+            call(native, kernel, held, lanes, n, count, offset, tick + offset, first, batch)
+        return [self._gradient(a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
+
+    def _way_back(
+        self,
+        tensors: Sequence[torch.Tensor],
+        boundaries: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor],
+        count: int,
+    ) -> tuple[list[torch.Tensor], int]:
+        """The tensors of the backward function, and how many lanes it has."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
-        plan = runs(tick, count, self.loop.size, self.loop)
         given = {(a.kind, a.key): t for a, t in zip(self.inputs, tensors, strict=True)}
         results = dict(zip((*self.states, *self.streams), cotangents, strict=True))
         saved = {a.key: t for a, t in zip(self.boundaries, boundaries, strict=True)}
@@ -190,13 +212,7 @@ class NativeLoop:
                 held.append(torch.zeros(self._sum_shape(argument, lanes), dtype=real))
             else:
                 held.append(given[kind, key].expand(shape).contiguous())
-        offset, first = count, sum(n for _, n in plan)
-        for ticks, n in reversed(plan):
-            offset -= ticks * n
-            first -= n
-            kernel, native = self.kernel(False, ticks, BITS[real])
-            call(native, kernel, held, lanes, n, count, offset, tick + offset, first, batch)
-        return [self._gradient(a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
+        return held, lanes
 
     def _sum_shape(self, argument: Argument, lanes: int) -> list[int]:
         inner = [a for a in self.axes_of(argument.type) if a not in dict(self.back.axes) and a != BATCH]

@@ -44,8 +44,9 @@ def write_chunk_loop(
     phase: ChunkLoop,
     schedule: Schedule,
     kernels: LoopKernels | None = None,
-) -> Call:
-    """Write the functions of a loop of a schedule."""
+    own: bool = True,
+) -> Call | None:
+    """Write the functions of a loop of a schedule. Not ``own``: None where ``kernels`` have nothing for it."""
     program = schedule.program
     derived = schedule.backward_of(phase)
     entry = new_scope(title, _doc(phase))
@@ -62,6 +63,8 @@ def write_chunk_loop(
     driver = Driver(inner, operands, outputs, phase)
     given = kernels.loop(loop_call(entry, driver, derived, program)) if kernels is not None else None
     functions: list[Scope] = []
+    if given is None and not own:
+        return None
     if given is None:
         functions = _own_functions(new_scope, title, entry, run, driver, starts, derived, schedule)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from nldsl.backends.interface import LoopKernels, LoopSource
 from nldsl.backends.torch.body import at_tick, write_values
-from nldsl.backends.torch.chunks import write_chunk_loop
+from nldsl.backends.torch.chunks import Call, write_chunk_loop
 from nldsl.backends.torch.names import short_names
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import INDENT, Code, Expr, add_call
@@ -92,6 +92,11 @@ def _write_delay(emission: Emission, scope: Scope, held: Variables, phase: Delay
 def _write_chunks(emission: Emission, scope: Scope, held: Variables, phase: ChunkLoop) -> None:
     title = _common(phase.states)
     made = write_chunk_loop(emission.new_scope, title, scope, held, phase, emission.schedule, emission.kernels)
+    assert made is not None
+    _called(emission, scope, made)
+
+
+def _called(emission: Emission, scope: Scope, made: Call) -> None:
     emission.functions += made.functions
     if made.given is not None:
         emission.given.append(made.given)
@@ -102,6 +107,8 @@ def _write_chunks(emission: Emission, scope: Scope, held: Variables, phase: Chun
 def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) -> None:
     program = emission.program
     prefix = _common(phase.states)
+    if _write_ticked(emission, scope, held, phase, prefix):
+        return
     loop = emission.new_scope(prefix, f"One tick after the other: {_list(phase.states)}.")
     inner = variables(loop, program, phase.states)
     passed, streams = _take_operands(emission, scope, loop, phase)
@@ -130,6 +137,18 @@ def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) 
         targets.append(name)
     scope.last_place = ""
     add_call(scope.code, targets, loop.name, values)
+
+
+def _write_ticked(emission: Emission, scope: Scope, held: Variables, phase: Scan, title: str) -> bool:
+    """The loop in a form that other kernels have for loops over segments, if they have one."""
+    ticked = emission.schedule.ticked_of(phase)
+    if ticked is None or emission.kernels is None:
+        return False
+    schedule, kernels = emission.schedule, emission.kernels
+    made = write_chunk_loop(emission.new_scope, title, scope, held, ticked, schedule, kernels, own=False)
+    if made is not None:
+        _called(emission, scope, made)
+    return made is not None
 
 
 def _list(names: Sequence[str]) -> str:

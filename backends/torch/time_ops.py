@@ -8,7 +8,7 @@ from nldsl.backends.torch.layout import view
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ATOM, Expr, call
 from nldsl.ir.program import Instr
-from nldsl.ir.types import Type
+from nldsl.ir.types import TIME, Type
 
 Writer = Callable[[Scope, Instr, list[Expr], Type], Expr]
 
@@ -70,7 +70,8 @@ def _lane(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     axis = instr.attr("axis")
     key = id(scope.code), value.text, axis
     if key not in scope.lanes:
-        size = int(str(next(a.size for a in scope.layout.program.axes if a.name == axis)))
+        axes = scope.layout.program.axes
+        size = instr.attr("size") if axis == TIME else int(str(next(a.size for a in axes if a.name == axis)))
         hint = value.text if value.text.isidentifier() else "x"
         names = [scope.names.new(f"{hint}_{n}") for n in range(size)]
         scope.code.add(f"{', '.join(names)} = {value.at(ATOM)}.unbind({value.type.axes.index(axis)})")

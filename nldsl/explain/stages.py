@@ -41,10 +41,11 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
             program = simplified(program)
     if stage in ("program", "derived", "simplified"):
         return print_program(program), "; ".join(remarks)
-    planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()))
-    if stage not in BACKENDS:
+    backend = BACKENDS[stage]() if stage in BACKENDS else None
+    ticks = getattr(backend, "ticks", False)
+    planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()), ticks=ticks)
+    if backend is None:
         return schedule_text(planned), "; ".join(remarks)
-    backend = BACKENDS[stage]()
     text = backend.text(planned) if isinstance(backend, Readable) else backend.emit(planned)
     return text, "; ".join(remarks)
 

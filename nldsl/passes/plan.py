@@ -10,6 +10,7 @@ from nldsl.ir.schedule import RECOMPUTE_ABOVE, Schedule
 from nldsl.passes.backward import with_backward
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
+from nldsl.passes.ticks import with_ticks
 
 OPTIONAL = ("chunk", "join", "merge", "pack", "hoist", "backward")
 
@@ -25,11 +26,13 @@ def plan(
     disabled: Set[str] = frozenset(),
     options: ChunkOptions | None = None,
     recompute_above: int = RECOMPUTE_ABOVE,
+    ticks: bool = False,
 ) -> Schedule:
     """``disabled`` names passes of ``OPTIONAL`` to leave out: ``chunk`` (loops stay sequential), ``join`` (loops with
     the same clocks stay apart), ``merge`` (writes that share a factor stay apart), ``pack`` (equal computations of a
     loop are not done together), ``hoist`` (what needs no state is not done for all segments at once), ``backward``
-    (loops have no backward pass of their own: what is emitted is differentiated)."""
+    (loops have no backward pass of their own: what is emitted is differentiated). ``ticks``: loops over ticks also get
+    the form of a loop over segments, for a backend that runs these natively."""
     planned = schedule(program)
     if "chunk" in disabled:
         return planned
@@ -37,4 +40,5 @@ def plan(
     chunked, _ = chunk(planned, chosen)
     if "backward" in disabled:
         return chunked
-    return replace(with_backward(chunked), recompute_above=recompute_above)
+    derived = with_backward(chunked)
+    return replace(with_ticks(derived) if ticks else derived, recompute_above=recompute_above)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +30,24 @@ FAST = ("linear attention", "gated delta", "momentum", "slow", "resets")
 TICKS = 7
 
 
+def calls_of(
+    module: Any, program: Program, data: Data, calls: tuple[int, ...]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The streams and states of an emitted module; ``calls`` are the numbers of ticks of its calls."""
+    dtype = next(iter(data.inputs.values())).dtype
+    state = module.init_state(data.params, BATCH_SIZE, dtype, torch.device("cpu"))
+    parts, at = [], 0
+    for count in calls:
+        inputs = {k: v[at : at + count].movedim(0, 1) for k, v in data.inputs.items()}
+        outputs, _, _, state = module.forward(data.params, inputs, state)
+        parts.append(outputs)
+        at += count
+    joined = {k: torch.cat([p[k] for p in parts], 1).movedim(1, 0) for k in parts[0]}
+    return joined, {s.name: state[s.name] for s in program.states}
+
+
 class Native:
-    """The module of a program; ``calls`` are the numbers of ticks of its calls."""
+    """The module of a program."""
 
     def __init__(self, program: Program, size: int) -> None:
         self.program = program
@@ -43,16 +60,7 @@ class Native:
         self.module = backend.load(self.source, planned)
 
     def __call__(self, data: Data, calls: tuple[int, ...]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        dtype = next(iter(data.inputs.values())).dtype
-        state = self.module.init_state(data.params, BATCH_SIZE, dtype, torch.device("cpu"))
-        parts, at = [], 0
-        for count in calls:
-            inputs = {k: v[at : at + count].movedim(0, 1) for k, v in data.inputs.items()}
-            outputs, _, _, state = self.module.forward(data.params, inputs, state)
-            parts.append(outputs)
-            at += count
-        joined = {k: torch.cat([p[k] for p in parts], 1).movedim(1, 0) for k in parts[0]}
-        return joined, {s.name: state[s.name] for s in self.program.states}
+        return calls_of(self.module, self.program, data, calls)
 
 
 def gradients(found: tuple[dict[str, Tensor], dict[str, Tensor]], data: Data) -> list[Tensor]:
@@ -67,12 +75,17 @@ def gradients(found: tuple[dict[str, Tensor], dict[str, Tensor]], data: Data) ->
 
 def check(make: Make, size: int, calls: tuple[int, ...]) -> None:
     program = make()
+    check_module(program, Native(program, size).module, calls)
+
+
+def check_module(program: Program, module: Any, calls: tuple[int, ...]) -> None:
+    """Outputs, states and gradients in float64 against the loop over ticks."""
     data = random_data(program, TICKS, scale=0.5)
     for tensor in data.tensors():
         tensor.requires_grad_()
     ticks = run_ticks(program, data, TICKS)
     expected = ticks.outputs, ticks.states
-    found = Native(program, size)(data, calls)
+    found = calls_of(module, program, data, calls)
     for want, got in zip(expected, found, strict=True):
         for name, value in want.items():
             assert ((got[name] - value).abs() / (1 + value.abs())).max() < 1e-12, name
