@@ -66,6 +66,7 @@ class MlirBackend:
     name: str = "mlir"
     standalone: bool = False
     ticks: bool = True  # loops over ticks are native too
+    serial: bool = True  # a segment is done in one piece, before the next one
 
     def emit(self, schedule: Schedule) -> str:
         return self.emitter.emit(schedule)

@@ -42,8 +42,8 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
     if stage in ("program", "derived", "simplified"):
         return print_program(program), "; ".join(remarks)
     backend = BACKENDS[stage]() if stage in BACKENDS else None
-    ticks = getattr(backend, "ticks", False)
-    planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()), ticks=ticks)
+    ticks, serial = getattr(backend, "ticks", False), getattr(backend, "serial", False)
+    planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()), ticks=ticks, serial=serial)
     if backend is None:
         return schedule_text(planned), "; ".join(remarks)
     text = backend.text(planned) if isinstance(backend, Readable) else backend.emit(planned)

@@ -31,7 +31,8 @@ class ChunkOptions:
     how large a tensor of one segment of one lane may become. ``shortest``: loops whose clocks fire more often stay
     sequential. ``join``: loops with the same clocks become one. ``pack``: equal computations of one loop are done
     together. ``merge``: writes that share a factor become one. ``hoist``: what needs no state is done for all
-    segments at once."""
+    segments at once. ``ahead``: systems are solved before the states are known; it is more work, and only worth it
+    where that part of a segment is done for all of them at once."""
 
     enabled: bool = True
     size: int | None = None
@@ -43,6 +44,7 @@ class ChunkOptions:
     pack: bool = True
     merge: bool = True
     hoist: bool = True
+    ahead: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
     """One loop in its best form."""
     if not options.enabled:
         return scan, LoopNote(scan.states, "sequential", why="chunking is switched off")
-    loop = chunk_scan(program, scan, options.size or options.longest, known, options.merge)
+    loop = chunk_scan(program, scan, options.size or options.longest, known, options.merge, options.ahead)
     if isinstance(loop, ChunkLoop) and not options.hoist:
         loop = replace(loop, hoist=False)
     if isinstance(loop, Refusal):

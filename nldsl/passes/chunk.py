@@ -31,10 +31,10 @@ from nldsl.passes.recurrence_class import classify
 
 
 def chunk_scan(
-    program: Program, scan: Scan, size: int, streams: frozenset[int], merge: bool = True
+    program: Program, scan: Scan, size: int, streams: frozenset[int], merge: bool = True, ahead: bool = True
 ) -> ChunkLoop | Refusal:
     """The loop over segments of at most ``size`` ticks, or why there is none. ``streams``: what other phases give;
-    ``merge``: writes that share a factor become one."""
+    ``merge``: writes that share a factor become one; ``ahead``: systems are solved before the states are known."""
     if any(program.state(s).shared for s in scan.states):
         why = "a state that the whole batch shares: its update reads every sequence at each tick"
         return Refusal(scan.values[0], why, "give each sequence a state of its own (no `shared`)", "shared")
@@ -43,7 +43,7 @@ def chunk_scan(
         return recurrence
     refusal = _full_map(recurrence)
     for every in (False, True):
-        body = _Body(recurrence)
+        body = _Body(recurrence, ahead)
         if not body.scan(every):
             assert refusal is not None
             return _small(refusal)
@@ -115,14 +115,14 @@ def without_unused(loop: ChunkLoop) -> ChunkLoop:
 class _Body:
     """Makes the values of a segment that leave it."""
 
-    def __init__(self, recurrence: Recurrence) -> None:
+    def __init__(self, recurrence: Recurrence, ahead: bool = True) -> None:
         self.recurrence = recurrence
         self.program = recurrence.program
         self.values = Values(recurrence, self.stream)
         self.builder = self.values.builder
         decays = {s: d for g in groups(recurrence) for d in [Decay(self.values, g)] for s in g}
         self.reads = Reads(self.values, decays)
-        self.solver = Solver(self.values, self.reads)
+        self.solver = Solver(self.values, self.reads, ahead)
         self.made: dict[int, int] = {}
         self.last: dict[tuple[int, Clock | None], int] = {}
         self.ends: dict[tuple[str, bool], int] = {}

@@ -15,10 +15,11 @@ from nldsl.passes.ticks import with_ticks
 OPTIONAL = ("chunk", "join", "merge", "pack", "hoist", "backward")
 
 
-def chunk_options(disabled: Set[str]) -> ChunkOptions:
-    """The options of chunking without the passes of these names."""
+def chunk_options(disabled: Set[str], serial: bool = False) -> ChunkOptions:
+    """The options of chunking without the passes of these names; ``serial``: for a backend that runs a segment in one
+    piece."""
     names = ("join", "merge", "pack", "hoist")
-    return ChunkOptions(**{name: name not in disabled for name in names})
+    return ChunkOptions(**{name: name not in disabled for name in names}, ahead=not serial)
 
 
 def plan(
@@ -27,16 +28,18 @@ def plan(
     options: ChunkOptions | None = None,
     recompute_above: int = RECOMPUTE_ABOVE,
     ticks: bool = False,
+    serial: bool = False,
 ) -> Schedule:
     """``disabled`` names passes of ``OPTIONAL`` to leave out: ``chunk`` (loops stay sequential), ``join`` (loops with
     the same clocks stay apart), ``merge`` (writes that share a factor stay apart), ``pack`` (equal computations of a
     loop are not done together), ``hoist`` (what needs no state is not done for all segments at once), ``backward``
     (loops have no backward pass of their own: what is emitted is differentiated). ``ticks``: loops over ticks also get
-    the form of a loop over segments, for a backend that runs these natively."""
+    the form of a loop over segments, for a backend that runs these natively. ``serial``: for a backend that does
+    all of a segment before the next one, so that nothing is gained by what could be done for all of them at once."""
     planned = schedule(program)
     if "chunk" in disabled:
         return planned
-    chosen = options or chunk_options(disabled)
+    chosen = options or chunk_options(disabled, serial)
     chunked, _ = chunk(planned, chosen)
     if "backward" in disabled:
         return chunked

@@ -27,7 +27,13 @@ def build_module(
     """A module with fresh parameters for a program whose derivatives are expanded. ``required``: a loop for which the
     backend has no form is an error."""
     chosen = backend_named(backend, required)
-    planned = plan(program, disabled, recompute_above=recompute_above, ticks=getattr(chosen, "ticks", False))
+    planned = plan(
+        program,
+        disabled,
+        recompute_above=recompute_above,
+        ticks=getattr(chosen, "ticks", False),
+        serial=getattr(chosen, "serial", False),
+    )
     return Module(program, chosen.load(chosen.emit(planned), planned), initialize(program, seed))
 
 
