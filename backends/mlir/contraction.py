@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from nldsl.backends.mlir import vector_math as vm
 from nldsl.backends.mlir.lane import Lane
-from nldsl.backends.mlir.nests import copy, horizontal, inner_dim, runs, transposed
+from nldsl.backends.mlir.layout import laid_along
+from nldsl.backends.mlir.nests import horizontal, inner_dim, runs
 from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import View, entries, load, pieces
 
@@ -84,19 +85,7 @@ def choose(
 
 def repacked(lane: Lane, operand: Operand, along: str) -> Operand:
     """A copy of the operand in which ``along`` lies in one piece; made once."""
-    dim = operand.labels.index(along)
-    key = ("packed", operand.view, dim)
-    if key not in lane.packed:
-        view = operand.view
-        target = lane.scratch(view.dims, dim)
-        down = next((d for d in range(len(view.dims)) if view.step(d) == 1 and d != dim), None)
-        with lane.f.fence():
-            if down is None:
-                copy(lane, view, target)
-            else:
-                transposed(lane, view, target, down, dim)
-        lane.packed[key] = target
-    return Operand(lane.packed[key], operand.labels)
+    return Operand(laid_along(lane, operand.view, operand.labels.index(along)), operand.labels)
 
 
 def target_dim(output: Sequence[str], sizes: dict[str, int], along: str | None) -> int | None:

@@ -72,6 +72,7 @@ class Lane:
     stored: set[int] = field(default_factory=set)
     packed: dict[object, View] = field(default_factory=dict)
     products: dict[int, Product] = field(default_factory=dict)
+    gathers: list[tuple[View, int]] | None = None  # what code on trial reads across, see layout.py
 
     # -- sizes
 
@@ -218,6 +219,11 @@ class Lane:
             vec = None
         view = self.view(value)
         if view is not None:
+            if vec is not None and view.step(vec[0]) not in (0, 1) and not view.element:
+                found = self.packed.get(("packed", view, vec[0]))
+                if found is None and self.gathers is not None:
+                    self.gathers.append((view, vec[0]))
+                view = found or view
             return load(self.f, view, index, vec)
         return self.f.once((value, index, vec), lambda: self._compute(value, index, vec))
 

@@ -1,15 +1,13 @@
-"""Loop nests over the entries of a tensor: pointwise work, copies, sums, transposed copies."""
+"""Loop nests over the entries of a tensor: pointwise work, copies, transposed copies, sums of a vector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from nldsl.backends.mlir import vector_math as vm
 from nldsl.backends.mlir.lane import Index, Lane, Vec
 from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import View, load, pieces, store
-from nldsl.ir.ops import split_spec
 
 UNROLL = 4  # vectors of one row that are worked on together
 
@@ -81,75 +79,6 @@ def copy(lane: Lane, source: View, target: View) -> None:
     fill(lane.f, target, lambda index, vec: load(lane.f, source, index, vec))
 
 
-def reduction(lane: Lane, value: int, target: View, dims: Sequence[int], order: Sequence[int], largest: bool) -> None:
-    """``target[kept] = sum`` (or ``max``) of ``value`` over some of its dimensions; ``order``: the place of each other
-    dimension in ``target``."""
-    f, whole = lane.f, lane.dims(value)
-    kept = [d for d in range(len(whole)) if d not in dims]
-    place_of = dict(zip(kept, order, strict=True))
-    wide = [d for d in range(len(whole)) if whole[d] > 1]
-    along = next((d for d in reversed(wide) if d in kept and target.step(place_of[d]) == 1 and whole[d] >= 4), None)
-    last = wide[-1] if wide else None
-    if along is None and last is not None and last in dims and whole[last] >= 4:
-        along = last
-    summed = [d for d in wide if d in dims and d != along]
-
-    def combine(a: Val, b: Val) -> Val:
-        return f.apply("arith.maximumf", a, b) if largest else vm.add(f, a, b)
-
-    def total(index: list[Ix], position: Ix | None, width: int) -> Val:
-        start = f.number(float("-inf") if largest else 0.0, width)
-
-        def nest(left: Sequence[int], index: list[Ix], sofar: Val) -> Val:
-            if not left:
-                vec = (along, width) if width and along is not None else None
-                return combine(sofar, f.spread(f.cast(lane.at(value, tuple(index), vec), "f"), width))
-            dim = left[0]
-
-            def body(name: str, values: list[Val]) -> list[Val]:
-                inside = list(index)
-                inside[dim] = at(name)
-                return [nest(left[1:], inside, values[0])]
-
-            return f.reduce(f.index(whole[dim]), 1, [sofar], body)[0]
-
-        if position is not None:
-            assert along is not None
-            index = [*index[:along], position, *index[along + 1 :]]
-        return nest(summed, index, start)
-
-    def put(index: list[Ix], found: Val, vec: Vec | None) -> None:
-        places = [Ix()] * len(target.dims)
-        for d, p in place_of.items():
-            places[p] = index[d]
-        store(f, target, places, found, vec)
-
-    skip = [*dims] + ([along] if along is not None else [])
-    with rows(f, whole, skip) as index:
-        if along is None:
-            put(index, total(index, None, 0), None)
-        elif along in kept:
-            for block in runs(f, whole[along], f.lanes):
-                for position, width in block:
-                    found = total(index, position, width)
-                    moved = [*index[:along], position, *index[along + 1 :]]
-                    put(moved, found, (place_of[along], width) if width else None)
-        else:
-            result: Val | None = None
-            for start, count, width in pieces(whole[along], f.lanes):
-                step = max(width, 1)
-
-                def body(name: str, values: list[Val], width: int = width) -> list[Val]:
-                    return [combine(values[0], f.spread(total(index, at(name), width), width))]
-
-                first = f.number(float("-inf") if largest else 0.0, width)
-                found = f.reduce(f.index(start + count * step), step, [first], body, f.index(start))[0]
-                found = horizontal(f, found, "maximumf" if largest else "add")
-                result = found if result is None else combine(result, found)
-            assert result is not None
-            put(index, result, None)
-
-
 def horizontal(f: Function, value: Val, how: str = "add") -> Val:
     """All entries of a vector in one."""
     if not value.width:
@@ -157,17 +86,6 @@ def horizontal(f: Function, value: Val, how: str = "add") -> Val:
     reassociate = " fastmath<reassoc>" if how == "add" else ""
     text = f"vector.reduction <{how}>, {value.name}{reassociate} : {f.type('f', value.width)} into {f.real}"
     return Val(f.op(text))
-
-
-def single(lane: Lane, value: int, target: View) -> None:
-    """An einsum of one operand that sums: the operand's letters that are not in the result."""
-    instr = lane.body[value]
-    letters, output = split_spec(instr.attr("spec"))
-    own = [*lane.axes(instr.args[0]), *letters[0]]
-    labels = [*lane.axes(value), *output]
-    dims = [d for d, x in enumerate(own) if x not in labels]
-    order = [labels.index(x) for x in own if x in labels]
-    reduction(lane, instr.args[0], target, dims, order, largest=False)
 
 
 def transposed(lane: Lane, source: View, target: View, down: int, across: int) -> None:

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from nldsl.backends.mlir import over_time
 from nldsl.backends.mlir.contraction import Operand, choose, contract, repacked, target_dim
 from nldsl.backends.mlir.lane import MOVES, Index, Lane, Vec
-from nldsl.backends.mlir.nests import copy, fill, inner_dim, reduction, single, unit_dim
+from nldsl.backends.mlir.layout import best_dim, prepare
+from nldsl.backends.mlir.memory import STEP
+from nldsl.backends.mlir.nests import copy, fill, inner_dim, unit_dim
+from nldsl.backends.mlir.reduction import reduction, single
 from nldsl.backends.mlir.text import Ix, Val
 from nldsl.backends.mlir.views import UnsupportedError, View, entries, load, regrouped, row_major, store
 from nldsl.ir.ops import split_spec
@@ -103,7 +106,9 @@ class Steps:
             if value in late or value in inside:
                 continue
             if value in lane.stored or value in targets:
-                self.store(value, targets.get(value))
+                with lane.f.fence():
+                    self.store(value, targets.get(value))
+                lane.f.line(STEP)
 
     def store(self, value: int, target: View | None = None) -> View:
         """Emit the code of a value, unless it is in memory already."""
@@ -237,11 +242,11 @@ class Steps:
         self.ready(value)
         if op == "segprod":
             target = target or over_time.segprod_target(lane, value)
+        if not lane.heavy(value):
+            return self._pointwise(value, target)
         target = target or lane.scratch(lane.dims(value), inner_dim(lane.dims(value)))
         with guard(instr.guard):
-            if not lane.heavy(value):
-                fill(lane.f, target, lambda index, vec: lane.f.cast(lane.at(value, index, vec), "f"))
-            elif op in ("sum", "max"):
+            if op in ("sum", "max"):
                 lead = len(lane.axes(value))
                 dims = [lead + d for d in instr.attr("dims")]
                 reduction(lane, instr.args[0], target, dims, range(len(target.dims)), op == "max")
@@ -271,6 +276,19 @@ class Steps:
                 table[op](lane, value, target)
         return target
 
+    def _pointwise(self, value: int, target: View | None) -> View:
+        lane, dims = self.lane, self.lane.dims(value)
+
+        def entry(index: Index, vec: Vec | None) -> Val:
+            return lane.f.cast(lane.at(value, index, vec), "f")
+
+        if target is None:
+            target = lane.scratch(dims, best_dim(lane, dims, entry, inner_dim(dims)))
+        prepare(lane, dims, unit_dim(target), entry)
+        with self.guarded(lane.body[value].guard):
+            fill(lane.f, target, entry)
+        return target
+
     def _aligned(self, arg: int, value: int) -> View:
         """An operand in memory with all inner axes of the result (strides of 0 where it has none)."""
         lane = self.lane
@@ -298,6 +316,7 @@ class Steps:
             moved = (places.index(vec[0]), vec[1]) if vec is not None and vec[0] in places else None
             return lane.f.cast(lane.at(arg, tuple(index[p] for p in places), moved), "f")
 
+        prepare(lane, part.dims, unit_dim(part), entry)
         with lane.f.fence():
             fill(lane.f, part, entry)
 
@@ -372,16 +391,26 @@ class Steps:
             target = lane.scratch(dims, last)
         destination = target
 
+        def finished(result: Val, index: Index, vec: Vec | None) -> Val:
+            lane.overrides[product] = result
+            result = f.cast(lane.at(value, index, vec), "f")
+            del lane.overrides[product]
+            return result
+
         def epilogue(place: dict[str, Ix], result: Val, vec: tuple[str, int] | None) -> None:
             index = [Ix()] * len(dims)
             for label, d in places.items():
                 index[d] = place.get(label, Ix())
             moved = (places[vec[0]], vec[1]) if vec is not None else None
-            if product != value:
-                lane.overrides[product] = result
-                result = f.cast(lane.at(value, tuple(index), moved), "f")
-                del lane.overrides[product]
-            store(f, destination, index, result, moved)
+            store(f, destination, index, result if product == value else finished(result, tuple(index), moved), moved)
+
+        if product != value and choice.along in places:
+            prepare(
+                lane,
+                dims,
+                places[choice.along],
+                lambda index, vec: finished(f.number(0.0, vec[1] if vec else 0), index, vec),
+            )
 
         with self.guarded(instr.guard):
             contract(lane, operands, sizes, labels, choice.along, epilogue)
