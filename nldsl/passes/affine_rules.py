@@ -32,6 +32,7 @@ from nldsl.passes.affine import (
     summed,
     total,
 )
+from nldsl.passes.affine_select import Select
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,16 @@ class Rules:
         known: frozenset[int],
         names: frozenset[int] = frozenset(),
         windowed: Mapping[int, frozenset[int]] = MappingProxyType({}),
-        parts: bool = False,
-        lengths: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.body = body
         self.usable = known  # values that may be used: those of the loop, and streams
         self.names = names
-        self.lengths = lengths  # of mapped axes
         self.windowed = windowed  # the lengths of the windows that a value is computed from
         self.given = len(body.instrs)
         self.sizes = Sizes()
         self.nodes: list[Node] = []
+        self.select = Select(body, lambda number: self.nodes[number].affine, self.fresh)
+        self.read_entries: dict[tuple[int, int], list[Affine]] = {}
         self.table: dict[str, Callable[[int, list[Abstract]], Abstract | None]] = {
             "neg": self.neg,
             "add": lambda v, args: total([self.affine(a) for a in args]),
@@ -92,10 +92,6 @@ class Rules:
             "reshape": lambda v, args: reshaped(self.affine(args[0]), self.attr(v, "shape")),
             "broadcast": lambda v, args: broadcast_to(self.affine(args[0]), self.attr(v, "shape")),
         }
-
-        if parts:
-            self.table |= {"concat": self.concat, "slice": self.slice}
-            self.table |= {"collect": self.collect, "spread": self.spread, "axis_sum": self.axis_sum}
 
     def apply(self, value: int, args: list[Abstract]) -> Abstract:
         """What the instruction ``value`` is, some of whose operands are not free."""
@@ -133,6 +129,11 @@ class Rules:
                 return self.source("node", number, value.shape)
         self.nodes.append(Node(value, origin))
         return self.source("node", len(self.nodes) - 1, value.shape)
+
+    def fresh(self, value: Affine) -> Term:
+        """A new node as a term."""
+        self.nodes.append(Node(value, -1))
+        return self.source("node", len(self.nodes) - 1, value.shape).terms[0]
 
     def reads(self) -> frozenset[int]:
         """The values with a node that are reads of a state, not just states."""
@@ -181,8 +182,15 @@ class Rules:
                 factor = self.number(b)
                 if factor is not None:
                     return scaled(self.factored(a), factor)
-                if sum(s != 1 for s in self.shape(b)) < sum(s != 1 for s in shape):
+                if self._thinner(b, shape):
                     return multiplied(self.factored(a), b, self.shape(b), self.sizes)
+        if instr.op == "div":
+            top, bottom = instr.args
+            factor = self.number(bottom)
+            if factor:
+                return scaled(self.factored(top), 1.0 / factor)
+            if factor is None and self._thinner(bottom, shape):
+                return multiplied(self.factored(top), self.inverse(bottom), self.shape(bottom), self.sizes)
         if instr.op == "einsum":
             inputs, output = ops.split_spec(instr.attr("spec"))
             outer = all(x in output for x in "".join(inputs)) and len(set(output)) == len(output)
@@ -191,6 +199,10 @@ class Rules:
             if outer or (len(set(output)) == len(output) and self._over_windows(value, inputs, output)):
                 return self.outer(value)
         return None
+
+    def _thinner(self, value: int, shape: tuple[Dim, ...]) -> bool:
+        """Whether a factor has fewer dims than the product."""
+        return sum(s != 1 for s in self.shape(value)) < sum(s != 1 for s in shape)
 
     def _over_windows(self, value: int, inputs: list[str], output: str) -> bool:
         """Whether a product sums over places of windows alone: kept as a product, it is one of rows in a segment."""
@@ -244,8 +256,11 @@ class Rules:
         top, bottom = args
         if not isinstance(bottom, Free):
             return Other(value, "a division by a value that depends on the state")
-        inverse = self.body.emit("div", self.body.const(1.0), bottom.value)
-        return self.times(self.affine(top), inverse, self.body.instrs[value].args[0])
+        return self.times(self.affine(top), self.inverse(bottom.value), self.body.instrs[value].args[0])
+
+    def inverse(self, value: int) -> int:
+        """One divided by a free value."""
+        return self.body.emit("div", self.body.const(1.0), value)
 
     def where(self, value: int, args: list[Abstract], choose: tuple[int, ...] = ()) -> Abstract:
         """``choose`` are the condition and the two sides, if they are not the operands of ``value``."""
@@ -258,118 +273,26 @@ class Rules:
         return total([self.times(self.affine(args[1]), chosen, left), self.times(self.affine(args[2]), rest, right)])
 
     def sum(self, value: int, args: list[Abstract]) -> Abstract | None:
-        return summed(self.affine(args[0]), self.attr(value, "dims"))
+        return self.summed(self.affine(args[0]), self.attr(value, "dims"))
 
-    def concat(self, value: int, args: list[Abstract]) -> Abstract | None:
-        """A sum of operands, each put in its place by a matrix of zeros and ones; ``slice`` is the same back."""
-        dim, size, at = self.attr(value, "dim"), self.shape(value)[self.attr(value, "dim")], 0
-        parts: list[Affine] = []
-        for arg, operand in zip(args, self.body.instrs[value].args, strict=True):
-            own = self.shape(operand)[dim]
-            if not isinstance(own, int) or not isinstance(size, int):
-                return None
-            if isinstance(arg, Free):
-                part: Affine | None = self.dense(
-                    self.body.emit("pad", arg.value, dim=dim, before=at, after=size - at - own)
-                )
-            else:
-                part = self.moved(self.affine(arg), dim, at, size, own)
-            if part is None:
-                return None
-            parts.append(part)
-            at += own
-        return total(parts)
+    def summed(self, value: Affine, dims: tuple[int, ...]) -> Affine | None:
+        """The sum over dims; over a small one of products of reads as a sum of terms, each with a read of its own."""
+        for dim in sorted(dims, reverse=True):
+            if any(self._adds(t, dim, value) for t in value.terms):
+                entries = self.select.entries(value, dim)
+                if entries is not None:
+                    rest = tuple(d - (d > dim) for d in dims if d != dim)
+                    return self.summed(total(entries), rest) if rest else total(entries)
+        return summed(value, dims)
 
-    def slice(self, value: int, args: list[Abstract]) -> Abstract | None:
-        dim, start, stop = (self.attr(value, key) for key in ("dim", "start", "stop"))
-        if not isinstance(start, int) or not isinstance(stop, int):
-            return None
-        operand = self.affine(args[0])
-        size = operand.shape[dim]
-        if not isinstance(size, int):
-            return None
-        return self.moved(operand, dim, -start, stop - start, size)
-
-    def collect(self, value: int, args: list[Abstract]) -> Abstract | None:
-        """A mapped axis as the first dim: one letter for all factors that have the axis."""
-        axis, size = self.attr(value, "axis"), self.attr(value, "size")
-        return self.collected(self.affine(args[0]), axis, size)
-
-    def collected(self, value: Affine, axis: str, size: Dim) -> Affine | None:
-        terms = []
-        for term in value.terms:
-            letter = self.sizes.fresh(size)
-            factors, found = [], False
-            for factor in term.factors:
-                if axis in self.body.type(factor.value).axes:
-                    whole = self.body.emit("collect", factor.value, axis=axis, size=size)
-                    factor, found = Factor(whole, (letter, *factor.letters)), True
-                factors.append(factor)
-            source, letters = term.source, term.letters
-            if source is not None and source.kind == "node":
-                assert isinstance(source.key, int)
-                node = self.nodes[source.key]
-                if self.mapped(node.affine, axis):
-                    inner = self.collected(node.affine, axis, size)
-                    if inner is None:
-                        return None
-                    self.nodes.append(Node(inner, -1))
-                    source, letters, found = Source("node", len(self.nodes) - 1), (letter, *letters), True
-            out = (letter if found else None, *term.out)
-            terms.append(Term(out, tuple(factors), source, letters, term.scale))
-        return Affine((size, *value.shape), tuple(terms))
-
-    def mapped(self, value: Affine, axis: str) -> bool:
-        """Whether a factor of the value, or of a node in it, has the axis."""
-        for term in value.terms:
-            if any(axis in self.body.type(f.value).axes for f in term.factors):
-                return True
-            if term.source is not None and term.source.kind == "node":
-                assert isinstance(term.source.key, int)
-                if self.mapped(self.nodes[term.source.key].affine, axis):
-                    return True
-        return False
-
-    def spread(self, value: int, args: list[Abstract]) -> Abstract | None:
-        """The first dim as a mapped axis, where it is a dim of factors alone."""
-        axis, terms = self.attr(value, "axis"), []
-        operand = self.affine(args[0])
-        if self.mapped(operand, axis):
-            return None
-        for term in operand.terms:
-            letter = term.out[0]
-            if letter is None or letter in term.letters or letter in term.out[1:]:
-                return None
-            factors = []
-            for factor in term.factors:
-                if letter in factor.letters:
-                    at = factor.letters.index(letter)
-                    names = "abcdefghijklm"[: len(factor.letters)]
-                    front = names[at] + names[:at] + names[at + 1 :]
-                    moved = self.body.emit("einsum", factor.value, spec=f"{names}->{front}") if at else factor.value
-                    rest = (*factor.letters[:at], *factor.letters[at + 1 :])
-                    factor = Factor(self.body.emit("spread", moved, axis=axis), rest)
-                factors.append(factor)
-            terms.append(Term(term.out[1:], tuple(factors), term.source, term.letters, term.scale))
-        return Affine(operand.shape[1:], tuple(terms))
-
-    def axis_sum(self, value: int, args: list[Abstract]) -> Abstract | None:
-        axis, operand = self.attr(value, "axis"), self.affine(args[0])
-        if axis not in self.lengths:
-            return None
-        whole = self.collected(operand, axis, self.lengths[axis])
-        return None if whole is None else summed(whole, (0,))
-
-    def moved(self, value: Affine, dim: int, by: int, size: int, own: int) -> Affine | None:
-        """Entry i of ``own`` along a dim as entry i + ``by`` of ``size``, which are more, or fewer if ``by`` < 0."""
-        one = self.body.emit("to_real", self.body.emit("one_hot", self.body.emit("iota", n=own), n=own))
-        if by >= 0:
-            one = self.body.emit("pad", one, dim=1, before=by, after=size - own - by)
-        else:
-            one = self.body.emit("slice", one, dim=1, start=-by, stop=size - by)
-        lead = "abcdefghijklm"[: len(value.shape)]
-        output = lead[:dim] + "z" + lead[dim + 1 :]
-        return self.contract(value, lead, [(lead[dim] + "z", one)], output)
+    @staticmethod
+    def _adds(term: Term, dim: int, value: Affine) -> bool:
+        """Whether a term is a node of which a dim is one, times factors that add a dim which is longer."""
+        letter, size = term.out[dim], value.shape[dim]
+        if term.source is None or term.source.kind != "node" or letter is None or letter not in term.letters:
+            return False
+        lengths = [s for x, s in zip(term.out, value.shape, strict=True) if x is not None and x not in term.letters]
+        return any(isinstance(s, int) and isinstance(size, int) and s > size for s in lengths)
 
     def einsum(self, value: int, args: list[Abstract]) -> Abstract | None:
         positions = [n for n, a in enumerate(args) if isinstance(a, Affine)]
@@ -391,6 +314,9 @@ class Rules:
         if not dropped:
             return self.contract(self.named(operand, origin), lead, frees, output)
         if any(set(letters) & set(dropped) and set(letters) & set(added) for letters, _ in frees):
+            apart = self.one_by_one(operand, lead, dropped, frees, output, origin)
+            if apart is not None:
+                return apart
             return self.contract(operand, lead, frees, output)  # several reads at once: a matrix of queries
         inner = [f for f in frees if not set(f[0]) & set(added)]
         outer = [f for f in frees if set(f[0]) & set(added)]
@@ -401,6 +327,40 @@ class Rules:
         self.nodes.append(Node(read, -1))
         node = self.source("node", len(self.nodes) - 1, read.shape)
         return self.contract(node, kept, outer, output)
+
+    def one_by_one(
+        self, operand: Affine, lead: str, dropped: list[str], frees: list[tuple[str, int]], output: str, origin: int
+    ) -> Affine | None:
+        """A product that sums over several reads and adds a longer dim, as a sum of outer products of one read each."""
+        if len(dropped) != 1 or lead.count(dropped[0]) != 1:
+            return None
+        x = dropped[0]
+        dim = lead.index(x)
+        size, rest = operand.shape[dim], lead[:dim] + lead[dim + 1 :]
+        lengths = [n for letters, v in frees for y, n in zip(letters, self.shape(v), strict=True) if y not in lead]
+        if not isinstance(size, int) or all(isinstance(n, int) and n <= size for n in lengths):
+            return None
+        if (origin, dim) not in self.read_entries:
+            entries = self.select.entries(operand, dim)
+            if entries is None:
+                return None
+            self.read_entries[origin, dim] = [self.named(e, -1) for e in entries]
+        parts = []
+        for at, entry in enumerate(self.read_entries[origin, dim]):
+            rows = []
+            for letters, free in frees:
+                if letters.count(x) > 1:
+                    return None
+                place = letters.find(x)
+                row = free if place < 0 else self.select.row(free, place, at)
+                rows.append((letters.replace(x, ""), row))
+            part = self.contract(
+                Affine(entry.shape, tuple(refreshed(t, self.sizes) for t in entry.terms)), rest, rows, output
+            )
+            if part is None:
+                return None
+            parts.append(part)
+        return total(parts)
 
     def contract(self, operand: Affine, lead: str, frees: list[tuple[str, int]], output: str) -> Affine | None:
         """``einsum`` with one affine operand, whose dims are ``lead``."""

@@ -191,7 +191,8 @@ class Reads:
 
     def _by_states(self, term: Term) -> bool:
         """Whether reading the state of every tick costs less than products of ticks with ticks: where a decay or a
-        write differs along a dim that the read sums and along one that it keeps."""
+        write differs along a dim that the read sums and along one that it keeps, and where the read sums nothing and
+        each entry has a decay of its own."""
         assert term.source is not None
         if term.source.key in self.scans:
             return True
@@ -204,6 +205,8 @@ class Reads:
             groups += [{names.get(x) for x in f.letters} for f in write.factors]
         kept = {x for x in term.out if x is not None}
         summed = {x for x in term.letters if x is not None} - kept
+        if decay.single and decay.dims and not summed:
+            return True
         return decay.single and any(g & kept and g & summed for g in groups)
 
     def _read_of_states(self, term: Term, nodes: dict[int, int]) -> Operand:

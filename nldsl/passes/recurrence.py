@@ -17,6 +17,7 @@ from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan
 from nldsl.ir.types import Clock
 from nldsl.passes.affine import Affine, Term, heavy
+from nldsl.passes.affine_parts import PartRules
 from nldsl.passes.affine_rules import Abstract, Free, Other, Rules, identity
 from nldsl.passes.levels import FREE, Levels, interior, levels, operands
 from nldsl.passes.merge_writes import merged
@@ -104,10 +105,15 @@ def _analyse(program: Program, scan: Scan, streams: frozenset[int], merge: bool,
         free = not entering[view.register.state]
         given[value] = Free(value) if free else Other(value, "a window of values that depend on the state")
     sizes = {a.name: a.size for a in program.axes if isinstance(a.size, int)}
-    first = Rules(Builder(axes, body), known, windowed=lengths, parts=parts, lengths=sizes)
+
+    def rules_for(names: frozenset[int]) -> Rules:
+        builder = Builder(axes, body)
+        return PartRules(builder, known, names, lengths, sizes) if parts else Rules(builder, known, names, lengths)
+
+    first = rules_for(frozenset())
     _interpret(first, program, scan, level, given)
     # a read that one write names is that node everywhere
-    rules = Rules(Builder(axes, body), known, first.reads(), lengths, parts, sizes)
+    rules = rules_for(first.reads())
     inner = _interpret(rules, program, scan, level, given)
     found = Recurrence(program, scan, rules, live, constant, clocks, {}, held, seen, level=level.states)
     for name in live:

@@ -10,6 +10,9 @@ import torch
 from nldsl.api import compile as compile_program
 from nldsl.driver import Options, front, middle
 from nldsl.explain.loops import Recurrence, loops_of, plan_of
+from nldsl.ir.chunk import ChunkLoop
+from nldsl.passes.choose_chunk import largest
+from nldsl.passes.plan import plan
 
 FILE = Path(__file__).parent / "novel_loops.nl"
 PARALLEL = {
@@ -22,6 +25,15 @@ PARALLEL = {
     "Omega2": "window of 10 ticks, general affine",
     "SecondAnchored": "anchored nonlinear: scalar decay",
     "Attends": "window of 12 ticks",
+    "Adapted": "scalar decay",
+    "LookAhead": "2 stacked states, scalar decay + rank 1",
+    "Rotor": "2 stacked states, diagonal decay",
+    "Channels": "diagonal decay",
+    "Mean": "scalar decay",
+    "Pairs": "no decay + rank 1",
+    "TakeOver": "anchored linear: no decay + rank 1",
+    "Batch": "no decay + rank 3",
+    "Recent": "no decay + rank 3",
 }
 SEQUENTIAL = {  # the text that the span covers, the class, what is said
     "TwoSidedLarge": ("A @ S @ B + outer(v, k)", "general affine", "full linear map"),
@@ -46,6 +58,14 @@ def test_the_class(name: str) -> None:
     found = recurrences(name)
     assert PARALLEL[name] in [r.kind for r in found]
     assert all(not r.hint for r in found)
+
+
+@pytest.mark.parametrize("name", ["Mean", "Channels"])
+def test_no_tensor_of_a_segment_is_larger_than_it_must_be(name: str) -> None:
+    """A divided outer product stays two factors; states that are read as they are come from a scan, not a table."""
+    planned = plan(middle(front(FILE, Options(name, (("d", 32),))), Options()))
+    (loop,) = (p for p in planned.phases if isinstance(p, ChunkLoop))
+    assert largest(loop, 64) <= 64 * 64
 
 
 @pytest.mark.parametrize("name", SEQUENTIAL)
