@@ -47,7 +47,7 @@ class Pack:
 class ChunkLoop(Phase):
     """``scan`` is the sequential loop that this one replaces; ``lanes`` are axes that only the body has; ``kind`` says
     in words how its states depend on their past, ``mixed`` are those that full matrices lead to. Without ``hoist`` all
-    of the body waits for the states."""
+    of the body waits for the states. ``serial``: the body is made for a backend that runs a segment in one piece."""
 
     scan: Scan
     body: tuple[Instr, ...]
@@ -61,6 +61,7 @@ class ChunkLoop(Phase):
     packs: tuple[Pack, ...] = ()
     mixed: tuple[str, ...] = ()
     hoist: bool = True
+    serial: bool = False
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, init_reads, init_values
 from nldsl.ir.types import BATCH, TIME, Type
 from nldsl.passes.simplify import simplify_body
+from nldsl.passes.simplify_scans import SCAN_RULES
 from nldsl.passes.vjp import vjp
 
 # a sum over sequences is the last thing that is done, so that kernels can leave it to whoever has all of them
@@ -172,7 +173,8 @@ class _Derivation:
     def _simplified(self, carry: dict[Key, int], outputs: dict[int, int], sums: dict[Leaf, int]) -> BackwardLoop:
         sizes = {a.name: a.size for a in (*self.program.axes, *self.loop.lanes) if a.size is not None} | {TIME: TICKS}
         roots = [*carry.values(), *outputs.values(), *sums.values()]
-        body, number = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes, SUMS_LAST)
+        more = SCAN_RULES if self.loop.serial else ()
+        body, number = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes, SUMS_LAST, more=more)
         forward = {number[new]: old for old, new in enumerate(self.value) if new in number}
         return BackwardLoop(
             self.loop,

@@ -31,8 +31,9 @@ class ChunkOptions:
     how large a tensor of one segment of one lane may become. ``shortest``: loops whose clocks fire more often stay
     sequential. ``join``: loops with the same clocks become one. ``pack``: equal computations of one loop are done
     together. ``merge``: writes that share a factor become one. ``hoist``: what needs no state is done for all
-    segments at once. ``ahead``: systems are solved before the states are known; it is more work, and only worth it
-    where that part of a segment is done for all of them at once."""
+    segments at once. ``serial``: for a backend that does all of a segment before the next one, so that nothing is
+    gained by what could be done for all of them at once: systems are solved with the states in their right side, and
+    sums over earlier ticks are scans."""
 
     enabled: bool = True
     size: int | None = None
@@ -44,7 +45,7 @@ class ChunkOptions:
     pack: bool = True
     merge: bool = True
     hoist: bool = True
-    ahead: bool = True
+    serial: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
     """One loop in its best form."""
     if not options.enabled:
         return scan, LoopNote(scan.states, "sequential", why="chunking is switched off")
-    loop = chunk_scan(program, scan, options.size or options.longest, known, options.merge, options.ahead)
+    loop = chunk_scan(program, scan, options.size or options.longest, known, options.merge, options.serial)
     if isinstance(loop, ChunkLoop) and not options.hoist:
         loop = replace(loop, hoist=False)
     if isinstance(loop, Refusal):

@@ -18,7 +18,8 @@ from nldsl.ir.schedule import Scan
 from nldsl.ir.types import TIME, Clock
 from nldsl.passes.affine import Affine, Term, heavy
 from nldsl.passes.affine_rules import Abstract, Free, Node, Other
-from nldsl.passes.chunk_decay import Decay, groups
+from nldsl.passes.chunk_decay import groups
+from nldsl.passes.chunk_decay_scans import decay_of
 from nldsl.passes.chunk_matrix import MatrixScan, NotTwoSidedError, TwoSidedScan
 from nldsl.passes.chunk_read import Reads
 from nldsl.passes.chunk_solve import NotTriangularError, Solver
@@ -31,10 +32,11 @@ from nldsl.passes.recurrence_class import classify
 
 
 def chunk_scan(
-    program: Program, scan: Scan, size: int, streams: frozenset[int], merge: bool = True, ahead: bool = True
+    program: Program, scan: Scan, size: int, streams: frozenset[int], merge: bool = True, serial: bool = False
 ) -> ChunkLoop | Refusal:
     """The loop over segments of at most ``size`` ticks, or why there is none. ``streams``: what other phases give;
-    ``merge``: writes that share a factor become one; ``ahead``: systems are solved before the states are known."""
+    ``merge``: writes that share a factor become one; ``serial``: for segments that are done one after the other, each
+    in one piece."""
     if any(program.state(s).shared for s in scan.states):
         why = "a state that the whole batch shares: its update reads every sequence at each tick"
         return Refusal(scan.values[0], why, "give each sequence a state of its own (no `shared`)", "shared")
@@ -43,7 +45,7 @@ def chunk_scan(
         return recurrence
     refusal = _full_map(recurrence)
     for every in (False, True):
-        body = _Body(recurrence, ahead)
+        body = _Body(recurrence, serial)
         if not body.scan(every):
             assert refusal is not None
             return _small(refusal)
@@ -93,6 +95,7 @@ def _loop(recurrence: Recurrence, body: _Body, size: int) -> ChunkLoop:
         (*body.solver.lanes, *body.values.windows.lanes),
         str(classify(recurrence, tuple(body.reads.scans))),
         mixed=tuple(body.reads.scans),
+        serial=body.serial,
     )
     return without_unused(loop)
 
@@ -115,14 +118,15 @@ def without_unused(loop: ChunkLoop) -> ChunkLoop:
 class _Body:
     """Makes the values of a segment that leave it."""
 
-    def __init__(self, recurrence: Recurrence, ahead: bool = True) -> None:
+    def __init__(self, recurrence: Recurrence, serial: bool = False) -> None:
         self.recurrence = recurrence
+        self.serial = serial
         self.program = recurrence.program
         self.values = Values(recurrence, self.stream)
         self.builder = self.values.builder
-        decays = {s: d for g in groups(recurrence) for d in [Decay(self.values, g)] for s in g}
+        decays = {s: d for g in groups(recurrence) for d in [decay_of(self.values, g, serial)] for s in g}
         self.reads = Reads(self.values, decays)
-        self.solver = Solver(self.values, self.reads, ahead)
+        self.solver = Solver(self.values, self.reads, ahead=not serial)
         self.made: dict[int, int] = {}
         self.last: dict[tuple[int, Clock | None], int] = {}
         self.ends: dict[tuple[str, bool], int] = {}
@@ -170,7 +174,8 @@ class _Body:
         self.recurrence = replace(known, coefficients=coefficients, writes=writes)
         self.values.recurrence = self.recurrence
         self.reads.writes = writes
-        self.reads.decays = {s: d for g in groups(self.recurrence) for d in [Decay(self.values, g)] for s in g}
+        found = groups(self.recurrence)
+        self.reads.decays = {s: d for g in found for d in [decay_of(self.values, g, self.serial)] for s in g}
 
     def _known(self, term: Term) -> list[Operand]:
         self.solver.need(Affine((), (term,)))

@@ -19,7 +19,7 @@ def chunk_options(disabled: Set[str], serial: bool = False) -> ChunkOptions:
     """The options of chunking without the passes of these names; ``serial``: for a backend that runs a segment in one
     piece."""
     names = ("join", "merge", "pack", "hoist")
-    return ChunkOptions(**{name: name not in disabled for name in names}, ahead=not serial)
+    return ChunkOptions(**{name: name not in disabled for name in names}, serial=serial)
 
 
 def plan(
@@ -35,7 +35,7 @@ def plan(
     loop are not done together), ``hoist`` (what needs no state is not done for all segments at once), ``backward``
     (loops have no backward pass of their own: what is emitted is differentiated). ``ticks``: loops over ticks also get
     the form of a loop over segments, for a backend that runs these natively. ``serial``: for a backend that does
-    all of a segment before the next one, so that nothing is gained by what could be done for all of them at once."""
+    all of a segment before the next one."""
     planned = schedule(program)
     if "chunk" in disabled:
         return planned

@@ -59,9 +59,11 @@ def simplify_body(
     sizes: dict[str, Dim],
     disabled: Set[str] = frozenset(),
     rounds: int = 12,
+    more: tuple[Rule, ...] = (),
 ) -> tuple[tuple[Instr, ...], dict[int, int]]:
-    """A body alone, and the new number of every value of it that is still there (of the roots in any case)."""
-    table = {op: tuple(r for r in RULES if op in r.ops and r.name not in disabled) for op in ops.ALL_OPS}
+    """A body alone, and the new number of every value of it that is still there (of the roots in any case). ``more``:
+    rules besides the usual ones."""
+    table = {op: tuple(r for r in (*RULES, *more) if op in r.ops and r.name not in disabled) for op in ops.ALL_OPS}
     body, number = _live(body, roots)
     for _ in range(rounds):
         builder = Builder(list(axes))

@@ -24,8 +24,8 @@ Leaf = tuple[str, object, int]  # op, name or value, period
 Result = tuple[object, ...]
 
 
-def loops(program: Program, pack: bool = True, ahead: bool = True) -> list[ChunkLoop]:
-    found, _ = chunk(schedule(program), ChunkOptions(size=TICKS, pack=pack, ahead=ahead))
+def loops(program: Program, pack: bool = True, serial: bool = False) -> list[ChunkLoop]:
+    found, _ = chunk(schedule(program), ChunkOptions(size=TICKS, pack=pack, serial=serial))
     return [p for p in found.all_phases() if isinstance(p, ChunkLoop)]
 
 
@@ -130,7 +130,7 @@ ALL = {**PROGRAMS, **WINDOWS, **MATRICES}
 def test_every_leaf(name: str) -> None:
     program = ALL[name]()
     for pack, fires, ticks in ((True, True, TICKS), (False, False, 2)):
-        for loop in loops(program, pack, ahead=pack):
+        for loop in loops(program, pack, serial=not pack):
             derived = backward(loop, program)
             assert derived is not None
             assert_derived(program, loop, derived, fires, ticks)

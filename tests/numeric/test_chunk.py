@@ -16,8 +16,8 @@ TICKS = 13
 SIZES = (1, 2, 5, 16, 64, TICKS)
 
 
-def chunked(program: Program, size: int, ahead: bool = True) -> Schedule:
-    found, notes = chunk(schedule(program), ChunkOptions(size=size, ahead=ahead))
+def chunked(program: Program, size: int, serial: bool = False) -> Schedule:
+    found, notes = chunk(schedule(program), ChunkOptions(size=size, serial=serial))
     assert not any(n.why for n in notes), notes
     return found
 
@@ -47,7 +47,7 @@ def test_calls_of_any_length(name: str) -> None:
     program = PROGRAMS[name]()
     data = random_data(program, TICKS, scale=0.5)
     run = run_ticks(program, data, TICKS)
-    chunks = ChunkRun(chunked(program, 4, ahead=False), data)
+    chunks = ChunkRun(chunked(program, 4, serial=True), data)
     parts = [chunks.call(n) for n in (1, 6, 2, 4)]
     assert_same(run, chunks, {k: torch.cat([p[k] for p in parts]) for k in run.outputs})
 

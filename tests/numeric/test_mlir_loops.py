@@ -52,7 +52,7 @@ class Native:
     def __init__(self, program: Program, size: int) -> None:
         self.program = program
         backend = backend_named("mlir")
-        planned = plan(program, options=ChunkOptions(size=size, ahead=False))
+        planned = plan(program, options=ChunkOptions(size=size, serial=True))
         with warnings.catch_warnings():
             warnings.simplefilter("error", FallbackWarning)
             self.source = backend.emit(planned)
