@@ -6,7 +6,7 @@ is copied for it, is chosen by a count of instructions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from nldsl.backends.mlir.layout import laid_along
 from nldsl.backends.mlir.nests import horizontal, inner_dim, runs
 from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import View, entries, load, pieces
+from nldsl.ir.triangular import Terms
 
 Place = dict[str, Ix]
 Epilogue = Callable[[Place, Val, "tuple[str, int] | None"], None]
@@ -102,10 +103,10 @@ def contract(
     output: Sequence[str],
     along: str | None,
     epilogue: Epilogue,
-    band: tuple[str, str] | None = None,
+    bounds: Terms,
 ) -> None:
-    """Emit the loops. ``epilogue(place, value, vec)`` takes each result. ``band = (row, column)``: terms whose
-    ``column`` is beyond ``row`` are zero."""
+    """Emit the loops. ``epilogue(place, value, vec)`` takes each result. ``bounds``: which terms count; a result
+    without any is 0."""
     f = lane.f
     summed = [x for x in sizes if x not in output and x != along]
     summed.sort(key=lambda x: sizes[x])
@@ -121,6 +122,9 @@ def contract(
     across = min(4 if down is None or registers >= 16 else 2, width_count)
     if down is None and in_output:
         across = min(8, width_count)
+    narrow = in_output and down is not None and any(along in pair for pair in bounds)
+    if narrow:
+        across = -(-width_count // NARROW)
     height = max(1, registers // across) if down is not None else 1
     if not in_output:
         height = min(height, 4)
@@ -130,42 +134,59 @@ def contract(
         place: Place = {}
         for label in outer:
             place[label] = at(stack.enter_context(f.loop(f.index(0), f.index(sizes[label]), 1)))
+        size = sizes[down] if down is not None else 1
         if not in_output:
             _rows(
                 f,
-                sizes,
-                down,
+                (0, size) if down is not None else None,
                 height,
                 lambda rows: _dots(f, operands, sizes, along, summed, place, down, rows, epilogue),
             )
             return
         assert along is not None
-        for columns in runs(f, sizes[along], f.lanes, across):
+        for columns in fixed_runs(sizes[along], f.lanes, across) if narrow else runs(f, sizes[along], f.lanes, across):
+            block = _Block(f, operands, sizes, along, summed, place, down, columns, epilogue, bounds)
+            if down is None:
+                _rows(f, None, height, block.write)
+                continue
+            first, last = block.needed_rows() if narrow else (0, size)
+            first, last = min(first, last) // height * height, last
+            for start, stop in ((0, first), (last, size)):
+                _rows(f, (start, stop), 1, block.zeros)
+            _rows(f, (first, last), height, block.write)
 
-            def block(rows: list[Ix], columns: list[tuple[Ix, int]] = columns) -> None:
-                _block(f, operands, sizes, along, summed, place, down, rows, columns, epilogue, band)
 
-            _rows(f, sizes, down, height, block)
+NARROW = 8  # how many blocks of vectors one after the other, where which terms count depends on the vector
 
 
-def _rows(f: Function, sizes: dict[str, int], down: str | None, height: int, block: Callable[[list[Ix]], None]) -> None:
+def fixed_runs(size: int, lanes: int, across: int) -> Iterator[list[tuple[Ix, int]]]:
+    """Blocks of (position, width) that cover ``size`` entries, without loops."""
+    for start, count, width in pieces(size, lanes):
+        step = max(width, 1)
+        for first in range(0, count, across):
+            yield [(Ix(start + n * step), width) for n in range(first, min(first + across, count))]
+
+
+def _rows(f: Function, span: tuple[int, int] | None, height: int, block: Callable[[list[Ix]], None]) -> None:
     """Blocks of rows: a loop of full ones, then what is left."""
-    if down is None:
+    if span is None:
         with f.fence():
             block([Ix()])
         return
-    size = sizes[down]
-    height = min(height, size)
-    full = size // height * height
-    if full > height:
-        with f.loop(f.index(0), f.index(full), height, "i") as name:
+    start, stop = span
+    if start >= stop:
+        return
+    height = min(height, stop - start)
+    full = start + (stop - start) // height * height
+    if full - start > height:
+        with f.loop(f.index(start), f.index(full), height, "i") as name:
             block([at(name) + n for n in range(height)])
     else:
         with f.fence():
-            block([Ix(n) for n in range(height)])
-    if full < size:
+            block([Ix(start + n) for n in range(height)])
+    if full < stop:
         with f.fence():
-            block([Ix(full + n) for n in range(size - full)])
+            block([Ix(full + n) for n in range(stop - full)])
 
 
 def _terms(f: Function, operands: list[Operand], place: Place, vec: tuple[str, int] | None) -> tuple[Val, Val | None]:
@@ -184,6 +205,42 @@ def _add(f: Function, sofar: Val, a: Val, b: Val | None) -> Val:
     return vm.fma(f, f.spread(a, sofar.width), f.spread(b, sofar.width), sofar)
 
 
+Extents = dict[str, tuple[Ix, Ix]]
+
+
+def _span(f: Function, label: str, sizes: dict[str, int], bounds: Terms, extents: Extents) -> tuple[str, str]:
+    """Where the loop over a summed label begins and ends, for the first and last positions of other labels."""
+    starts = [
+        (low + -slack, slack > 0)
+        for (a, b), slack in bounds.items()
+        if a == label and b in extents
+        for low in [extents[b][0]]
+    ]
+    stops = [
+        (high + (slack + 1), slack > 0 or sizes[a] > sizes[label])
+        for (a, b), slack in bounds.items()
+        if b == label and a in extents
+        for high in [extents[a][1]]
+    ]
+    return _limit(f, starts, "maxsi", 0), _limit(f, stops, "minsi", sizes[label])
+
+
+def _limit(f: Function, places: list[tuple[Ix, bool]], op: str, end: int) -> str:
+    """The largest or smallest of some positions; a position with a mark may lie beyond ``end``."""
+    pick = max if op == "maxsi" else min
+    known = [p.const for p, _ in places if not p.terms]
+    number = pick([end, *known])
+    found = ""
+    for place, beyond in places:
+        if not place.terms:
+            continue
+        name = f.position(place)
+        if beyond or number != end:
+            name = f.op(f"arith.{op} {name}, {f.index(number)} : index")
+        found = f.op(f"arith.{op} {found}, {name} : index") if found else name
+    return found or f.index(max(number, 0))
+
+
 def _nest(
     f: Function,
     sizes: dict[str, int],
@@ -191,51 +248,80 @@ def _nest(
     place: Place,
     start: list[Val],
     body: Callable[[Place, list[Val]], list[Val]],
-    stops: dict[str, str],
+    bounds: Terms,
+    extents: Extents,
 ) -> list[Val]:
     if not summed:
         return body(place, start)
+    label, rest = summed[0], summed[1:]
 
     def inside(name: str, values: list[Val]) -> list[Val]:
-        return _nest(f, sizes, summed[1:], place | {summed[0]: at(name)}, values, body, stops)
+        return _nest(
+            f, sizes, rest, place | {label: at(name)}, values, body, bounds, extents | {label: (at(name), at(name))}
+        )
 
-    return f.reduce(stops.get(summed[0]) or f.index(sizes[summed[0]]), 1, start, inside)
+    first, stop = _span(f, label, sizes, bounds, extents)
+    return f.reduce(stop, 1, start, inside, first)
 
 
-def _block(
-    f: Function,
-    operands: list[Operand],
-    sizes: dict[str, int],
-    along: str,
-    summed: Sequence[str],
-    place: Place,
-    down: str | None,
-    rows: list[Ix],
-    columns: list[tuple[Ix, int]],
-    epilogue: Epilogue,
-    band: tuple[str, str] | None,
-) -> None:
-    """Results of some rows and some vectors."""
-    cells = [(row, column, width) for row in rows for column, width in columns]
-    start = [f.number(0.0, width) for _, _, width in cells]
-    stops: dict[str, str] = {}
-    if band is not None and band[0] == down and band[1] in summed:
-        stops[band[1]] = f.position(rows[-1] + 1)
+@dataclass
+class _Block:
+    """Results of some vectors side by side: ``write`` for some rows of them."""
 
-    def at_cell(place: Place, row: Ix, column: Ix) -> Place:
-        return place | ({down: row} if down is not None else {}) | {along: column}
+    f: Function
+    operands: list[Operand]
+    sizes: dict[str, int]
+    along: str
+    summed: Sequence[str]
+    place: Place
+    down: str | None
+    columns: list[tuple[Ix, int]]
+    epilogue: Epilogue
+    bounds: Terms
 
-    def body(place: Place, values: list[Val]) -> list[Val]:
-        found = []
-        for (row, column, width), sofar in zip(cells, values, strict=True):
-            a, b = _terms(f, operands, at_cell(place, row, column), (along, width))
-            found.append(_add(f, sofar, a, b))
-        return found
+    def at_cell(self, place: Place, row: Ix, column: Ix) -> Place:
+        return place | ({self.down: row} if self.down is not None else {}) | {self.along: column}
 
-    values = _nest(f, sizes, summed, place, start, body, stops)
-    for (row, column, width), value in zip(cells, values, strict=True):
-        with f.fence():
-            epilogue(at_cell(place, row, column), value, (along, width) if width else None)
+    def _columns(self) -> tuple[Ix, Ix]:
+        position, width = self.columns[-1]
+        return self.columns[0][0], position + (max(width, 1) - 1)
+
+    def needed_rows(self) -> tuple[int, int]:
+        """The rows that have terms, for vectors at known positions."""
+        (low, high), size = self._columns(), self.sizes[self.down or ""]
+        first = low.const - self.bounds.get((self.down or "", self.along), size + low.const)
+        last = high.const + self.bounds.get((self.along, self.down or ""), size) + 1
+        return min(max(first, 0), size), max(min(last, size), 0)
+
+    def zeros(self, rows: list[Ix]) -> None:
+        """Rows without terms."""
+        self._finish(rows, [self.f.number(0.0, width) for _ in rows for _, width in self.columns])
+
+    def write(self, rows: list[Ix]) -> None:
+        f = self.f
+        cells = self._cells(rows)
+        start = [f.number(0.0, width) for _, _, width in cells]
+        extents: Extents = {label: (position, position) for label, position in self.place.items()}
+        extents[self.along] = self._columns()
+        if self.down is not None:
+            extents[self.down] = rows[0], rows[-1]
+
+        def body(place: Place, values: list[Val]) -> list[Val]:
+            found = []
+            for (row, column, width), sofar in zip(cells, values, strict=True):
+                a, b = _terms(f, self.operands, self.at_cell(place, row, column), (self.along, width))
+                found.append(_add(f, sofar, a, b))
+            return found
+
+        self._finish(rows, _nest(f, self.sizes, self.summed, self.place, start, body, self.bounds, extents))
+
+    def _cells(self, rows: list[Ix]) -> list[tuple[Ix, Ix, int]]:
+        return [(row, column, width) for row in rows for column, width in self.columns]
+
+    def _finish(self, rows: list[Ix], values: list[Val]) -> None:
+        for (row, column, width), value in zip(self._cells(rows), values, strict=True):
+            with self.f.fence():
+                self.epilogue(self.at_cell(self.place, row, column), value, (self.along, width) if width else None)
 
 
 def _dots(
@@ -265,11 +351,11 @@ def _dots(
 
         start = [f.number(0.0, width) for _ in rows]
         if along is None:
-            found = _nest(f, sizes, summed, place, start, body, {})
+            found = _nest(f, sizes, summed, place, start, body, {}, {})
         else:
 
             def inside(name: str, values: list[Val], body: Callable[[Place, list[Val]], list[Val]] = body) -> list[Val]:
-                return _nest(f, sizes, summed, place | {along: at(name)}, values, body, {})
+                return _nest(f, sizes, summed, place | {along: at(name)}, values, body, {}, {})
 
             found = f.reduce(f.index(first + count * step), step, start, inside, f.index(first))
         for n, value in enumerate(found):

@@ -25,6 +25,7 @@ from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.demand import reachable
 from nldsl.ir.program import Instr, Program
+from nldsl.ir.triangular import needs, zeros
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
 Key = tuple[str, int]  # a state (period 0) or its anchor
@@ -204,6 +205,8 @@ class KernelWriter:
     def write(self) -> Kernel:
         f = self.f
         self.lane = Lane(f, self.body, self.needed, Counter(v for _, v in self._results()), self.ticks, self.sizes)
+        self.lane.zero = zeros(self.body)
+        self.lane.need = needs(self.body, [v for _, v in self._results()], self.lane.zero)
         f.touched = self.lane.touched
         steps = Steps(self.lane)
         self._leaves()

@@ -7,7 +7,7 @@ the tensors of a lane; time is always one of these. ``Lane.at`` gives entries of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from nldsl.backends.mlir import vector_math as vm
@@ -18,6 +18,7 @@ from nldsl.ir import ops
 from nldsl.ir.chunk import TICKS
 from nldsl.ir.ops import split_spec
 from nldsl.ir.program import Instr
+from nldsl.ir.triangular import Terms, Triangles, terms
 from nldsl.ir.types import Clock
 
 Index = tuple[Ix, ...]
@@ -45,11 +46,13 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Product:
-    """A sum of products: operands with the labels of their dimensions, and those of the result."""
+    """A sum of products: operands with the labels of their dimensions, and those of the result. ``bounds``: which of
+    its terms count, see ``nldsl.ir.triangular.terms``."""
 
     args: tuple[int, ...]
     labels: tuple[tuple[str, ...], ...]
     output: tuple[str, ...]
+    bounds: Terms
 
 
 @dataclass
@@ -72,6 +75,8 @@ class Lane:
     stored: set[int] = field(default_factory=set)
     packed: dict[object, View] = field(default_factory=dict)
     products: dict[int, Product] = field(default_factory=dict)
+    zero: Sequence[Triangles] = ()  # which entries of each value are zero, and which nobody needs
+    need: Mapping[int, Triangles] = field(default_factory=dict)
     gathers: list[tuple[View, int]] | None = None  # what code on trial reads across, see layout.py
 
     # -- sizes
@@ -157,7 +162,8 @@ class Lane:
             if source != v:
                 absorbed.add(source)
             self.products.pop(source, None)
-            self.products[v] = Product(product.args, labels, out)
+            bounds = terms(product, self.zero, self.need.get(source, {})) if self.zero else {}
+            self.products[v] = Product(product.args, labels, out, bounds)
         return absorbed
 
     # -- memory

@@ -413,5 +413,5 @@ class Steps:
             )
 
         with self.guarded(instr.guard):
-            contract(lane, operands, sizes, labels, choice.along, epilogue)
+            contract(lane, operands, sizes, labels, choice.along, epilogue, known.bounds)
         return destination

@@ -80,10 +80,10 @@ def check(make: Make, size: int, calls: tuple[int, ...]) -> None:
 
 def check_module(program: Program, module: Any, calls: tuple[int, ...]) -> None:
     """Outputs, states and gradients in float64 against the loop over ticks."""
-    data = random_data(program, TICKS, scale=0.5)
+    data = random_data(program, sum(calls), scale=0.5)
     for tensor in data.tensors():
         tensor.requires_grad_()
-    ticks = run_ticks(program, data, TICKS)
+    ticks = run_ticks(program, data, sum(calls))
     expected = ticks.outputs, ticks.states
     found = calls_of(module, program, data, calls)
     for want, got in zip(expected, found, strict=True):
@@ -116,6 +116,13 @@ def test_loops(name: str) -> None:
 @pytest.mark.parametrize("size", [17, 64])
 def test_lengths_around_a_vector(size: int) -> None:
     check(PROGRAMS["KDA"], size, (7,))
+
+
+@pytest.mark.parametrize(
+    "name", ["gated delta", *(pytest.param(n, marks=pytest.mark.slow) for n in ("KDA", "momentum"))]
+)
+def test_halves_of_tables_that_are_skipped(name: str) -> None:
+    check(PROGRAMS[name], 21, (42,))
 
 
 def test_single_precision() -> None:
