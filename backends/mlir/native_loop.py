@@ -12,6 +12,7 @@ from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.kernel import Argument, Kernel, KernelWriter, Key
 from nldsl.backends.mlir.launch import call
+from nldsl.backends.mlir.storage import empty
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop, segments
 from nldsl.ir.program import Program
@@ -138,6 +139,8 @@ class NativeLoop:
         batch = self.batch(tensors)
         plan = runs(tick, count, self.loop.size, self.loop)
         number = sum(n for _, n in plan)
+        # what is not wanted is written to one place by all segments, which stays in cache
+        kept = save or any(BATCH not in a.type.axes for a in self.boundaries)
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
             full = tensor.expand(self.shape(argument.type, batch, count))
@@ -145,14 +148,15 @@ class NativeLoop:
                 full.clone(memory_format=torch.contiguous_format) if argument.kind == "state" else full.contiguous()
             )
         for argument in self.streams:
-            held[argument] = torch.empty(self.shape(argument.type, batch, count), dtype=real)
+            held[argument] = empty(self.shape(argument.type, batch, count), real)
         for argument in self.boundaries:
-            held[argument] = torch.empty(self.saved_shape(argument, batch, number), dtype=real)
+            held[argument] = empty(self.saved_shape(argument, batch, number if kept else 1), real)
         offset = first = 0
         for ticks, n in plan:
             kernel, native = self.kernel(True, ticks, BITS[real])
             order = [held[a] for a in kernel.arguments]
-            call(native, kernel, order, self.lanes(kernel, batch), n, count, offset, tick + offset, first, batch)
+            lanes, batches = self.lanes(kernel, batch), batch if kept else 0
+            call(native, kernel, order, lanes, n, count, offset, tick + offset, first, batches)
             offset += ticks * n
             first += n
         results = [held[a] for a in (*self.states, *self.streams)]
@@ -207,7 +211,7 @@ class NativeLoop:
                 stream = next(c for a, c in results.items() if a.kind == "output" and a.key == key)
                 held.append(stream.to(real).expand(shape).contiguous())
             elif kind == "output":
-                held.append(torch.empty(shape, dtype=real))
+                held.append(empty(shape, real))
             elif kind == "sum":
                 held.append(torch.zeros(self._sum_shape(argument, lanes), dtype=real))
             else:
