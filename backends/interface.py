@@ -63,7 +63,8 @@ class LoopCall:
     ``t`` is the number of ticks before the call; ``T``, the number of ticks, is an argument only if there are no
     streams (``counts``). One result comes alone, several as a tuple. ``derived`` is the backward pass of the loop, if
     it has one: with it the function must be differentiable by autograd in all tensors of kind real. ``numbers`` are the
-    leaves that are Python numbers: their text. A state keeps its dtype.
+    leaves that are Python numbers: their text. A state keeps its dtype. Not ``last``: if this form of the loop is
+    refused, another one is tried.
     """
 
     name: str
@@ -74,6 +75,7 @@ class LoopCall:
     results: tuple[LoopTensor, ...]
     numbers: tuple[tuple[tuple[str, Any], str], ...]
     counts: bool
+    last: bool = True
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class NativeKernels:
             native = kind(call.phase, call.derived, call.program)
             source = source_of(call, native, register(native))
         except UnsupportedError as problem:
-            self._refuse(call, problem)
+            if call.last:
+                self._refuse(call, problem)
             return None
         self.made.append(native)
         return source
@@ -72,7 +73,24 @@ class MlirBackend:
         return self.emitter.emit(schedule)
 
     def load(self, source: str, schedule: Schedule) -> Any:
-        return self.emitter.load(source, schedule)
+        emitted = self.emitter.load(source, schedule)
+        if schedule.tick is None:
+            return emitted
+        from nldsl.backends.mlir.native_step import NativeStep
+        from nldsl.backends.mlir.step_emitted import WithStep
+
+        try:
+            step = NativeStep(schedule.tick, schedule.program)
+            if self.kernels.required:
+                step.written("f32").write()
+        except UnsupportedError as problem:
+            message = f"`step` has no native form: {problem}"
+            if self.kernels.required:
+                raise DiagnosticError(
+                    Diagnostic("NL0795", message, NO_SPAN, hints=("use the torch backend",))
+                ) from None
+            return emitted
+        return WithStep(emitted, step)
 
     def text(self, schedule: Schedule) -> str:
         """The MLIR of every native loop of a program."""

@@ -18,7 +18,7 @@ from nldsl.backends.mlir.kernel import Kernel
 _LOCAL = threading.local()
 
 
-def _scratch(size: int) -> int:
+def scratch(size: int) -> int:
     """The address of scratch memory of this thread."""
     held: ctypes.Array[ctypes.c_char] | None = getattr(_LOCAL, "scratch", None)
     if held is None or len(held) < size + 64:
@@ -56,14 +56,14 @@ def call(
     address = ctypes.addressof(table)
     workers = min(torch.get_num_threads(), lanes)
     if workers <= 1:
-        _range(native, address, _scratch(kernel.scratch), 0, lanes)
+        _range(native, address, scratch(kernel.scratch), 0, lanes)
         return
     left = itertools.count()
 
     def work() -> None:
-        scratch = _scratch(kernel.scratch)
+        own = scratch(kernel.scratch)
         while (lane := next(left)) < lanes:
-            _range(native, address, scratch, lane, lane + 1)
+            _range(native, address, own, lane, lane + 1)
 
     others = [_pool(workers - 1).submit(work) for _ in range(workers - 1)]
     work()

@@ -44,9 +44,10 @@ def write_chunk_loop(
     phase: ChunkLoop,
     schedule: Schedule,
     kernels: LoopKernels | None = None,
-    own: bool = True,
+    attempt: str = "",
 ) -> Call | None:
-    """Write the functions of a loop of a schedule. Not ``own``: None where ``kernels`` have nothing for it."""
+    """Write the functions of a loop of a schedule. An ``attempt``, ``first`` or ``last`` of several, gives None where
+    ``kernels`` have nothing for it."""
     program = schedule.program
     derived = schedule.backward_of(phase)
     entry = new_scope(title, _doc(phase))
@@ -61,9 +62,11 @@ def write_chunk_loop(
     run.tensors = [*inner.all(), *passed]
 
     driver = Driver(inner, operands, outputs, phase)
-    given = kernels.loop(loop_call(entry, driver, derived, program)) if kernels is not None else None
+    given = (
+        kernels.loop(loop_call(entry, driver, derived, program, attempt != "first")) if kernels is not None else None
+    )
     functions: list[Scope] = []
-    if given is None and not own:
+    if given is None and attempt:
         return None
     if given is None:
         functions = _own_functions(new_scope, title, entry, run, driver, starts, derived, schedule)
@@ -84,7 +87,9 @@ def outside_type(scope: Scope, type: Type) -> Type:
     return scope.layout.with_axis(Type(type.shape, without_segment(type.axes), type.kind), TIME)
 
 
-def loop_call(entry: Scope, what: Driver, derived: BackwardLoop | None, program: Program) -> LoopCall:
+def loop_call(
+    entry: Scope, what: Driver, derived: BackwardLoop | None, program: Program, last: bool = True
+) -> LoopCall:
     """The function of a loop as another backend may write it."""
     held = [LoopTensor("state", e.text, e.type, ((name, 0),)) for name, e in what.inner.states.items()]
     held += [LoopTensor("anchor", e.text, e.type, (key,)) for key, e in what.inner.anchors.items()]
@@ -98,7 +103,7 @@ def loop_call(entry: Scope, what: Driver, derived: BackwardLoop | None, program:
         results.append(LoopTensor("output", expr.text, outside_type(entry, expr.type), (("value", value),), expr.low))
     numbers = tuple((leaf, e.text) for leaf, e in what.operands.leaves.items() if e.is_literal)
     counts = not what.operands.streams
-    return LoopCall(entry.name, program, what.phase, derived, tuple(arguments), tuple(results), numbers, counts)
+    return LoopCall(entry.name, program, what.phase, derived, tuple(arguments), tuple(results), numbers, counts, last)
 
 
 def _own_functions(

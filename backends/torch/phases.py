@@ -91,7 +91,16 @@ def _write_delay(emission: Emission, scope: Scope, held: Variables, phase: Delay
 
 def _write_chunks(emission: Emission, scope: Scope, held: Variables, phase: ChunkLoop) -> None:
     title = _common(phase.states)
-    made = write_chunk_loop(emission.new_scope, title, scope, held, phase, emission.schedule, emission.kernels)
+    schedule, kernels = emission.schedule, emission.kernels
+    if kernels is not None and schedule.tick_form is not None:
+        made = write_chunk_loop(emission.new_scope, title, scope, held, phase, schedule, kernels, "first")
+        if made is not None:
+            _called(emission, scope, made)
+            return
+        if _write_ticked(emission, scope, held, phase.scan, title):
+            return
+        kernels = None
+    made = write_chunk_loop(emission.new_scope, title, scope, held, phase, schedule, kernels)
     assert made is not None
     _called(emission, scope, made)
 
@@ -141,11 +150,13 @@ def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) 
 
 def _write_ticked(emission: Emission, scope: Scope, held: Variables, phase: Scan, title: str) -> bool:
     """The loop in a form that other kernels have for loops over segments, if they have one."""
-    ticked = emission.schedule.ticked_of(phase)
-    if ticked is None or emission.kernels is None:
-        return False
     schedule, kernels = emission.schedule, emission.kernels
-    made = write_chunk_loop(emission.new_scope, title, scope, held, ticked, schedule, kernels, own=False)
+    if schedule.tick_form is None or kernels is None:
+        return False
+    ticked, derived = schedule.tick_form(phase)
+    if derived is not None:
+        schedule = replace(schedule, backwards=(derived,))
+    made = write_chunk_loop(emission.new_scope, title, scope, held, ticked, schedule, kernels, "last")
     if made is not None:
         _called(emission, scope, made)
     return made is not None

@@ -11,7 +11,7 @@ ticks, an ``input`` is a stream. ``clock`` and ``iota`` are listed like any othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,8 @@ class Schedule:
     the values that only they need. ``backwards`` are the derived backward passes of those loops that have one (of class
     ``ir.backward.BackwardLoop``). They keep inputs and boundaries of segments and compute the rest again; a backend
     that can also keep everything does so in a call where that takes at most ``recompute_above`` bytes, by its estimate.
-    ``ticked``: loops over ticks once more, as loops over segments of one tick (of class ``ir.chunk.ChunkLoop``), and
-    ``tick``, one tick of the whole program in this form: for backends with loops over segments of their own.
+    ``tick_form``, where a backend has asked for it, gives a loop over ticks as a loop over segments of one tick (of
+    class ``ir.chunk.ChunkLoop``) with its backward pass (or None); ``tick`` is one tick of the whole program like that.
     """
 
     program: Program
@@ -75,7 +75,7 @@ class Schedule:
     late: frozenset[int] = frozenset()
     backwards: tuple[Any, ...] = ()
     recompute_above: int = RECOMPUTE_ABOVE
-    ticked: tuple[Any, ...] = ()
+    tick_form: Callable[[Scan], tuple[Any, Any]] | None = None
     tick: Any = None
 
     def all_phases(self) -> Iterator[Phase]:
@@ -85,10 +85,6 @@ class Schedule:
     def backward_of(self, phase: Phase) -> Any:
         """The backward pass of a phase, or None."""
         return next((b for b in self.backwards if b.loop is phase), None)
-
-    def ticked_of(self, phase: Scan) -> Any:
-        """The other form of a loop over ticks, or None."""
-        return next((loop for loop in self.ticked if loop.scan is phase), None)
 
 
 def anchor_key(state: str, period: int) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import ChunkLoop
-from nldsl.ir.demand import reachable, roots
+from nldsl.ir.demand import reachable
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Scan, Schedule, anchors
 from nldsl.ir.types import TIME, Type
@@ -24,13 +25,14 @@ CLOCK = Type((), (TIME,), "int")
 
 
 def with_ticks(schedule: Schedule) -> Schedule:
-    """The schedule with the other form of each of its loops over ticks, and of one tick of the program."""
+    """The schedule with the way to this form of its loops, and one tick of the program."""
     program = schedule.program
-    scans = [p for p in schedule.all_phases() if isinstance(p, Scan)]
-    loops = [tick_loop(program, scan) for scan in scans]
-    found = [backward(loop, program) for loop in loops]
-    backwards = (*schedule.backwards, *(b for b in found if b is not None))
-    return replace(schedule, ticked=tuple(loops), backwards=backwards)
+
+    def form(scan: Scan) -> tuple[ChunkLoop, BackwardLoop | None]:
+        loop = tick_loop(program, scan)
+        return loop, backward(loop, program)
+
+    return replace(schedule, tick_form=form, tick=whole_tick(program))
 
 
 def tick_loop(program: Program, scan: Scan) -> ChunkLoop:
@@ -38,13 +40,15 @@ def tick_loop(program: Program, scan: Scan) -> ChunkLoop:
     return _Tick(program, scan).loop()
 
 
-def whole_tick(program: Program, late: frozenset[int]) -> ChunkLoop:
-    """One tick of a program: all of its states, and its results but those that are ``late``."""
-    values = tuple(sorted(reachable(program.body, [v for v in roots(program) if v not in late])))
-    results = [v for _, v in (*program.outputs, *program.losses, *program.probes) if v not in late]
-    needed = {a for v in late for a in program.body[v].args if a not in late}
+def whole_tick(program: Program) -> ChunkLoop | None:
+    """One tick of a program: its new states and its outputs. None for a program without states or without outputs that
+    are computed."""
+    wanted = [v for _, v in (*program.updates, *program.outputs)]
+    values = sorted(reachable(program.body, wanted))
     inner = tuple(v for v in values if program.body[v].op not in ("input", "param", "const"))
-    exports = tuple(v for v in dict.fromkeys([*results, *sorted(needed)]) if v in inner)
+    exports = tuple(v for v in dict.fromkeys(v for _, v in program.outputs) if v in inner)
+    if not program.states or not exports:
+        return None
     return tick_loop(program, Scan(tuple(s.name for s in program.states), inner, exports))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
 from nldsl.backends.mlir import custom_ops
 from nldsl.backends.mlir.backend import FallbackWarning
+from nldsl.backends.mlir.tick_loop import TickLoop
 from nldsl.backends.registry import backend_named
 from nldsl.diagnostics.diagnostic import DiagnosticError
 from nldsl.ir.program import Program
@@ -52,7 +54,7 @@ class Native:
     def __init__(self, program: Program, size: int) -> None:
         self.program = program
         backend = backend_named("mlir")
-        planned = plan(program, options=ChunkOptions(size=size, serial=True))
+        planned = plan(program, options=ChunkOptions(size=size, serial=True), ticks=True)
         with warnings.catch_warnings():
             warnings.simplefilter("error", FallbackWarning)
             self.source = backend.emit(planned)
@@ -98,18 +100,20 @@ def test_common_loops(name: str) -> None:
     check(EVERY[name], 4, (4, 3) if name == "slow" else (7,))
 
 
-TORCH_FORM = ("two-sided", "transposed", "reads of both sides")  # two_sided_scan, and what it leaves behind
-
-
-def slow_case(name: str) -> object:
-    gap = pytest.mark.xfail(raises=FallbackWarning, strict=True, reason="no native form yet")
-    return pytest.param(name, marks=gap if name in TORCH_FORM else ())
+BY_TICKS = ("two-sided", "transposed", "reads of both sides")  # no two_sided_scan: native loops over ticks instead
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [slow_case(n) for n in EVERY if n not in FAST])
+@pytest.mark.parametrize("name", [n for n in EVERY if n not in FAST])
 def test_loops(name: str) -> None:
     check(EVERY[name], 4, (3, 4))
+
+
+@pytest.mark.parametrize("name", BY_TICKS)
+def test_what_has_a_form_by_ticks_alone(name: str) -> None:
+    source = Native(EVERY[name](), 4).source
+    loops = re.findall(r'native\.run\("(\w+)"', source)
+    assert any(isinstance(custom_ops.LOOPS[loop], TickLoop) for loop in loops)
 
 
 @pytest.mark.slow
