@@ -19,7 +19,7 @@ from nldsl.ir.ops import COMPARISONS, POINTWISE, infer
 from nldsl.ir.program import Instr
 from nldsl.ir.types import TIME, Clock, Type
 
-SHORT = 52
+SHORT, LONG = 52, 80
 IN_PLACE = POINTWISE | {
     "einsum",
     "sum",
@@ -75,7 +75,9 @@ class Writer:
         return known.get(value) or self.hint(self.body[value])
 
     def _in_place(self, value: int, instr: Instr, expr: Expr) -> bool:
-        return self.uses[value] == 1 and instr.op in IN_PLACE and not instr.name and len(expr.text) <= SHORT
+        # a product may yet be joined with what it is added to
+        most = LONG if expr.parts and expr.parts.right and not self.scope.layout.autocast else SHORT
+        return self.uses[value] == 1 and instr.op in IN_PLACE and not instr.name and len(expr.text) <= most
 
     def _clock(self, instr: Instr) -> Expr:
         scope, scale, period = self.scope, instr.attr("scale"), instr.attr("period")
@@ -181,4 +183,4 @@ def fires(clock: Clock) -> str:
 def at_tick(expr: Expr) -> Expr:
     """The type of a stream's value at one tick."""
     axes = tuple(a for a in expr.type.axes if a != TIME)
-    return replace(expr, type=replace(expr.type, axes=axes))
+    return replace(expr, type=replace(expr.type, axes=axes), parts=None)

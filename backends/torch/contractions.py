@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 
+from nldsl.backends.torch.added_products import matrix_product, scaled
 from nldsl.backends.torch.layout import indexed
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ATOM, MUL, Expr
@@ -34,7 +35,7 @@ def einsum(scope: Scope, spec: str, args: list[Expr], out: Type) -> Expr:
     if result is None:
         result = _general(operands, target, out)
     for factor in factors:
-        result = Expr(f"{factor.text} * {result.at(MUL)}", out, MUL, low=result.low)
+        result = scaled(factor, result, Expr(f"{factor.text} * {result.at(MUL)}", out, MUL, low=result.low))
     return result
 
 
@@ -131,7 +132,7 @@ def _product(a: Expr, la: Labels, b: Expr, lb: Labels, target: Labels, out: Type
         if la != [*rows, k] and not (len(la) == 2 and la == [k, *rows]):
             return None
         left, right = _ordered(a, la, [*rows, k]), _ordered(b, lb, [k, *columns])
-        return Expr(f"{left.at(MUL + 1)} @ {right.at(MUL + 1)}", out, MUL, low=True)
+        return matrix_product(left, right, out, len(rows) == 1 and len(columns) == 1)
     if len(rows) > 1 or not rows or target != batch + rows + columns:
         return None
     if sorted(la[: len(batch)]) != sorted(batch) or la[: len(batch)] != batch or lb[: len(batch)] != batch:
@@ -139,5 +140,5 @@ def _product(a: Expr, la: Labels, b: Expr, lb: Labels, target: Labels, out: Type
     left = _ordered(a, la, [*batch, *rows, k])
     if columns:
         right = _ordered(b, lb, [*batch, k, *columns])
-        return Expr(f"{left.at(MUL + 1)} @ {right.at(MUL + 1)}", out, MUL, low=True)
+        return matrix_product(left, right, out, len(batch) == 1)
     return Expr(f"({left.at(MUL + 1)} @ {b.at(ATOM)}[..., None]).squeeze(-1)", out, low=True)

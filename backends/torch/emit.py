@@ -33,7 +33,7 @@ TICK = "@tick"
 def emit(schedule: Schedule, longest: int = LONGEST, kernels: LoopKernels | None = None) -> str:
     """The source of the module. Functions of more than ``longest`` lines are split; ``kernels`` may write loops."""
     program = schedule.program
-    layout = Layout(program)
+    layout = Layout(program, schedule.autocast)
     names = Names()
 
     def new_scope(name: str, doc: str) -> Scope:

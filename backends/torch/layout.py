@@ -17,9 +17,11 @@ _SYMBOLS = {"ticks": "T"}  # ``TICKS`` of ir/chunk.py: in the function of a segm
 
 @dataclass(frozen=True)
 class Layout:
-    """The axes of a program. ``batch`` and ``time`` have their sizes in the variables ``B`` and ``T``."""
+    """The axes of a program. ``batch`` and ``time`` have their sizes in the variables ``B`` and ``T``. ``autocast``:
+    products may come in half precision, and a call with several operands may take all of them so."""
 
     program: Program
+    autocast: bool = True
 
     @cached_property
     def roles(self) -> dict[int, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nldsl.backends.torch import layout
+from nldsl.backends.torch.added_products import added, scaled
 from nldsl.backends.torch.contractions import einsum
 from nldsl.backends.torch.layout import is_view, view
 from nldsl.backends.torch.matrix_ops import MATRIX_TABLE
@@ -67,8 +68,16 @@ def _arithmetic(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr
     if out.kind == "real":
         args = [scope.real(a) for a in args]
     args = _settled(scope, args, out)
+    if instr.op in ("add", "sub") and not scope.layout.autocast:
+        joined = added(*args, minus=instr.op == "sub", out=out)
+        if joined is not None:
+            return joined
     texts = _view(args[0], out, left), _view(args[1], out, right)
-    return Expr(f"{texts[0]} {symbol} {texts[1]}", out, own, low=_low(args))
+    result = Expr(f"{texts[0]} {symbol} {texts[1]}", out, own, low=_low(args))
+    for number, operand in (args, args[::-1]) if instr.op == "mul" else ():
+        if operand.type == out:
+            result = scaled(number, operand, result)
+    return result
 
 
 def _comparison(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:

@@ -142,7 +142,7 @@ def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) 
     for value, expr in exports:
         name = scope.names.new(program.body[value].name or expr.text)
         type = scope.layout.with_axis(expr.type, TIME)
-        scope.env[value] = replace(expr, text=name, type=type, strength=7)
+        scope.env[value] = replace(expr, text=name, type=type, strength=7, parts=None)
         targets.append(name)
     scope.last_place = ""
     add_call(scope.code, targets, loop.name, values)

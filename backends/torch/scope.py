@@ -93,7 +93,7 @@ class Scope:
         """Give an expression a name."""
         name = self.names.new(hint)
         self.code.add(f"{name} = {expr.text}")
-        return replace(expr, text=name, strength=ATOM)
+        return replace(expr, text=name, strength=ATOM, parts=None)
 
     def simple(self, expr: Expr, hint: str = "x") -> Expr:
         """An expression that may be written twice."""

@@ -14,11 +14,21 @@ INDENT = "    "
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """``number * left``, or ``number * (left @ right)``; ``number`` is the text of a Python number, empty for one."""
+
+    number: str
+    left: str
+    right: str = ""
+
+
+@dataclass(frozen=True)
 class Expr:
     """An expression for a value of type ``type`` (with ``time`` among its axes where it has one).
 
     ``form``: a ``literal`` is a Python number; a ``bool`` tensor stands for the 1.0 and 0.0 of a comparison.
-    ``low``: under autocast the tensor may come in half precision.
+    ``low``: under autocast the tensor may come in half precision. ``parts``: what the expression is a number times of:
+    one tensor, or the two of a matrix product.
     """
 
     text: str
@@ -26,6 +36,7 @@ class Expr:
     strength: int = ATOM
     form: Literal["tensor", "bool", "literal"] = "tensor"
     low: bool = False
+    parts: Scaled | None = None
 
     def at(self, strength: int) -> str:
         """The text as an operand of something that binds this strongly."""

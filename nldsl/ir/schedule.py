@@ -66,6 +66,7 @@ class Schedule:
     that can also keep everything does so in a call where that takes at most ``recompute_above`` bytes, by its estimate.
     ``tick_form``, where a backend has asked for it, gives a loop over ticks as a loop over segments of one tick (of
     class ``ir.chunk.ChunkLoop``) with its backward pass (or None); ``tick`` is one tick of the whole program like that.
+    ``autocast``: what is emitted may run under ``torch.autocast``.
     """
 
     program: Program
@@ -77,6 +78,7 @@ class Schedule:
     recompute_above: int = RECOMPUTE_ABOVE
     tick_form: Callable[[Scan], tuple[Any, Any]] | None = None
     tick: Any = None
+    autocast: bool = True
 
     def all_phases(self) -> Iterator[Phase]:
         yield from self.phases

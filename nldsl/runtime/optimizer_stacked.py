@@ -7,7 +7,7 @@ shapes are batched ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def compile_rule(program: Program, like: torch.Tensor, seed: int = 0) -> Compile
     """The program of an optimizer for one parameter, for many."""
     program = batched(program)
     backend = backend_named("torch")
-    planned = schedule(program)
+    planned = replace(schedule(program), autocast=False)  # a step is taken outside of it
     emitted = backend.load(backend.emit(planned), planned)
     params = {n: torch.as_tensor(x).to(like) for n, x in initialize(program, seed).items()}
     keys = tuple(s.name for s in program.states) + tuple(anchor_key(s, p) for s, p in anchors(program))
