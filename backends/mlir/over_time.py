@@ -5,7 +5,7 @@ None divides by a product or takes the logarithm of a factor: decays of any sign
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from nldsl.backends.mlir import vector_math as vm
 from nldsl.backends.mlir.lane import Lane, Vec
@@ -211,129 +211,6 @@ def _segprod_rows(lane: Lane, arg: int, target: View, lead: int) -> None:
                     put(at(t), position, width, f.number(0.0, width))
             ones = [f.number(1.0, width) for _, width in block]
             f.reduce(f.index(ticks), 1, ones, body, f.position(s))
-
-
-def decay_gram(lane: Lane, target: View, operands: Sequence[View]) -> None:
-    """``held[c, s]`` is k[s, c] times the decays since s; each tick multiplies it by its own and reads it with q."""
-    f = lane.f
-    q, a, k = operands
-    lead, (ticks, width_k) = len(target.dims) - 2, q.dims[-2:]
-    held = lane.scratch((width_k, f.lanes))
-    unroll = 4 if width_k >= 4 else 1
-    with rows(f, target.dims, (lead, lead + 1)) as index:
-        head = index[:lead]
-        for first, count, width in pieces(ticks, f.lanes):
-            for n in range(count):
-                s = first + n * max(width, 1)
-                vec = (1, width) if width else None
-                zero = f.number(0.0, width)
-                with f.fence():
-                    fill(f, held, lambda _, v: f.number(0.0, v[1] if v else 0))
-                with f.loop(f.index(0), f.index(s), 1, "t") as t:
-                    store(f, target, [*head, at(t), Ix(s)], zero, (lead + 1, width) if width else None)
-                lanes = f.apply("arith.addi", f.integer(s), f.steps(width)) if width else f.integer(s)
-
-                def tick(
-                    t: Ix, fresh: bool, vec: Vec | None = vec, width: int = width, lanes: Val = lanes, s: int = s
-                ) -> None:
-                    condition = None
-                    if fresh:
-                        row = f.as_integer(t)
-                        condition = f.apply("arith.cmpi eq,", *f.same_width([lanes, row]), kind="b")
-
-                    def channel(c: Ix, sofar: Val) -> Val:
-                        old = load(f, held, [c, Ix()], vec)
-                        new = vm.mul(f, old, f.spread(load(f, a, [*head, t, c], None), width))
-                        if condition is not None:
-                            new = f.select(condition, f.spread(load(f, k, [*head, t, c], None), width), new)
-                        store(f, held, [c, Ix()], new, vec)
-                        return vm.fma(f, f.spread(load(f, q, [*head, t, c], None), width), new, sofar)
-
-                    full = width_k // unroll * unroll
-                    zeros = [f.number(0.0, width)] * unroll
-                    sums = f.reduce(
-                        f.index(full),
-                        unroll,
-                        zeros,
-                        lambda name, values: [channel(at(name) + u, v) for u, v in enumerate(values)],
-                    )
-                    for c in range(full, width_k):
-                        sums[0] = channel(Ix(c), sums[0])
-                    total = sums[0]
-                    for other in sums[1:]:
-                        total = vm.add(f, total, other)
-                    store(f, target, [*head, t, Ix(s)], total, (lead + 1, width) if width else None)
-
-                end = s + max(width, 1)
-                with f.loop(f.index(s), f.index(end), 1, "t") as t:
-                    tick(at(t), True)
-                if end < ticks:
-                    with f.loop(f.index(end), f.index(ticks), 1, "t") as t:
-                        tick(at(t), False)
-
-
-def decay_gram_grad(lane: Lane, target: View, operands: Sequence[View]) -> None:
-    """For each tick t: forwards the sum over s <= u of d[t, s] k[s] with its decays up to u (``held[u]``: up to u - 1),
-    then backwards from t q[t] with its decays down to u; their products are the cotangents."""
-    f = lane.f
-    d, q, a, k = operands
-    lead = len(target.dims) - 3
-    ticks, width_k = q.dims[-2:]
-    held = lane.scratch((ticks, 4 * f.lanes))
-    outer = [*target.dims[:lead], 1, 1, 1]
-    with rows(f, outer, ()) as index:
-        head = index[:lead]
-        with f.fence():
-            fill(f, _sub(target, head), lambda _, v: f.number(0.0, v[1] if v else 0))
-        for block in runs(f, width_k, f.lanes):
-
-            def vec(dim: int, width: int) -> Vec | None:
-                return (dim, width) if width else None
-
-            with f.loop(f.index(0), f.index(ticks), 1, "t") as t:
-                after = f.position(at(t) + 1)
-
-                def forwards(
-                    name: str, values: list[Val], block: list[tuple[Ix, int]] = block, t: str = t
-                ) -> list[Val]:
-                    u, found = at(name), []
-                    weight = load(f, d, [*head, at(t), u], None)
-                    for n, ((c, width), value) in enumerate(zip(block, values, strict=True)):
-                        decayed = vm.mul(f, value, f.spread(load(f, a, [*head, u, c], vec(lead + 1, width)), width))
-                        store(f, held, [u, Ix(n * f.lanes)], value, vec(1, width))
-                        key = load(f, k, [*head, u, c], vec(lead + 1, width))
-                        found.append(vm.fma(f, f.spread(weight, width), f.spread(key, width), decayed))
-                    return found
-
-                zeros = [f.number(0.0, width) for _, width in block]
-                whole = f.reduce(after, 1, zeros, forwards)
-                for (c, width), total in zip(block, whole, strict=True):
-                    store(f, target, [*head, Ix(), at(t), c], total, vec(lead + 2, width))
-
-                def down(name: str, values: list[Val], block: list[tuple[Ix, int]] = block, t: str = t) -> list[Val]:
-                    u, found = at(t) + at(name) * -1, []
-                    weight = load(f, d, [*head, at(t), u], None)
-                    for n, ((c, width), value) in enumerate(zip(block, values, strict=True)):
-                        place, v = [*head, Ix(2), u, c], vec(lead + 2, width)
-                        sum_k = vm.fma(f, f.spread(weight, width), value, load(f, target, place, v))
-                        store(f, target, place, sum_k, v)
-                        place = [*head, Ix(1), u, c]
-                        before = load(f, held, [u, Ix(n * f.lanes)], vec(1, width))
-                        store(f, target, place, vm.fma(f, value, before, load(f, target, place, v)), v)
-                        factor = load(f, a, [*head, u, c], vec(lead + 1, width))
-                        found.append(vm.mul(f, value, f.spread(factor, width)))
-                    return found
-
-                start = [load(f, q, [*head, at(t), c], vec(lead + 1, width)) for c, width in block]
-                f.reduce(after, 1, start, down)
-
-
-def _sub(view: View, head: Sequence[Ix]) -> View:
-    base = view.base
-    for position, stride in zip(head, view.strides, strict=False):
-        base = base + position * stride
-    n = len(head)
-    return View(view.buffer, base, view.strides[n:], view.dims[n:])
 
 
 def solve_triangular(lane: Lane, value: int, target: View, matrix: View) -> None:

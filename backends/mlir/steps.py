@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.mlir import over_time
 from nldsl.backends.mlir.contraction import Operand, choose, contract, repacked, target_dim
+from nldsl.backends.mlir.decay_gram import decay_gram, decay_gram_grad
 from nldsl.backends.mlir.lane import MOVES, Index, Lane, Vec
 from nldsl.backends.mlir.layout import best_dim, prepare
 from nldsl.backends.mlir.memory import STEP
@@ -229,7 +230,7 @@ class Steps:
             operands = [self._aligned(a, value) for a in instr.args]
             target = target or lane.scratch(lane.dims(value))
             with guard(instr.guard):
-                (over_time.decay_gram if op == "decay_gram" else over_time.decay_gram_grad)(lane, target, operands)
+                (decay_gram if op == "decay_gram" else decay_gram_grad)(lane, target, operands)
             return target
         if op == "solve_triangular":
             over_time.check(lane, value)

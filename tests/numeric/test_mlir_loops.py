@@ -129,6 +129,11 @@ def test_halves_of_tables_that_are_skipped(name: str) -> None:
     check(PROGRAMS[name], 21, (42,))
 
 
+@pytest.mark.parametrize("size", [32, pytest.param(64, marks=pytest.mark.slow)])
+def test_decays_between_halves(size: int) -> None:
+    check(PROGRAMS["KDA"], size, (size,))
+
+
 def test_single_precision() -> None:
     program = PROGRAMS["gated delta"]()
     data = random_data(program, 40, scale=0.5)
