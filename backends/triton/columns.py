@@ -7,7 +7,8 @@ stores, since only the keys are contracted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.lower import Place
@@ -34,45 +35,86 @@ def columns(job: Job, roots: Iterable[int], stored: Iterable[int], least: int) -
     return finder.best(seen, least)
 
 
-def result_columns(job: Job, root: int, stored: Iterable[int], least: int) -> frozenset[Place]:
-    """The places to divide so that a program computes some columns of one result: those of its widest dim for which
-    that is possible. What a result needs with all entries (keys, for the Gram matrix) is not among them."""
-    finder = _Finder(job)
-    sizes = {d: size for d, size in enumerate(finder.sizes(root)) if isinstance(size, int) and size > least}
-    for dim in sorted(sizes, key=lambda d: -sizes[d]):
-        found = _downward(job, root, dim, frozenset(stored))
-        if found:
-            return found
-    return frozenset()
+class Relations:
+    """How the dims of values correspond, operation by operation; each is looked at once."""
 
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._finder = _Finder(job)
+        self._known: dict[int, _Relation] = {}
 
-def _downward(job: Job, root: int, dim: int, stored: frozenset[int]) -> frozenset[Place]:
-    """Columns of a result as columns of what it is made of; empty where an operation needs all of them."""
-    need: dict[int, frozenset[int]] = {}
-    stack = [(root, frozenset({dim}))]
-    while stack:
-        value, dims = stack.pop()
-        if value in need:
-            if need[value] != dims:
+    def names(self, value: int) -> list[str]:
+        """The dims of a tile: mapped axes that are no lanes by name, then logical dims counted from the end."""
+        return self._finder.names(value)
+
+    def sizes(self, value: int) -> list[Dim | None]:
+        """Their sizes; None for ticks as a mapped axis."""
+        return self._finder.sizes(value)
+
+    def of(self, value: int) -> _Relation:
+        """Which dims of the operands a dim of a value is made of."""
+        if value not in self._known:
+            finder = _Finder(self.job)
+            finder.instruction(value)
+            lost = frozenset(finder.root(p) for p in finder.lost)
+            self._known[value] = _Relation({p: finder.root(p) for p in list(finder.parent)}, lost)
+        return self._known[value]
+
+    def result_columns(self, roots: Sequence[int], stored: Collection[int], least: int) -> frozenset[Place]:
+        """The places to divide so that a program computes some columns of all these results: those of their widest dim
+        for which that is possible. What a result needs with all entries (keys, for the Gram matrix) is not among them.
+        """
+        first, *rest = roots
+        for size, dim in self._wide(first, least):
+            starts = [(first, dim)]
+            for other in rest:
+                starts += [(other, d) for s, d in self._wide(other, least) if s == size][:1]
+            if len(starts) == len(roots):
+                found = self._downward(starts, stored)
+                if found:
+                    return found
+        return frozenset()
+
+    def _wide(self, value: int, least: int) -> list[tuple[int, int]]:
+        sizes = [(size, d) for d, size in enumerate(self.sizes(value)) if isinstance(size, int) and size > least]
+        return sorted(sizes, key=lambda pair: (-pair[0], pair[1]))
+
+    def _downward(self, starts: Iterable[Place], stored: Collection[int]) -> frozenset[Place]:
+        """Columns of results as columns of what they are made of; empty where an operation needs all of them."""
+        need: dict[int, frozenset[int]] = {}
+        stack = [(value, frozenset({dim}), True) for value, dim in starts]
+        while stack:
+            value, dims, is_root = stack.pop()
+            if value in need:
+                if need[value] != dims:
+                    return frozenset()
+                continue
+            need[value] = dims
+            instr = self.job.body[value]
+            if not instr.args or (value in stored and not is_root):
+                continue
+            relation = self.of(value)
+            roots = {relation.root((value, d)) for d in dims}
+            others = {relation.root((value, d)) for d in range(len(self.sizes(value))) if d not in dims}
+            if roots & (relation.lost | others):
                 return frozenset()
-            continue
-        need[value] = dims
-        instr = job.body[value]
-        if value in stored or not instr.args:
-            continue
-        finder = _Finder(job)
-        finder.instruction(value)
-        lost = {finder.root(p) for p in finder.lost}
-        roots = {finder.root((value, d)) for d in dims}
-        others = {finder.root((value, d)) for d in range(len(finder.sizes(value))) if d not in dims}
-        if roots & (lost | others):
-            return frozenset()
-        for arg in dict.fromkeys(instr.args):
-            every = range(len(finder.sizes(arg)))
-            own = frozenset(d for d in every if (arg, d) in finder.parent and finder.root((arg, d)) in roots)
-            if own:
-                stack.append((arg, own))
-    return frozenset((value, d) for value, dims in need.items() for d in dims)
+            for arg in dict.fromkeys(instr.args):
+                every = range(len(self.sizes(arg)))
+                own = frozenset(d for d in every if (arg, d) in relation.roots and relation.roots[arg, d] in roots)
+                if own:
+                    stack.append((arg, own, False))
+        return frozenset((value, d) for value, dims in need.items() for d in dims)
+
+
+@dataclass(frozen=True)
+class _Relation:
+    """Places that belong together have the same root; ``lost`` are roots of places whose entries an operation mixes."""
+
+    roots: dict[Place, Place]
+    lost: frozenset[Place]
+
+    def root(self, place: Place) -> Place:
+        return self.roots.get(place, place)
 
 
 class _Finder:
@@ -132,10 +174,32 @@ class _Finder:
             for d, name in enumerate(self.axes(self.job.body[args[0]].type)):
                 self.same((args[0], d), (value, out.index(name)))
             self.rest(args[1], value, {self.lead(args[1])}, {self.lead(value)})
+        elif op == "decay_gram_grad":
+            self.gram_grad(value)
+        elif op == "segprod" and not instr.attr("matrix"):
+            lead = self.lead(value)
+            self.rest(args[0], value, {self.lead(args[0])}, {lead, lead + 1})
         else:
             self.lose(value)
             for arg in args:
                 self.lose(arg)
+
+    def gram_grad(self, value: int) -> None:
+        """The cotangents of three matrices of one shape, column by column, from that of a table of ticks."""
+        args = self.job.body[value].args
+        first, lead = self.lead(args[0]), self.lead(value)
+        self.lose(args[0], [first, first + 1])
+        self.lose(value, [lead, lead + 1])
+        for arg in args[1:]:
+            self.lose(arg, [self.lead(arg)])
+            self.same((arg, self.lead(arg) + 1), (value, lead + 2))
+            self.shared_axes(arg, value)
+        self.shared_axes(args[0], value)
+
+    def shared_axes(self, arg: int, value: int) -> None:
+        out = self.axes(self.job.body[value].type)
+        for d, name in enumerate(self.axes(self.job.body[arg].type)):
+            self.same((arg, d), (value, out.index(name)))
 
     def names(self, value: int) -> list[str]:
         """Mapped axes, then logical dims counted from the end."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from nldsl.backends.triton.builder import INDENT
 from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.kernel import Kernel, Slot, Workspaces
+from nldsl.backends.triton.pressure import ROOM
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, power_of_two
 from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 
 LEAST_BLOCK = 16
 WARPS, MANY_WARPS, STAGES = 4, 8, 2
-MANY_PRODUCTS = 5
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,7 @@ def column_block(kernel: Kernel) -> int:
 
 def warps(kernel: Kernel) -> int:
     """More warps where one program works on much at once."""
-    heavy = any(word in op.text for op in kernel.builder.top.walk() for word in ("decay_gram", "triangular_inverse"))
-    products = sum(op.kind == "dot" for op in kernel.builder.top.walk())
-    return MANY_WARPS if heavy or products > MANY_PRODUCTS else WARPS
+    return MANY_WARPS if 2 * kernel.peak > ROOM else WARPS
 
 
 def run_source(written: Written, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from nldsl.backends.interface import LoopCall, LoopTensor
+from nldsl.backends.triton.apart import taken_apart
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.names import Names
 from nldsl.backends.triton.partial_sums import PartialSums
@@ -151,25 +152,29 @@ def forward_job(naming: Naming, name: str) -> Job:
     """The loop as it runs. Where there is a way back it keeps what that one needs."""
     call = naming.call
     loop, program = call.phase, call.program
-    stage = stages(loop)
+    axes = axes_of(program, loop)
+    body, where = taken_apart(loop.body, [n for n, _ in axes])
+    carry = tuple((s, where[v]) for s, v in loop.carry)
+    outputs = tuple((v, where[inside]) for v, inside in loop.outputs)
+    stage = stages(replace(loop, body=body, carry=carry, outputs=outputs))
     carried: dict[int, Key] = {}
-    for value, instr in enumerate(loop.body):
+    for value, instr in enumerate(body):
         if stage[value] is not None and instr.op in ("state", "anchor"):
             key = (instr.attr("state"), instr.attr("period") if instr.op == "anchor" else 0)
             if key in naming.variables:
                 carried[value] = key
     return Job(
         name=name,
-        body=loop.body,
+        body=body,
         stages=stage,
-        axes=axes_of(program, loop),
-        sources=sources_of(loop.body, stage, naming),
-        numbers=numbers_of(loop.body, naming),
+        axes=axes,
+        sources=sources_of(body, stage, naming),
+        numbers=numbers_of(body, naming),
         carried=carried,
         boundaries={},
         variables=naming.variables,
-        carry=tuple(((s, 0), v) for s, v in loop.carry),
-        outputs=tuple((naming.outputs[v], inside) for v, inside in loop.outputs),
+        carry=tuple(((s, 0), v) for s, v in carry),
+        outputs=tuple((naming.outputs[v], inside) for v, inside in outputs),
         anchors=loop.anchors,
         resets={s: (_clock(program, s), i.source) for s, i in naming.initials.items()},
         keep=call.derived.boundaries if call.derived else (),
@@ -219,8 +224,13 @@ def _job(
     sums: tuple[tuple[Source, int], ...],
 ) -> Job:
     call = naming.call
+    axes = axes_of(call.program, call.phase)
+    body, where = taken_apart(body, [n for n, _ in axes])
+    carry = tuple((key, where[v]) for key, v in derived.carry)
+    outputs = tuple((source, where[v]) for source, v in outputs)
+    sums = tuple((source, where[v]) for source, v in sums)
     results = [v for _, v in (*outputs, *sums)]
-    stage = _stages(body, [v for _, v in derived.carry], results, ("cotangent",))
+    stage = _stages(body, [v for _, v in carry], results, ("cotangent",))
     carried: dict[int, Key] = {}
     boundaries: dict[int, Key] = {}
     keys: dict[Key, None] = {key: None for key, _ in derived.carry}
@@ -242,13 +252,13 @@ def _job(
         name=name,
         body=body,
         stages=stage,
-        axes=axes_of(call.program, call.phase),
+        axes=axes,
         sources=sources,
         numbers=numbers_of(body, naming),
         carried=carried,
         boundaries=boundaries,
         variables=variables,
-        carry=derived.carry,
+        carry=carry,
         outputs=outputs,
         sums=sums,
         anchors=call.phase.anchors,

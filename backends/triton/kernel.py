@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.triton import memory
 from nldsl.backends.triton.builder import Builder, Op, shape
+from nldsl.backends.triton.divide import Task
 from nldsl.backends.triton.job import Job, Key, Source
-from nldsl.backends.triton.lower import Lowering, Place
+from nldsl.backends.triton.lower import Lowering
 from nldsl.backends.triton.plan import Plan
 from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Value
 from nldsl.backends.triton.views import scalar, tile_of
@@ -61,7 +62,7 @@ class Workspaces:
 @dataclass
 class Kernel:
     """``arguments`` are tensors and ``workspaces`` slots, in the order of the signature. ``columns`` is the size of the
-    dim that programs divide, if there is one."""
+    dim that programs divide, if there is one. ``peak``: the entries of tiles that live at once, by estimate."""
 
     name: str
     stage: int
@@ -72,6 +73,7 @@ class Kernel:
     functions: dict[str, str]
     builder: Builder
     column_block: int = 1
+    peak: int = 0
 
     @property
     def source(self) -> str:
@@ -92,18 +94,17 @@ class KernelWriter:
         plan: Plan,
         stage: int,
         spaces: Workspaces,
-        split: frozenset[Place] = frozenset(),
-        only: frozenset[str] | None = None,
+        task: Task,
     ) -> None:
-        self.job, self.plan, self.stage, self.spaces, self.split = job, plan, stage, spaces, split
-        self.only = only  # the names of the results to write; all of them if None
+        self.job, self.plan, self.stage, self.spaces, self.task = job, plan, stage, spaces, task
+        self.split = split = task.places
         self.b = Builder([memory.pointer(s.name) for s in job.sources.values()])
         lanes = job.lanes
         sizes = {name: size for name, size in job.axes if name not in lanes and name != TIME and size is not None}
         self.sizes = sizes | {TIME: TICKS}
         self.lanes = self._lanes(lanes)
         # values with divided columns, and those that a kernel needs with all of their entries
-        axes, places = frozenset(lanes), split if stage == STEP else frozenset[Place]()
+        axes, places = frozenset(lanes), split if stage == STEP else type(split)()
         self.entire = Lowering(self.b, job.body, axes, self.sizes, self.leaf, self.given, places, self.fires)
         self.lowering = self.active = self.entire
         if split and stage != STEP:
@@ -190,7 +191,7 @@ class KernelWriter:
     def given(self, value: int) -> Value | None:
         """What an earlier kernel has left."""
         slot = self.spaces.values.get(value)
-        if slot is None or self.stage == PREPARE:
+        if slot is None or value in self.task.left:
             return None
         if self.stage == STEP and self.job.stages[value] != PREPARE:
             return None
@@ -222,10 +223,8 @@ class KernelWriter:
         else:
             self.b.top.ops.append(_op("n", "tl.program_id(1)"))
             self._segment()
-            if self.stage == PREPARE:
-                self._leave(self.plan.prepared)
-            else:
-                self._results()
+            self._leave(self.task.left)
+            self._results()
             self.b.sink()
         lines = self.b.text()
         text = "\n".join(lines)
@@ -269,12 +268,11 @@ class KernelWriter:
             memory.keep(self.b, self.spaces.values[value].name, tile)
 
     def _results(self) -> None:
-        chosen = self.only
         for source, value in self.job.outputs:
-            if chosen is None or source.name in chosen:
+            if value in self.task.results:
                 self._output(source, value)
         for source, value in self.job.sums:
-            if chosen is not None and source.name not in chosen:
+            if value not in self.task.results:
                 continue
             tile = self.whole(value)
             self.spaces.sums[source.name] = Slot(source.name, tuple(e.size for e in self.lowering.dims(value)))

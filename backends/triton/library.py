@@ -145,6 +145,50 @@ def after(a_one, b_one, a_two, b_two):
 
 
 @triton.jit
+def decays_in_blocks(a, later, level, N: tl.constexpr):
+    """[Z, N, K]: the products from the first tick of a block of 2**level ticks to each one, and from behind each one to
+    the last: ``later`` is ``a`` of the tick after."""
+    tick = tl.arange(0, N)[None, :, None]
+    first = (tick & ((1 << level) - 1)) == 0
+    last = (tick & ((1 << level) - 1)) == (1 << level) - 1
+    pair = tl.where(first, 0.0, a), tl.where(first, a, 0.0)
+    before = tl.associative_scan(pair, 1, after)[1]
+    pair = tl.where(last, 0.0, later), tl.broadcast_to(tl.where(last, 1.0, 0.0).to(a.dtype), a.shape)
+    return before, tl.associative_scan(pair, 1, after, reverse=True)[1]
+
+
+@triton.jit
+def decay_gram_narrow(
+    q,
+    a,
+    k,
+    T,
+    Z: tl.constexpr,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    LEVELS: tl.constexpr,
+    REAL: tl.constexpr,
+    DOT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``decay_gram`` of as many columns as registers hold at once.
+
+    Pairs of ticks by the size of the block at which they part: products of q with the decays since the beginning of its
+    half, and of k with those to the end of its half."""
+    row = tl.arange(0, N)[:, None]
+    column = tl.arange(0, N)[None, :]
+    later = shifted(a, 1, 0, T - 1, 1.0, Z, N, K)
+    gram = tl.where((row == column)[None, :, :], tl.sum(q * k, 2)[:, :, None], 0.0)
+    for level in range(LEVELS):
+        before, behind = decays_in_blocks(a, later, level, N)
+        left, right = (q * before).to(DOT), tl.permute((k * behind).to(DOT), (0, 2, 1))
+        part = times(left, right, Z, N, K, N, REAL, PRECISION)
+        half = ((row >> level) == (column >> level) + 1) & ((row >> level) % 2 == 1)
+        gram += tl.where(half[None, :, :], part, 0.0)
+    return gram
+
+
+@triton.jit
 def decay_gram(
     q,
     a,
@@ -158,36 +202,16 @@ def decay_gram(
     DOT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """[Z, N, K] -> [Z, N, N]: entry t, s <= t is the sum over K of q[t] * a[s+1] * .. * a[t] * k[s].
-
-    Pairs of ticks by the size of the block at which they part: products of q with the decays since the beginning of its
-    half, and of k with those to the end of its half."""
-    row = tl.arange(0, N)[:, None]
-    column = tl.arange(0, N)[None, :]
-    tick = tl.arange(0, N)[None, :, None]
-    later = shifted(a, 1, 0, T - 1, 1.0, Z, N, K)
-    gram = tl.where((row == column)[None, :, :], tl.sum(q * k, 2)[:, :, None], 0.0)
-    for level in tl.static_range(LEVELS):
-        before = tl.reshape(tl.cumprod(tl.reshape(a, ((Z * N) >> level, 1 << level, K)), 1), (Z, N, K))
-        inner = tl.where(tick % (1 << level) == (1 << level) - 1, 1.0, later)
-        behind = tl.reshape(
-            tl.cumprod(tl.reshape(inner, ((Z * N) >> level, 1 << level, K)), 1, reverse=True), (Z, N, K)
-        )
-        left, right = (q * before).to(DOT), tl.permute((k * behind).to(DOT), (0, 2, 1))
-        part = times(left, right, Z, N, K, N, REAL, PRECISION)
-        half = (row // (2 << level) == column // (2 << level)) & (row // (1 << level) > column // (1 << level))
-        gram += tl.where(half[None, :, :], part, 0.0)
+    """[Z, N, K] -> [Z, N, N]: entry t, s <= t is the sum over K of q[t] * a[s+1] * .. * a[t] * k[s]."""
+    if K > 64:
+        q_even, q_odd = tl.split(tl.reshape(q, (Z, N, K // 2, 2)))
+        a_even, a_odd = tl.split(tl.reshape(a, (Z, N, K // 2, 2)))
+        k_even, k_odd = tl.split(tl.reshape(k, (Z, N, K // 2, 2)))
+        gram = decay_gram_narrow(q_even, a_even, k_even, T, Z, N, K // 2, LEVELS, REAL, DOT, PRECISION)
+        gram += decay_gram_narrow(q_odd, a_odd, k_odd, T, Z, N, K // 2, LEVELS, REAL, DOT, PRECISION)
+    else:
+        gram = decay_gram_narrow(q, a, k, T, Z, N, K, LEVELS, REAL, DOT, PRECISION)
     return gram
-
-
-@triton.jit
-def scan_blocks(a, b, Z: tl.constexpr, N: tl.constexpr, K: tl.constexpr, LEVEL: tl.constexpr, REVERSE: tl.constexpr):
-    """x[t] = a[t] * x[t-1] + b[t] in each block of 2**LEVEL ticks (``REVERSE``: of x[t+1]), from zero."""
-    M: tl.constexpr = (Z * N) >> LEVEL
-    pair = (tl.reshape(a, (M, 1 << LEVEL, K)), tl.reshape(b, (M, 1 << LEVEL, K)))
-    if LEVEL == 0:
-        return b
-    return tl.reshape(tl.associative_scan(pair, 1, after, reverse=REVERSE)[1], (Z, N, K))
 
 
 @triton.jit
@@ -217,22 +241,23 @@ def decay_gram_grad(
     dq = own * k
     dk = own * q
     da = tl.zeros((Z, N, K), REAL)
-    for level in tl.static_range(LEVELS):
-        first = tick % (1 << level) == 0
-        last = tick % (1 << level) == (1 << level) - 1
-        before = tl.reshape(tl.cumprod(tl.reshape(a, ((Z * N) >> level, 1 << level, K)), 1), (Z, N, K))
-        inner = tl.where(last, 1.0, later)
-        behind = tl.reshape(
-            tl.cumprod(tl.reshape(inner, ((Z * N) >> level, 1 << level, K)), 1, reverse=True), (Z, N, K)
-        )
-        half = (row // (2 << level) == column // (2 << level)) & (row // (1 << level) > column // (1 << level))
+    for level in range(LEVELS):
+        before, behind = decays_in_blocks(a, later, level, N)
+        half = ((row >> level) == (column >> level) + 1) & ((row >> level) % 2 == 1)
         part = tl.where(half[None, :, :], d, 0.0).to(DOT)
         d_left = times(part, (k * behind).to(DOT), Z, N, N, K, REAL, PRECISION)
-        d_right = times(tl.permute(part, (0, 2, 1)), (q * before).to(DOT), Z, N, N, K, REAL, PRECISION)
         dq += d_left * before
-        dk += d_right * behind
-        back = scan_blocks(tl.where(last, 0.0, later), d_left * q, Z, N, K, level, True)
+        last = (tick & ((1 << level) - 1)) == (1 << level) - 1
+        back = tl.associative_scan((tl.where(last, 0.0, later), d_left * q), 1, after, reverse=True)[1]
+        first = (tick & ((1 << level) - 1)) == 0
         da += tl.where(first, 1.0, shifted(before, -1, 1, N, 1.0, Z, N, K)) * back
-        ahead = scan_blocks(tl.where(first, 0.0, a), d_right * k, Z, N, K, level, False)
+    for level in range(LEVELS):  # a loop of its own: together they need too many registers
+        before, behind = decays_in_blocks(a, later, level, N)
+        half = ((row >> level) == (column >> level) + 1) & ((row >> level) % 2 == 1)
+        part = tl.where(half[None, :, :], d, 0.0).to(DOT)
+        d_right = times(tl.permute(part, (0, 2, 1)), (q * before).to(DOT), Z, N, N, K, REAL, PRECISION)
+        dk += d_right * behind
+        first = (tick & ((1 << level) - 1)) == 0
+        ahead = tl.associative_scan((tl.where(first, 0.0, a), d_right * k), 1, after)[1]
         da += behind * tl.where(first, 0.0, shifted(ahead, -1, 1, N, 0.0, Z, N, K))
     return dq, da, dk

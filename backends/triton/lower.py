@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.triton import contract as contractions
 from nldsl.backends.triton import scans, views
+from nldsl.backends.triton.apart import INVERSE
 from nldsl.backends.triton.builder import Builder
 from nldsl.backends.triton.contract import permute
 from nldsl.backends.triton.pointwise import aligned, pointwise, settled
@@ -35,7 +36,6 @@ class Lowering:
     split: frozenset[Place] = frozenset()
     fires: Callable[[object], str] = str
     known: dict[int, Value] = field(default_factory=dict)
-    solver: scans.Solver = field(default_factory=scans.Solver)
     functions: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, value: int) -> Value:
@@ -303,10 +303,7 @@ class Lowering:
             return scans.linear_scan(b, args[0], args[1], lead, bool(dict(instr.attrs).get("reverse", False)))
         if instr.op == "decay_gram_grad":
             return scans.decay_gram_grad(b, args, lead)
-        attrs = dict(instr.attrs)
-        if not attrs.get("lower", True):
-            raise UnsupportedError("an upper triangular system")
-        return self.solver.solve(b, args[0], args[1], lead, bool(attrs.get("transposed", False)))
+        return scans.inverse(b, args[0], lead)
 
     def one_hot(self, value: int, instr: Instr) -> Value:
         """A row with a 1 at an index."""
@@ -345,7 +342,7 @@ _RULES: dict[str, _Rule] = {
     "when": Lowering.when,
     "one_hot": Lowering.one_hot,
     **dict.fromkeys(
-        ("cumprod", "cumsum", "segprod", "decay_gram", "decay_gram_grad", "linear_scan", "solve_triangular"),
+        ("cumprod", "cumsum", "segprod", "decay_gram", "decay_gram_grad", "linear_scan", INVERSE),
         Lowering.scan,
     ),
 }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from nldsl.backends.triton.builder import Builder, shape
-from nldsl.backends.triton.contract import contract
 from nldsl.backends.triton.pointwise import aligned, settled
-from nldsl.backends.triton.tiles import Extent, Moved, Parts, Tile, UnsupportedError, Value, Zero
+from nldsl.backends.triton.tiles import Extent, Moved, Parts, Tile, UnsupportedError, Value
 from nldsl.backends.triton.views import reshape, slice_of, tile_of
 
 
@@ -71,8 +70,6 @@ def segprod(b: Builder, value: Value, lead: int) -> Value:
         text = f"products_between({tile.name}, {time.text}, {time.block})"
         return b.tile("scan", text, dims, "decay", zero=(0, 1))
     if len(tile.dims) == 2 and lead == 0:
-        if tile.dims[1].split:
-            raise UnsupportedError("a table of products of columns that are divided among programs")
         text = f"products_between_columns({tile.name}, {time.text}, {time.block})"
         return b.tile("scan", text, dims, "decay", zero=(0, 1))
     rank = len(dims)
@@ -180,7 +177,6 @@ def _unstacked(
 def decay_gram_grad(b: Builder, values: list[Value], lead: int) -> Value:
     """The cotangents of q, a and k, one after the other along a dim."""
     tiles = [b.clean(b.real(tile_of(b, v))) for v in values]
-    _whole(tiles[1].dims)
     d, q, a, k = (_stacked(b, t, lead) for t in tiles)
     dims = tiles[1].dims
     time, width = dims[lead:]
@@ -212,26 +208,10 @@ def linear_scan(b: Builder, decay: Value, new: Value, lead: int, reverse: bool) 
     return b.tile("scan", f"{pair}[1]", tile.dims, "x", zero=tile.zero - {lead})
 
 
-class Solver:
-    """Triangular systems by the inverse: a matrix often has several right sides, and products are what GPUs do best."""
-
-    def solve(self, b: Builder, matrix: Value, right: Value, lead: int, transposed: bool) -> Value:
-        """The solution; ``transposed``: of the system with the transposed matrix."""
-        right = settled(b, right)
-        if isinstance(right, Parts) and right.dim > lead:
-            return Parts(right.dim, tuple(self.solve(b, matrix, p, lead, transposed) for p in right.pieces))
-        if isinstance(right, Zero):
-            return right
-        inverse = self.inverse(b, b.clean(b.real(tile_of(b, matrix))), lead)
-        axes = tuple(f"axis {n}" for n in range(lead))
-        own = (*axes, "s", "t") if transposed else (*axes, "t", "s")
-        rest = ("c",) if len(right.dims) == lead + 2 else ()
-        return contract(b, [inverse, right], [own, (*axes, "s", *rest)], (*axes, "t", *rest), "solution")
-
-    def inverse(self, b: Builder, matrix: Tile, lead: int) -> Tile:
-        """The inverse of a unit lower triangular matrix; the same one is not computed twice."""
-        side = matrix.dims[lead]
-        count = _count(matrix.dims[:lead])
-        stacked = _stacked(b, matrix, lead)
-        text = f"triangular_inverse({stacked}, {count}, {side.block}, {_levels(side)}, REAL, SOLVE)"
-        return _unstacked(b, b.define("solve", text, "inverse"), matrix.dims, lead, "inverse")
+def inverse(b: Builder, value: Value, lead: int) -> Tile:
+    """The inverse of a unit lower triangular matrix."""
+    matrix = b.clean(b.real(tile_of(b, value)))
+    side = matrix.dims[lead]
+    text = f"triangular_inverse({_stacked(b, matrix, lead)}, {_count(matrix.dims[:lead])}, {side.block}, "
+    text += f"{_levels(side)}, REAL, SOLVE)"
+    return _unstacked(b, b.define("solve", text, "inverse"), matrix.dims, lead, "inverse")

@@ -1,0 +1,163 @@
+"""Dividing the work of a stage among kernels, so that the tiles of each fit into registers.
+
+A kernel that computes all cotangents of wide keys and values has more tiles than registers. So each result gets a
+kernel first; where even that is too much a value in the middle is left in memory by a kernel of its own, the one that
+makes both halves smallest; last, kernels that fit together become one again, since what they share is then read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from nldsl.backends.triton.columns import Relations
+from nldsl.backends.triton.lower import Place
+from nldsl.backends.triton.pressure import SAME, Pressure
+
+COLUMNS = (64, 32, 16)
+VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one kernel computes: values of the body to leave in memory, and results. ``places``: what a program has
+    ``columns`` columns of, if programs divide a dim."""
+
+    left: tuple[int, ...]
+    results: tuple[int, ...] = ()
+    places: frozenset[Place] = frozenset()
+    columns: int = 0
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        return (*self.left, *self.results)
+
+
+@dataclass
+class Division:
+    """``columns``: the most columns that a program takes (0: as many as fit)."""
+
+    relations: Relations
+    pressure: Pressure
+    columns: int
+
+    def tasks(self, left: Sequence[int], results: Sequence[int], stored: Collection[int]) -> list[Task]:
+        """The kernels, in order. ``left``: values that other stages want, ``stored``: what is in memory already."""
+        known = set(stored)
+        whole = self._task(tuple(left), tuple(results), known)
+        if self._fits(whole, known):
+            return [whole]
+        tasks: list[Task] = []
+        for value in self._shared([*left, *results], known):
+            self._add((value,), (), known, tasks)
+        for value in left:
+            self._add((value,), (), known, tasks)
+        for value in results:
+            self._add((), (value,), known, tasks)
+        return self._joined(tasks, set(stored))
+
+    # -- one kernel
+
+    def _task(self, left: tuple[int, ...], results: tuple[int, ...], stored: Collection[int]) -> Task:
+        """A kernel for these targets: with all columns that it may have if that fits, else with fewer, if they can be
+        divided."""
+        targets = (*left, *results)
+        best = Task(left, results)
+        if self._fits(best, stored) and not self.columns:
+            return best
+        inner = set(stored) - set(targets)
+        for columns in [self.columns] * bool(self.columns) + [c for c in COLUMNS if c < (self.columns or c + 1)]:
+            places = self.relations.result_columns(targets, inner, columns)
+            if places:
+                best = Task(left, results, places, columns)
+                if self._fits(best, stored):
+                    break
+        return best
+
+    def _load(self, task: Task, stored: Collection[int]) -> float:
+        return self.pressure.load(task.targets, stored, task.places, task.columns)
+
+    def _fits(self, task: Task, stored: Collection[int]) -> bool:
+        return self._load(task, stored) <= 1
+
+    # -- more kernels
+
+    def _shared(self, targets: Sequence[int], stored: Collection[int]) -> list[int]:
+        """Values that are dear and that several targets need, in order; instead of one that is a stack of several the
+        parts that are needed."""
+        body = self.relations.job.body
+        users: dict[int, set[int]] = {}
+        parts: dict[int, set[int]] = {}
+        for target in targets:
+            for value in self.pressure.cone([target], stored):
+                if self.pressure.dear(value) and value not in stored and value not in targets:
+                    users.setdefault(value, set()).add(target)
+                for arg in body[value].args if value not in stored else ():
+                    parts.setdefault(arg, set()).add(value)
+        found: set[int] = set()
+        for value, several in users.items():
+            stack = body[value].op == "decay_gram_grad"
+            found |= parts[value] if stack and len(parts[value]) > 1 else {value} if len(several) > 1 else set()
+        return sorted(found - set(targets))
+
+    def _add(self, left: tuple[int, ...], results: tuple[int, ...], known: set[int], tasks: list[Task]) -> None:
+        """Kernels for one target: while it is too much, something that it needs is left in memory first."""
+        if left and left[0] in known:
+            return
+        task = self._task(left, results, known)
+        while not self._fits(task, known):
+            cut = self._cut(task, known)
+            if cut is None:
+                break
+            self._add((cut,), (), known, tasks)
+            task = self._task(left, results, known)
+        tasks.append(task)
+        known.update(left)
+
+    def _cut(self, task: Task, known: set[int]) -> int | None:
+        """The value to leave in memory: the one for which the larger half is smallest."""
+        (target,) = task.targets
+        before = self._load(task, known)
+        best: tuple[tuple[float, int], int] | None = None
+        for value in self.pressure.cone([target], known):
+            if value == target or value in known or not self._may_be_cut(value, known):
+                continue
+            first = self._load(self._task((value,), (), known), known)
+            with_it = known | {value}
+            second = self._load(self._task(task.left, task.results, with_it), with_it)
+            larger = max(first, second, 1.0)
+            if larger < before:
+                score = larger, self.pressure.entries(value, {}, 0)
+                if best is None or score < best[0]:
+                    best = score, value
+        return None if best is None else best[1]
+
+    def _may_be_cut(self, value: int, known: set[int]) -> bool:
+        """Whether it can help to leave a value in memory: it is no view, and something has to be multiplied for it."""
+        instr = self.relations.job.body[value]
+        if not instr.args or instr.op in VIEWS or instr.type.kind != "real":
+            return False
+        return any(self.pressure.heavy(v) and v not in known for v in self.pressure.cone([value], known))
+
+    # -- fewer kernels
+
+    def _joined(self, tasks: list[Task], stored: set[int]) -> list[Task]:
+        """The same work in fewer kernels: each joins the last one before it with which it fits, unless it needs what
+        one in between leaves."""
+        done: list[Task] = []
+        for task in tasks:
+            for at in reversed(range(len(done))):
+                before = stored | {v for other in done[:at] for v in other.left}
+                left, results = (*done[at].left, *task.left), (*done[at].results, *task.results)
+                together = self._task(left, results, before)
+                alike = together.columns == task.columns == done[at].columns
+                if alike and self._fits(together, before):
+                    done[at] = together
+                    break
+                own = set(done[at].left)
+                if own & set(self.pressure.cone(task.targets, before | own)):
+                    done.append(task)
+                    break
+            else:
+                done.append(task)
+        return done

@@ -1,0 +1,150 @@
+"""How much of a kernel lives in registers at once: an estimate from the sizes of its tiles and the order of its work.
+
+It decides how kernels are divided, so it is the same on every machine; what the compiler makes of a kernel is read with
+``cubin.py``, and the tests pin it for the kernels that matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from nldsl.backends.triton.apart import INVERSE
+from nldsl.backends.triton.columns import Relations
+from nldsl.backends.triton.lower import Place
+from nldsl.backends.triton.tiles import block_size, power_of_two
+from nldsl.dims import Dim
+from nldsl.ir.chunk import TICKS
+from nldsl.ir.ops import POINTWISE, split_spec
+from nldsl.ir.types import TIME
+
+# Entries that may live at once in a program of eight warps: 256 threads of which each holds 120 in its 255 registers;
+# and the matrix products of a kernel: the compiler moves loads for later ones up.
+ROOM = 256 * 120
+PRODUCTS, DEAR = 6, 4  # a call of a library function counts as so many products
+# Views of another value: no registers of their own.
+SAME = frozenset("collect spread reshape stop_grad fixed".split())
+# What a library function holds besides its operands and its result: tiles of the size of its first and last operand.
+INSIDE = {INVERSE: (4, 0), "decay_gram": (0, 2), "decay_gram_grad": (2, 10)}
+
+
+class Pressure:
+    """Estimates for the body of a job, for segments that take ``ticks`` entries of a tile."""
+
+    def __init__(self, relations: Relations, ticks: int) -> None:
+        self.relations, self.job, self.ticks = relations, relations.job, ticks
+        self._sizes: dict[int, tuple[int, ...]] = {}
+        self._order: dict[int, tuple[int, ...]] = {}
+
+    # -- sizes
+
+    def blocks(self, value: int) -> tuple[int, ...]:
+        """The entries of each dim of a tile, padding included."""
+        if value not in self._sizes:
+            found = []
+            for name, size in zip(self.relations.names(value), self.relations.sizes(value), strict=True):
+                known: Dim | None = TICKS if name == TIME else size
+                found.append(1 if known is None else block_size(known, self.ticks))
+            self._sizes[value] = tuple(found)
+        return self._sizes[value]
+
+    def entries(self, value: int, split: Mapping[int, Collection[int]], columns: int) -> int:
+        """The entries of a tile of which a program has ``columns`` along the dims that are divided."""
+        total, own = 1, split.get(value, ())
+        for dim, block in enumerate(self.blocks(value)):
+            total *= min(block, power_of_two(columns)) if dim in own else block
+        return total
+
+    # -- the work
+
+    def cone(self, targets: Iterable[int], stored: Collection[int]) -> list[int]:
+        """What a kernel computes or loads for ``targets``, in the order in which it does."""
+        wanted = tuple(targets)
+        order: list[int] = []
+        seen: set[int] = set()
+        for target in wanted:
+            stack = [(target, False)]
+            while stack:
+                value, ready = stack.pop()
+                if ready:
+                    order.append(value)
+                    continue
+                if value in seen:
+                    continue
+                seen.add(value)
+                stack.append((value, True))
+                if value not in stored or value in wanted:
+                    stack.extend((a, False) for a in reversed(self.job.body[value].args))
+        return order
+
+    def peak(
+        self,
+        targets: Sequence[int],
+        stored: Collection[int],
+        places: Iterable[Place] = (),
+        columns: int = 0,
+    ) -> int:
+        """The most entries that live at once while a kernel computes ``targets`` from what is ``stored``."""
+        split: dict[int, set[int]] = {}
+        for value, dim in places:
+            split.setdefault(value, set()).add(dim)
+        order = self.cone(targets, stored)
+        body, loads = self.job.body, {v for v in order if v in stored and v not in targets}
+        holder: dict[int, int] = {}  # the value whose registers a view has
+        last: dict[int, int] = {}
+        for at, value in enumerate(order):
+            args = () if value in loads else body[value].args
+            same = len(args) == 1 and body[value].op in SAME
+            holder[value] = holder[args[0]] if same else value
+            for arg in args:
+                last[holder[arg]] = at
+            last[holder[value]] = max(last.get(holder[value], at), at)
+        live: dict[int, int] = {}
+        most = 0
+        for at, value in enumerate(order):
+            held = holder[value]
+            op = "load" if value in loads else body[value].op
+            args = () if value in loads else body[value].args
+            ends = {holder[a] for a in args if last[holder[a]] == at}
+            if op in POINTWISE:  # the result takes the place of an operand that ends
+                for ended in ends - {held}:
+                    live.pop(ended, None)
+            if held not in live and (args or value in loads or body[value].op not in ("const", "iota")):
+                live[held] = self.entries(held, split, columns)
+            most = max(most, sum(live.values()) + self._inside(value, op, split, columns))
+            for ended in ends - {held}:
+                live.pop(ended, None)
+        return most
+
+    def _inside(self, value: int, op: str, split: Mapping[int, Collection[int]], columns: int) -> int:
+        if op in INSIDE:
+            args = self.job.body[value].args
+            return sum(
+                n * self.entries(a, split, columns) for n, a in zip(INSIDE[op], (args[0], args[-1]), strict=True)
+            )
+        if op == "einsum" and not self.product(value):
+            # a product that is no matrix product: all factors side by side
+            return max(self.entries(a, split, columns) for a in self.job.body[value].args)
+        return 0
+
+    def load(self, targets: Sequence[int], stored: Collection[int], places: Iterable[Place], columns: int) -> float:
+        """How much a kernel for ``targets`` needs of what it may have: it fits up to 1."""
+        work = [v for v in self.cone(targets, stored) if v not in stored or v in targets]
+        products = sum(DEAR if self.dear(v) else self.product(v) for v in work)
+        return max(products / PRODUCTS, self.peak(targets, stored, places, columns) / ROOM)
+
+    def product(self, value: int) -> bool:
+        """Whether a value is a product of matrices."""
+        instr = self.job.body[value]
+        if instr.op != "einsum" or len(instr.args) != 2:
+            return False
+        inputs, output = split_spec(instr.attr("spec"))
+        contracted = (set(inputs[0]) & set(inputs[1])) - set(output)
+        return bool(contracted) and all(set(text) - contracted for text in inputs)
+
+    def heavy(self, value: int) -> bool:
+        """Whether a value is more than reading and pointwise work."""
+        return self.dear(value) or self.product(value)
+
+    def dear(self, value: int) -> bool:
+        """Whether a value is worth keeping rather than computing it in two kernels."""
+        return self.job.body[value].op in INSIDE
