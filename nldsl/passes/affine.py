@@ -66,9 +66,11 @@ class Affine:
 
 def heavy(value: Affine) -> int:
     """How many dims a state has that the value holds as a whole, or a product that adds dims to a read; 0 if it is only
-    reads: small enough for each tick to have its own."""
+    vectors and reads: small enough for each tick to have its own."""
     found = 0
     for term in value.terms:
+        if sum(x is not None for x in term.out) < 2:
+            continue
         size = sum(x is not None for x in term.letters)
         state = term.source is not None and term.source.kind != "node"
         if term.expanded() or (state and size > 1 and not term.contracted()):

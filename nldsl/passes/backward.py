@@ -19,6 +19,7 @@ from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, init_reads, init_values
 from nldsl.ir.types import BATCH, TIME, Type
+from nldsl.passes.common_factors import factored
 from nldsl.passes.simplify import simplify_body
 from nldsl.passes.simplify_scans import SCAN_RULES
 from nldsl.passes.vjp import vjp
@@ -174,7 +175,9 @@ class _Derivation:
         sizes = {a.name: a.size for a in (*self.program.axes, *self.loop.lanes) if a.size is not None} | {TIME: TICKS}
         roots = [*carry.values(), *outputs.values(), *sums.values()]
         more = SCAN_RULES if self.loop.serial else ()
-        body, number = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes, SUMS_LAST, more=more)
+        body, simple = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes, SUMS_LAST, more=more)
+        body, moved = factored(body, [simple[r] for r in roots], self.axes)
+        number = {old: moved[new] for old, new in simple.items() if new in moved}
         forward = {number[new]: old for old, new in enumerate(self.value) if new in number}
         return BackwardLoop(
             self.loop,

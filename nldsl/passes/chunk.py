@@ -24,11 +24,14 @@ from nldsl.passes.chunk_matrix import MatrixScan, NotTwoSidedError, TwoSidedScan
 from nldsl.passes.chunk_read import Reads
 from nldsl.passes.chunk_solve import NotTriangularError, Solver
 from nldsl.passes.chunk_values import Values
+from nldsl.passes.common_factors import factored
 from nldsl.passes.contract import Operand
 from nldsl.passes.flatten_affine import TooManyTermsError
 from nldsl.passes.levels import interior
 from nldsl.passes.recurrence import Recurrence, Refusal, analyse
 from nldsl.passes.recurrence_class import classify
+from nldsl.passes.simplify import simplify_body
+from nldsl.passes.simplify_scans import SCAN_RULES
 
 
 def chunk_scan(
@@ -97,7 +100,17 @@ def _loop(recurrence: Recurrence, body: _Body, size: int) -> ChunkLoop:
         mixed=tuple(body.reads.scans),
         serial=body.serial,
     )
-    return without_unused(loop)
+    return without_unused(_simplified(loop, recurrence.program, body.values.builder.axes))
+
+
+def _simplified(loop: ChunkLoop, program: Program, axes: list[str]) -> ChunkLoop:
+    """The loop with a simplified body, and products of a common factor done once."""
+    sizes = {a.name: a.size for a in (*program.axes, *loop.lanes) if a.size is not None} | {TIME: TICKS}
+    roots = [v for _, v in (*loop.carry, *loop.outputs)]
+    body, simple = simplify_body(loop.body, roots, axes, sizes, more=SCAN_RULES if loop.serial else ())
+    body, moved = factored(body, [simple[r] for r in roots], axes)
+    carry = tuple((name, moved[simple[v]]) for name, v in loop.carry)
+    return replace(loop, body=body, carry=carry, outputs=tuple((g, moved[simple[v]]) for g, v in loop.outputs))
 
 
 def without_unused(loop: ChunkLoop) -> ChunkLoop:
