@@ -263,35 +263,39 @@ class _Driver:
         sizes = write_runs(driver, what.phase, what.operands.streams)
         code.add(f"t += sum({sizes})")
         found = writer.with_cotangent()
-        lists, totals = {}, {}
+        whole, totals = {}, {}
         for argument in found:
             name = argument.inside.text
             if argument.stream:
-                lists[name] = driver.names.new(f"d_{name}_parts")
-                code.add(f"{lists[name]} = []")
+                whole[name] = driver.names.new(f"d_{name}")
+                code.add(f"{whole[name]} = torch.empty_like({name}, memory_format=torch.contiguous_format)")
             else:
                 totals[name] = driver.names.new(f"d_{name}")
                 code.add(f"{totals[name]} = torch.zeros_like({name})")
+        done = driver.names.new("left")
+        if whole:
+            code.add(f"{done} = T")
         self._loop_head(sizes, arriving)
         inside = Code()
         inside.add("t -= ticks * segments")
+        if whole:
+            inside.add(f"{done} -= ticks * segments")
         results = [driver.names.new(f"d_{a.inside.text}_new") for a in found]
         real = [text for key, text in cotangents.items() if key in writer.cotangents]
         add_call_lines(inside, [*real, *results], self.run.name, self.arguments(cotangents, arriving))
         for argument, result in zip(found, results, strict=True):
             name = argument.inside.text
             if argument.stream:
-                inside.add(f"{lists[name]}.append({uncut(driver, result, argument.inside.type)})")
+                type = argument.inside.type
+                place = f"{whole[name]}.narrow({outer_dim(driver, type)}, {done}, ticks * segments)"
+                inside.add(f"{place}.copy_({uncut(driver, result, type)})")
             else:
                 inside.add(f"{totals[name]} = {totals[name]} + {result}")
         code.extend(inside)
         texts = [text if key in writer.cotangents else "None" for key, text in cotangents.items()]
         for argument in what.operands.arguments:
             name = argument.inside.text
-            if name in lists:
-                texts.append(f"torch.cat({lists[name]}[::-1], {outer_dim(driver, argument.inside.type)})")
-            else:
-                texts.append(totals.get(name, "None"))
+            texts.append(whole.get(name) or totals.get(name, "None"))
         code.add(f"return {', '.join(texts)}{',' if len(texts) == 1 else ''}")
 
     def _singles(self) -> list[tuple[Key, Expr]]:

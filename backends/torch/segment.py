@@ -15,16 +15,19 @@ from nldsl.backends.torch.segment_matrix import scan_matrix_linear, scan_two_sid
 from nldsl.backends.torch.segment_windows import scan_band, scan_unband
 
 
-def scan_runs(t: int, T: int, most: int, clocks: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+def scan_runs(
+    t: int, T: int, most: int, clocks: tuple[tuple[int, int], ...], together: int = 128
+) -> list[tuple[int, int]]:
     """Segments of the next T ticks after tick t, as (ticks, number of such segments in a row): at most ``most`` ticks,
-    and an end at each tick that leaves ``rest`` when divided by ``period``, for (period, rest) in ``clocks``."""
+    and an end at each tick that leaves ``rest`` when divided by ``period``, for (period, rest) in ``clocks``. No more
+    than ``together`` in a row: what is done for all of them at once must not grow with the length of the sequence."""
     runs: list[tuple[int, int]] = []
     last = t + T
     while t < last:
         end = min(t + most, last)
         for period, rest in clocks:
             end = min(end, t + 1 + (rest - t - 1) % period)
-        if runs and runs[-1][0] == end - t:
+        if runs and runs[-1][0] == end - t and runs[-1][1] < together:
             runs[-1] = (end - t, runs[-1][1] + 1)
         else:
             runs.append((end - t, 1))

@@ -62,6 +62,13 @@ def test_gradients(name: str) -> None:
         check(program, ChunkOptions(size=size), calls, 1e-9)
 
 
+def test_many_segments_are_not_done_all_at_once() -> None:
+    """What is computed for many segments together must not grow with the sequence: more than 128 are several runs."""
+    check(delta(), ChunkOptions(size=1), (133,), 1e-9)
+    module = emitted(delta(), ChunkOptions(size=1)).forward.__globals__
+    assert module["scan_runs"](2, 300, 1, ()) == [(1, 128), (1, 128), (1, 44)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_random_recurrences(seed: int) -> None:
