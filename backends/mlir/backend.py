@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nldsl.backends.interface import Backend, LoopCall, LoopSource
 from nldsl.backends.mlir.native_loop import NativeLoop
 from nldsl.backends.mlir.tick_loop import TickLoop
-from nldsl.backends.mlir.views import UnsupportedError
+from nldsl.backends.mlir.views import FallbackWarning, UnsupportedError
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.schedule import Schedule
 from nldsl.source import NO_SPAN, Span
 
-
-class FallbackWarning(UserWarning):
-    """A loop that keeps the torch form."""
+if TYPE_CHECKING:
+    from nldsl.backends.mlir.native_step import NativeStep, NoStep
 
 
 @dataclass
@@ -73,24 +72,27 @@ class MlirBackend:
         return self.emitter.emit(schedule)
 
     def load(self, source: str, schedule: Schedule) -> Any:
-        emitted = self.emitter.load(source, schedule)
-        if schedule.tick is None:
-            return emitted
-        from nldsl.backends.mlir.native_step import NativeStep
-        from nldsl.backends.mlir.step_emitted import WithStep
+        from nldsl.backends.mlir.step_emitted import NativeModule
 
+        return NativeModule(self.emitter.load(source, schedule), self._step(schedule))
+
+    def _step(self, schedule: Schedule) -> NativeStep | NoStep | None:
+        """One tick as one function, for a program that has such a form."""
+        from nldsl.backends.mlir.native_step import NativeStep, NoStep
+
+        if schedule.tick is None:
+            return None
         try:
             step = NativeStep(schedule.tick, schedule.program)
             if self.kernels.required:
                 step.written("f32").write()
         except UnsupportedError as problem:
-            message = f"`step` has no native form: {problem}"
             if self.kernels.required:
-                raise DiagnosticError(
-                    Diagnostic("NL0795", message, NO_SPAN, hints=("use the torch backend",))
-                ) from None
-            return emitted
-        return WithStep(emitted, step)
+                message = f"`step` has no native form: {problem}"
+                hints = ("use the torch backend",)
+                raise DiagnosticError(Diagnostic("NL0795", message, NO_SPAN, hints=hints)) from None
+            return NoStep(str(problem))
+        return step
 
     def text(self, schedule: Schedule) -> str:
         """The MLIR of every native loop of a program."""

@@ -1,7 +1,8 @@
 """Compiled modules on disk: shared objects keyed by everything that went into them.
 
 A key is the text of the module, the versions of the compiler, and the CPU. An entry is written aside and renamed;
-beside it stands the hash of its bytes, which is compared before it is loaded. Nothing is ever unpickled.
+beside it stand the hash of its bytes and the CPU it is for, which are compared before it is loaded. What does not fit
+is said, removed, and compiled again. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -11,12 +12,19 @@ import hashlib
 import os
 import subprocess
 import tempfile
+import warnings
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from nldsl.backends.mlir.engine import PIPELINE, Native, compile_text, target
+
+LAYOUT = "2"  # of an entry: another number never meets older entries
+
+
+class CacheWarning(UserWarning):
+    """An entry of the cache that could not be used."""
 
 
 def directory() -> Path | None:
@@ -49,7 +57,7 @@ def _versions() -> str:
 
 def key_of(text: str) -> str:
     """The name of an entry."""
-    parts = (text, PIPELINE, _versions(), target())
+    parts = (LAYOUT, text, PIPELINE, _versions(), target())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -71,7 +79,7 @@ def compiled(text: str, name: str) -> Native:
         if done.returncode == 0 and library.exists():
             digest = hashlib.sha256(library.read_bytes()).hexdigest()
             check = Path(work) / "check"
-            check.write_text(digest, encoding="ascii")
+            check.write_text(f"{digest}\n{target()}\n", encoding="ascii")
             library.replace(entry)
             check.replace(entry.with_suffix(".sha256"))
     return native
@@ -87,16 +95,30 @@ def linker() -> Path | None:
 
 
 def _loaded(entry: Path, name: str) -> Native | None:
-    """An entry whose bytes are what was written; a damaged one is removed."""
+    """An entry whose bytes are what was written, for this CPU; another one is removed."""
     try:
-        data, expected = entry.read_bytes(), entry.with_suffix(".sha256").read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
+        data, noted = entry.read_bytes(), entry.with_suffix(".sha256").read_bytes()
+    except OSError:
         return None
-    if hashlib.sha256(data).hexdigest() != expected:
-        for damaged in (entry, entry.with_suffix(".sha256")):
-            damaged.unlink(missing_ok=True)
+    digest, _, cpu = noted.decode("ascii", "replace").rstrip("\n").partition("\n")
+    if hashlib.sha256(data).hexdigest() != digest:
+        _remove(entry, "it is damaged")
         return None
-    library = ctypes.CDLL(str(entry))
-    address = ctypes.cast(library[f"_mlir_{name}"], ctypes.c_void_p).value
+    if cpu != target():
+        _remove(entry, f"it is for another CPU ({cpu or 'unknown'}; this one: {target()})")
+        return None
+    try:
+        library = ctypes.CDLL(str(entry))
+        address = ctypes.cast(library[f"_mlir_{name}"], ctypes.c_void_p).value
+    except (OSError, AttributeError) as problem:
+        _remove(entry, f"it cannot be loaded ({problem})")
+        return None
     assert address is not None
     return Native(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), library)
+
+
+def _remove(entry: Path, why: str) -> None:
+    """Remove an entry, and say so."""
+    for part in (entry, entry.with_suffix(".sha256")):
+        part.unlink(missing_ok=True)
+    warnings.warn(f"native code in the cache, {entry}, is compiled again: {why}", CacheWarning, stacklevel=3)

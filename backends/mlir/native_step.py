@@ -25,7 +25,7 @@ from nldsl.backends.mlir.kernel import Kernel
 from nldsl.backends.mlir.launch import call, scratch
 from nldsl.backends.mlir.native_loop import BITS
 from nldsl.backends.mlir.step_kernel import StepWriter
-from nldsl.backends.mlir.views import UnsupportedError
+from nldsl.backends.mlir.views import FallbackWarning, UnsupportedError
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import anchor_key, anchors
@@ -80,6 +80,24 @@ class Plan:
     pack: Any
 
 
+def _refused(why: str) -> None:
+    text = f"`step` has no native form: {why}; it keeps that of the torch backend"
+    warnings.warn(text, FallbackWarning, stacklevel=3)
+
+
+class NoStep:
+    """In the place of a ``NativeStep``, for a program that has none: says so when it is first called."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __call__(self, *_given: object) -> None:
+        """Nothing: the caller computes the tick in another way."""
+        if self.why:
+            _refused(self.why)
+            self.why = ""
+
+
 class NativeStep:
     """``NativeStep(tick, program)(params, inputs, states, done, limits)``: one tick of a batch. Raises UnsupportedError
     for a program that has no such form."""
@@ -128,11 +146,11 @@ class NativeStep:
     def _compiled(self, dtype: torch.dtype) -> Form | None:
         if dtype not in BITS:
             return None
-        writer = self.written(BITS[dtype])
         try:
+            writer = self.written(BITS[dtype])
             kernel = writer.write()
         except UnsupportedError as problem:
-            warnings.warn(f"`step` has no native form: {problem}; it keeps that of the torch backend", stacklevel=2)
+            _refused(str(problem))
             return None
         slots = tuple((*self._slot(a.kind, a.key), self.shape(a.type), BATCH in a.type.axes) for a in kernel.arguments)
         native = compiled(kernel.text, kernel.name)

@@ -13,6 +13,10 @@ class UnsupportedError(Exception):
     """A loop that this backend does not lower; the message says which operation, and why."""
 
 
+class FallbackWarning(UserWarning):
+    """What keeps the form of the torch backend."""
+
+
 @dataclass(frozen=True)
 class View:
     """``buffer`` is an SSA memref of one dimension, ``base`` where the tensor begins in it, in elements."""

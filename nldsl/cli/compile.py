@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .backend_option import require_backend
 from .output import note
 from .settings import OPTION_HELP, parse_settings
 
@@ -24,8 +25,17 @@ __all__ = ["command"]
 @click.option("--entry", metavar="NAME", help="The model, block or memory to compile; by default the last one.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
 @click.option("--backend", default="auto", show_default=True, help="Which backend writes the code.")
+@require_backend
 @click.option("--seed", default=0, show_default=True, help="Of the parameters' first values.")
-def command(file: str, output: str, entry: str | None, settings: tuple[str, ...], backend: str, seed: int) -> int:
+def command(
+    file: str,
+    output: str,
+    entry: str | None,
+    settings: tuple[str, ...],
+    backend: str,
+    require_backend: bool,
+    seed: int,
+) -> int:
     """Compile a program to OUT.py, a module that does not need nldsl to run.
 
     Next to it: OUT.safetensors with the first values of the parameters (OUT.params.json where safetensors is not
@@ -37,7 +47,7 @@ def command(file: str, output: str, entry: str | None, settings: tuple[str, ...]
     if target.suffix != ".py":
         raise click.UsageError(f"the module needs a name that ends in .py, not {output}")
     dims = parse_settings(settings)
-    program, source, used = compiled(file, entry, dims, backend)
+    program, source, used = compiled(file, entry, dims, backend, require_backend)
     ending, values = parameters(program, seed)
     stored = target.with_suffix(ending)
     meta = description(program, file, dims, used, seed, source, stored.name)
@@ -49,8 +59,10 @@ def command(file: str, output: str, entry: str | None, settings: tuple[str, ...]
     return 0
 
 
-def compiled(file: str, entry: str | None, dims: dict[str, Any], backend: str) -> tuple[Program, str, str]:
-    """The program, the code of the backend, and the backend's name."""
+def compiled(
+    file: str, entry: str | None, dims: dict[str, Any], backend: str, required: bool = False
+) -> tuple[Program, str, str]:
+    """The program, the code of the backend, and the backend's name. ``required``: see ``--require-backend``."""
     from nldsl.backends.registry import BACKENDS, backend_named
     from nldsl.driver import Options, front, middle
     from nldsl.passes.plan import plan
@@ -59,7 +71,7 @@ def compiled(file: str, entry: str | None, dims: dict[str, Any], backend: str) -
         raise click.UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
     options = Options(entry, tuple(sorted(dims.items())))
     program = middle(front(file, options), options)
-    chosen = backend_named(backend)
+    chosen = backend_named(backend, required)
     if not getattr(chosen, "standalone", True):
         raise click.UsageError(f"the code of the backend {chosen.name} needs nldsl to run; compile for torch instead")
     return program, chosen.emit(plan(program)), chosen.name

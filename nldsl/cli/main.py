@@ -17,6 +17,7 @@ from nldsl import __version__
 from nldsl.diagnostics import DiagnosticError
 from nldsl.diagnostics.suggest import did_you_mean
 
+from .backend_option import remarks
 from .output import fail, print_diagnostics
 
 __all__ = ["COMMANDS", "EXIT_INTERNAL", "EXIT_INTERRUPTED", "EXIT_OK", "EXIT_USAGE", "EXIT_USER", "app", "main"]
@@ -93,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = _invoke(arguments)
+        with remarks():
+            result = _invoke(arguments)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
         return error.exit_code

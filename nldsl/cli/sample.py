@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from .backend_option import require_backend
+
 __all__ = ["command"]
 
 PATH = click.Path(path_type=Path)
@@ -23,6 +25,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--ids", is_flag=True, help="Print token ids, one on a line; needed when they are not bytes.")
 @click.option("--spec", type=PATH, help="The program, if it is not to be taken from the checkpoint.")
 @click.option("--backend", default="auto", show_default=True, help="Which backend runs it.")
+@require_backend
 @click.option("--threads", default=0, help="CPU threads.  [default: all]")
 @click.option("--allow-changed-spec", is_flag=True, help="Sample although the program has changed.")
 def command(
@@ -36,6 +39,7 @@ def command(
     ids: bool,
     spec: Path | None,
     backend: str,
+    require_backend: bool,
     threads: int,
     allow_changed_spec: bool,
 ) -> int:
@@ -59,7 +63,9 @@ def command(
     options.check()
     if threads:
         torch.set_num_threads(threads)
-    module = compile_checkpoint(checkpoint, spec, backend, allow_changed_spec=allow_changed_spec)
+    module = compile_checkpoint(
+        checkpoint, spec, backend, allow_changed_spec=allow_changed_spec, required=require_backend
+    )
     start = prompt_file.read_bytes() if prompt_file else prompt.encode("utf-8", errors="surrogateescape")
     known = vocabulary(module.program)
     beyond = next((byte for byte in start if known is not None and byte >= known), None)

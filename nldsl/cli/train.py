@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .backend_option import require_backend
 from .output import note
 from .settings import OPTION_HELP, parse_settings
 
@@ -42,6 +43,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--set", "sizes", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
 @click.option("--entry", help="Which unit of the file to train.  [default: the last model]")
 @click.option("--backend", default="auto", show_default=True, help="Which backend runs it.")
+@require_backend
 @click.option("--dtype", default="float32", show_default=True, help="float32, float64 or bfloat16.")
 @click.option("--seed", default=0, show_default=True, help="Of the parameters and of the order of the data.")
 @click.option("--threads", default=0, help="CPU threads.  [default: all, or those of the run that is resumed]")
@@ -100,6 +102,7 @@ def run_settings(
     out: Path | None,
     entry: str | None,
     backend: str,
+    require_backend: bool,
     stream: bool,
     **rest: Any,
 ) -> RunSettings:
@@ -116,7 +119,7 @@ def run_settings(
         chosen["steps"] = 1000
     options = TrainOptions(out=out or Path("out") / spec.stem, freeze=_words(freeze), **chosen)
     return RunSettings(
-        program=Program(spec, entry, tuple(sorted(parse_settings(sizes).items())), backend),
+        program=Program(spec, entry, tuple(sorted(parse_settings(sizes).items())), backend, None, require_backend),
         options=options,
         data=(*data, *more),
         files=DataOptions(_words(suffixes), _words(exclude), token_dtype, as_bytes),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .backend_option import require_backend
 from .output import note, progress
 from .settings import OPTION_HELP, parse_settings
 
@@ -23,6 +24,7 @@ __all__ = ["command"]
 @click.option("--all", "every", is_flag=True, help="Verify every memory, block and model of the files.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="By default all of them.")
+@require_backend
 @click.option("--ticks", type=click.IntRange(min=2), help="Tokens of a sequence; by default from the clocks.")
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs and parameters.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
@@ -32,6 +34,7 @@ def command(
     every: bool,
     settings: tuple[str, ...],
     backends: tuple[str, ...],
+    require_backend: bool,
     ticks: int | None,
     seed: int,
     as_json: bool,
@@ -52,7 +55,7 @@ def command(
     verdicts: list[Verdict] = []
     with progress("verifying", total=len(jobs)) as step:
         for file, name in jobs:
-            verdicts.append(verify_file(file, name, dims, backends, ticks or 0, seed))
+            verdicts.append(verify_file(file, name, dims, backends, ticks or 0, seed, required=require_backend))
             step(1)
             if not as_json:
                 click.echo(("\n" if len(verdicts) > 1 else "") + text(verdicts[-1]), nl=False)

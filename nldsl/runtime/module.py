@@ -76,6 +76,17 @@ class Module(nn.Module):
             value = torch.as_tensor(values[declared.name]).to(torch.get_default_dtype())
             self._places[declared.name] = _register(self, declared.name, nn.Parameter(value.clone()))
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Module:
+        """What ``to``, ``cuda`` and others call; a module compiled for one kind of device stays there."""
+        devices = getattr(self.emitted, "devices", None)
+        if devices is not None and (kind := fn(self._like).device.type) not in devices:
+            raise RuntimeError(
+                f"`{self.program.name}` was compiled for the {devices[0].upper()}: it cannot be moved to {kind}; "
+                'compile it with backend="torch" for that, or for GPUs with backend="triton"'
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     # ------------------------------------------------------------ sequences
 
     def forward(

@@ -33,13 +33,15 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Program:
-    """Which program to compile, and how. `text` overrides what is in the file `path`."""
+    """Which program to compile, and how. `text` overrides what is in the file `path`; `required`: what the backend
+    has no form for is an error."""
 
     path: Path
     entry: str | None = None
     dims: tuple[tuple[str, Any], ...] = ()
     backend: str = "auto"
     text: str | None = None
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,12 @@ def read_program(program: Program) -> Spec:
 
 
 def compile_checkpoint(
-    path: Path, program_file: Path | None = None, backend: str = "auto", *, allow_changed_spec: bool = False
+    path: Path,
+    program_file: Path | None = None,
+    backend: str = "auto",
+    *,
+    allow_changed_spec: bool = False,
+    required: bool = False,
 ) -> Any:
     """Return the module of a checkpoint, compiled from the program in it (or from `program_file`), with its weights."""
     found = load(path)
@@ -127,7 +134,7 @@ def compile_checkpoint(
     # The file itself, if it is still the same, because what it imports may be beside it.
     moved = program_file is None and not _holds(file, found.spec.text)
     text = found.spec.text if moved else None
-    program = Program(file, found.spec.entry or None, found.spec.dims, backend, text)
+    program = Program(file, found.spec.entry or None, found.spec.dims, backend, text, required)
     spec = read_program(program)
     if not allow_changed_spec:
         check_spec(found, spec)
@@ -150,7 +157,13 @@ def _holds(file: Path, text: str) -> bool:
 
 def _compile(program: Program, seed: int) -> Any:
     return api.compile(
-        program.path, program.entry, backend=program.backend, seed=seed, text=program.text, **dict(program.dims)
+        program.path,
+        program.entry,
+        backend=program.backend,
+        seed=seed,
+        text=program.text,
+        require_backend=program.required,
+        **dict(program.dims),
     )
 
 

@@ -35,11 +35,15 @@ def verify_file(
     ticks: int = 0,
     seed: int = 0,
     text: str | None = None,
+    required: bool = False,
 ) -> Verdict:
     """Verify the memory, block or model ``name`` of a file on every backend, or on those named.
+
+    ``required``: what a backend has no form for is an error.
 
     Raises DiagnosticError for a program that is wrong.
     """
     from nldsl.verify.run import Plan, verify
 
-    return verify(Plan(path, name, tuple(sorted((dims or {}).items())), tuple(backends), ticks, seed, text))
+    given = tuple(sorted((dims or {}).items()))
+    return verify(Plan(path, name, given, tuple(backends), ticks, seed, text, required))

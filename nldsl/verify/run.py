@@ -30,6 +30,7 @@ class Plan:
     ticks: int = 0
     seed: int = 0
     text: str | None = None
+    required: bool = False
 
     def request(self) -> Request:
         return Request(self.path, self.name, self.dims, again=True, text=self.text)
@@ -65,7 +66,7 @@ def _usable(program: Program, ticks: int, seed: int) -> tuple[Sample, Run]:
 def _rows(plan: Plan, loaded: Loaded, drawn: Sample, expected: Run, backend: str) -> tuple[Row, ...]:
     program = loaded.program
     try:
-        subject = ModuleSubject(backend, program, drawn.params)
+        subject = ModuleSubject(backend, program, drawn.params, required=plan.required)
     except ImportError as problem:
         return (checks.skipped("everything", f"not installed: {problem}"),)
     periods = tuple(p for p in (*periods_of(program), *segment_lengths(program)) if p > 1)

@@ -116,9 +116,11 @@ class ModuleSubject:
         single: bool = False,
         disabled: frozenset[str] = frozenset(),
         recompute: bool = False,
+        required: bool = False,
     ) -> None:
         """``disabled``: optional passes to leave out. ``recompute``: loops keep nothing for their backward pass that
-        they can compute again, however small they are."""
+        they can compute again, however small they are. ``required``: what the backend has no form for is an
+        error."""
         import torch
 
         from nldsl.runtime.build import build_module
@@ -127,7 +129,7 @@ class ModuleSubject:
         self.program = program
         self.dtype = torch.float32 if single else torch.float64
         above = -1 if recompute else RECOMPUTE_ABOVE
-        built: Module = build_module(program, backend=name, disabled=disabled, recompute_above=above)
+        built: Module = build_module(program, backend=name, disabled=disabled, recompute_above=above, required=required)
         self.module = built.to(self.dtype)
         self.module.load_state_dict({n: torch.as_tensor(x).to(self.dtype) for n, x in params.items()})
 

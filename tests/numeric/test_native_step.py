@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,3 +162,13 @@ def test_wrong_inputs_are_told() -> None:
     model = compile_program(STDLIB / file, "HopeLM", backend="mlir", **sizes)
     with torch.no_grad(), pytest.raises(InputError, match="picks one of 32"):
         model.step(torch.tensor([40]), model.init_state(1))
+
+
+def test_a_module_stays_on_its_device() -> None:
+    module = gated()
+    module.double()
+    module.emitted = replace(module.emitted, devices=("cpu",))  # type: ignore[type-var]
+    with pytest.raises(RuntimeError, match=r"compiled for the CPU: it cannot be moved to meta; .* backend=\"torch\""):
+        module.to("meta")
+    assert module.init_state(1).states["M"].device.type == "cpu"
+    assert module.init_state(1).states["M"].dtype == torch.float64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
 from nldsl.backends.mlir import cache
-from nldsl.backends.mlir.engine import Native
+from nldsl.backends.mlir.engine import Native, target
 
 TEXT = """func.func @loop(%table: !llvm.ptr, %memory: !llvm.ptr, %begin: i64, %end: i64) {
   %sum = arith.addi %begin, %end : i64
@@ -54,8 +55,29 @@ def test_a_damaged_entry_is_compiled_again(folder: Path) -> None:
     good = entry.read_bytes()
     entry.unlink()
     entry.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert run(cache.compiled(TEXT, "loop")) == 42
+    with pytest.warns(cache.CacheWarning, match=rf"{entry.name}, is compiled again: it is damaged"):
+        assert run(cache.compiled(TEXT, "loop")) == 42
     assert entry.read_bytes() == good
+
+
+def test_an_entry_for_another_cpu_is_compiled_again(folder: Path) -> None:
+    cache.compiled(TEXT, "loop")
+    entry = folder / f"{cache.key_of(TEXT)}.so"
+    check = entry.with_suffix(".sha256")
+    check.write_text(check.read_text().partition("\n")[0] + "\nriscv64 rvv\n")
+    with pytest.warns(cache.CacheWarning, match=r"it is for another CPU \(riscv64 rvv; this one: "):
+        assert run(cache.compiled(TEXT, "loop")) == 42
+    assert "riscv" not in check.read_text()
+
+
+def test_an_entry_that_is_no_library_is_compiled_again(folder: Path) -> None:
+    cache.compiled(TEXT, "loop")
+    entry = folder / f"{cache.key_of(TEXT)}.so"
+    entry.unlink()
+    entry.write_bytes(b"no library")
+    entry.with_suffix(".sha256").write_text(f"{hashlib.sha256(b'no library').hexdigest()}\n{target()}\n")
+    with pytest.warns(cache.CacheWarning, match="it cannot be loaded"):
+        assert run(cache.compiled(TEXT, "loop")) == 42
 
 
 def test_every_part_of_the_key_matters(monkeypatch: pytest.MonkeyPatch) -> None:
