@@ -69,19 +69,38 @@ def _power_of_two(f: Function, n: Val) -> Val:
     return _bits(f, "arith.bitcast", shifted, "f")
 
 
+def _at_most(f: Function, x: Val, limit: float) -> Val:
+    """The smaller one; a NaN stays."""
+    return f.select(compare(f, "ogt", x, f.number(limit)), f.number(limit), x)
+
+
+def _at_least(f: Function, x: Val, limit: float) -> Val:
+    return f.select(compare(f, "olt", x, f.number(limit)), f.number(limit), x)
+
+
+def _exp_parts(f: Function, x: Val) -> tuple[Val, Val]:
+    """(p, n) with e^x = p 2^n, n an integer."""
+    n = f.apply("math.floor", fma(f, x, f.number(1.44269504088896341), f.number(0.5)))
+    r = fma(f, n, f.number(-0.693359375), x)
+    r = fma(f, n, f.number(2.12194440e-4), r)
+    p = add(f, fma(f, _polynomial(f, r, EXP), mul(f, r, r), r), f.number(1.0))
+    return p, f.cast(n, "i")
+
+
 def exp(f: Function, x: Val) -> Val:
     """e^x, with gradual underflow and overflow to infinity."""
     if f.real != "f32":
         return f.apply("math.exp", x)
-    limited = f.apply("arith.minnumf", f.apply("arith.maxnumf", x, f.number(-104.0)), f.number(89.0))
-    n = f.apply("math.floor", fma(f, limited, f.number(1.44269504088896341), f.number(0.5)))
-    r = fma(f, n, f.number(-0.693359375), limited)
-    r = fma(f, n, f.number(2.12194440e-4), r)
-    p = add(f, fma(f, _polynomial(f, r, EXP), mul(f, r, r), r), f.number(1.0))
-    whole = f.cast(n, "i")
+    p, whole = _exp_parts(f, _at_least(f, _at_most(f, x, 89.0), -104.0))
     half = f.apply("arith.shrsi", whole, f.integer(1))
     result = mul(f, mul(f, p, _power_of_two(f, half)), _power_of_two(f, f.apply("arith.subi", whole, half)))
     return f.select(compare(f, "uno", x, x), x, result)
+
+
+def _exp_limited(f: Function, x: Val) -> Val:
+    """e^x for x between -87 and 88."""
+    p, whole = _exp_parts(f, x)
+    return mul(f, p, _power_of_two(f, whole))
 
 
 def log(f: Function, x: Val) -> Val:
@@ -133,7 +152,10 @@ def expm1(f: Function, x: Val) -> Val:
 
 def sigmoid(f: Function, x: Val) -> Val:
     """1 / (1 + e^-x)."""
-    return div(f, f.number(1.0), add(f, f.number(1.0), exp(f, f.apply("arith.negf", x))))
+    if f.real != "f32":
+        return div(f, f.number(1.0), add(f, f.number(1.0), exp(f, f.apply("arith.negf", x))))
+    limited = _at_least(f, _at_most(f, f.apply("arith.negf", x), 88.0), -87.0)
+    return div(f, f.number(1.0), add(f, f.number(1.0), _exp_limited(f, limited)))
 
 
 def tanh(f: Function, x: Val) -> Val:
@@ -143,7 +165,8 @@ def tanh(f: Function, x: Val) -> Val:
     size = f.apply("math.absf", x)
     z = mul(f, x, x)
     near = fma(f, mul(f, _polynomial(f, z, TANH), z), x, x)
-    twice = exp(f, add(f, size, size))
+    limited = _at_most(f, size, 16.0)
+    twice = _exp_limited(f, add(f, limited, limited))
     far = sub(f, f.number(1.0), div(f, f.number(2.0), add(f, twice, f.number(1.0))))
     far = f.apply("math.copysign", far, x)
     return f.select(compare(f, "olt", size, f.number(0.625)), near, far)
