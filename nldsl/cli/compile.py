@@ -1,4 +1,4 @@
-"""`nldsl compile`: a program as one Python file that runs without nldsl, and its first parameters."""
+"""`nldsl compile`: a program as one Python file, or one module of IREE, that runs without nldsl, and its parameters."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ __all__ = ["command"]
 
 @click.command("compile")
 @click.argument("file", metavar="FILE")
-@click.option("-o", "--output", required=True, metavar="OUT.py", help="Where to write the module.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the module: OUT.py or OUT.vmfb.")
 @click.option("--entry", metavar="NAME", help="The model, block or memory to compile; by default the last one.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
 @click.option("--backend", default="auto", show_default=True, help="Which backend writes the code.")
 @require_backend
 @click.option("--seed", default=0, show_default=True, help="Of the parameters' first values.")
+@click.option("--target", default="llvm-cpu", show_default=True, help="Of OUT.vmfb: llvm-cpu or cuda.")
+@click.option("--cpu", default="host", show_default=True, help="For which CPU: host, generic, x86-64-v3, ..")
+@click.option("--gpu", default="sm_80", show_default=True, help="For which GPU.")
+@click.option("--entries", default="", metavar="NAME,..", help="The functions of OUT.vmfb; by default all.")
+@click.option("--batch", default=0, metavar="N", help="A fixed size of the batch of OUT.vmfb.")
+@click.option("--ticks", default=0, metavar="N", help="A fixed number of ticks of a call of OUT.vmfb.")
 def command(
     file: str,
     output: str,
@@ -35,27 +41,44 @@ def command(
     backend: str,
     require_backend: bool,
     seed: int,
+    target: str,
+    cpu: str,
+    gpu: str,
+    entries: str,
+    batch: int,
+    ticks: int,
 ) -> int:
-    """Compile a program to OUT.py, a module that does not need nldsl to run.
+    """Compile a program to a module that does not need nldsl to run: OUT.py (PyTorch), or OUT.vmfb (--backend mlir).
+
+    OUT.vmfb is one module of IREE for a CPU or a GPU; OUT.py beside it loads it with NumPy and iree-base-runtime alone.
 
     Next to it: OUT.safetensors with the first values of the parameters (OUT.params.json where safetensors is not
     installed), and OUT.json, which says what goes in and out. Each file is written whole or not at all.
     """
     from nldsl.train.disk import Disk, replace_file
 
-    target = Path(output)
-    if target.suffix != ".py":
-        raise click.UsageError(f"the module needs a name that ends in .py, not {output}")
+    path = Path(output)
+    if path.suffix == ".vmfb":
+        if backend not in ("auto", "mlir"):
+            raise click.UsageError(f"OUT.vmfb is written by the backend mlir, not {backend}")
+        from .compile_module import Choices, write_module
+
+        names = tuple(n.strip() for n in entries.split(",") if n.strip())
+        choices = Choices(target, cpu, gpu, names, batch, ticks)
+        write_module(file, path, entry, parse_settings(settings), seed, choices)
+        return 0
+    if path.suffix != ".py":
+        raise click.UsageError(f"the module needs a name that ends in .py or .vmfb, not {output}")
     dims = parse_settings(settings)
     program, source, used = compiled(file, entry, dims, backend, require_backend)
     ending, values = parameters(program, seed)
-    stored = target.with_suffix(ending)
+    stored = path.with_suffix(ending)
     meta = description(program, file, dims, used, seed, source, stored.name)
     disk = Disk()
-    written = [stored, target.with_suffix(".json"), target]
-    for path, data in zip(written, (values, meta, source.encode()), strict=True):
-        replace_file(disk, path, data)
-        note(f"wrote {path}")
+    written = [stored, path.with_suffix(".json"), path]
+    for file_path, data in zip(written, (values, meta, source.encode()), strict=True):
+        replace_file(disk, file_path, data)
+        note(f"wrote {file_path}")
     return 0
 
 

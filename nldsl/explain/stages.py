@@ -19,7 +19,7 @@ from nldsl.passes.plan import plan
 from nldsl.source import Span
 from nldsl.standalone import Request, load
 
-STAGES = (*DRIVER_STAGES, "chunk", *BACKENDS)
+STAGES = (*DRIVER_STAGES, "chunk", *BACKENDS, "iree")
 ALIASES = {"ast": "syntax", "typed": "program", "ir": "program"}
 
 
@@ -44,6 +44,10 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
     backend = BACKENDS[stage]() if stage in BACKENDS else None
     ticks, serial = getattr(backend, "ticks", False), getattr(backend, "serial", False)
     planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()), ticks=ticks, serial=serial)
+    if stage == "iree":
+        from nldsl.backends.iree.package import whole_module
+
+        return whole_module(planned).text, "; ".join(remarks)
     if backend is None:
         return schedule_text(planned), "; ".join(remarks)
     text = backend.text(planned) if isinstance(backend, Readable) else backend.emit(planned)

@@ -1,0 +1,62 @@
+"""MLIR text to a module of IREE's virtual machine, for this CPU or for a GPU that need not be here."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
+from nldsl.extras import require
+from nldsl.source import NO_SPAN
+
+TARGETS = ("llvm-cpu", "cuda")
+_CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FIRST = re.compile(r"^(?P<place>\S+?:\d+:\d+): error: (?P<message>.*)$", re.MULTILINE)
+
+
+def flags(target: str, cpu: str = "host", gpu: str = "sm_80") -> list[str]:
+    """The options of the compiler for a target."""
+    if target not in TARGETS:
+        raise problem(f"no target `{target}`", f"there are {', '.join(TARGETS)}")
+    for name in (cpu, gpu):
+        if not _CPU.fullmatch(name):
+            raise problem(
+                f"no processor has the name {name!r}", "for example `host`, `generic`, `x86-64-v3` or `sm_80`"
+            )
+    own = [f"--iree-llvmcpu-target-cpu={cpu}"] if target == "llvm-cpu" else [f"--iree-cuda-target={gpu}"]
+    return [*own, "--iree-opt-level=O2"]
+
+
+def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: str = "sm_80") -> bytes:
+    """The module as bytes. Raises DiagnosticError with the compiler's first finding; what was compiled is kept."""
+    options = flags(target, cpu, gpu)
+    compiler = require("iree.compiler", extra="mlir", why="to compile a module of IREE")
+    try:
+        found = compiler.compile_str(
+            text, input_type="none", target_backends=[target], extra_args=options, strip_source_map=True
+        )
+    except compiler.CompilerToolError as error:
+        raise _failed(text, target, str(error)) from None
+    if not isinstance(found, bytes):
+        raise _failed(text, target, "the compiler gave no module")
+    return found
+
+
+def _failed(text: str, target: str, said: str) -> DiagnosticError:
+    first = _FIRST.search(said)
+    message = first["message"] if first else said.strip().partition("\n")[0]
+    if "target-cpu" in said or "unknown target" in said or "not a recognized processor" in said:
+        return problem(
+            f"IREE does not know this processor: {message}", "see `iree-compile --iree-llvmcpu-list-targets`"
+        )
+    folder = Path(tempfile.mkdtemp(prefix="nldsl-iree-"))
+    (folder / "module.mlir").write_text(text, encoding="utf-8")
+    (folder / "said.txt").write_text(said, encoding="utf-8")
+    hint = f"the MLIR and all that IREE said are in {folder}; please report it"
+    return problem(f"IREE cannot compile the module for {target}: {message}", hint)
+
+
+def problem(message: str, hint: str) -> DiagnosticError:
+    """What IREE cannot do, as an error to raise."""
+    return DiagnosticError(Diagnostic("NL0797", message, NO_SPAN, hints=(hint,)))

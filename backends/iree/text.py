@@ -1,0 +1,273 @@
+"""MLIR as text: names of values, operations on tensors, places in the program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from nldsl.backends.iree.nodes import BOOL, INT, REAL, Size
+from nldsl.source import Span
+
+
+def tensor_type(sizes: Sequence[Size], elem: str) -> str:
+    """``tensor<?x64xf32>``."""
+    return "tensor<" + "".join(f"{s if isinstance(s, int) else '?'}x" for s in sizes) + f"{elem}>"
+
+
+def number(value: float, elem: str) -> str:
+    """A literal of that type."""
+    if elem == INT:
+        return str(int(value))
+    if elem == BOOL:
+        return "true" if value else "false"
+    if value != value:
+        return "0x7FC00000"
+    if value in (float("inf"), float("-inf")):
+        return "0x7F800000" if value > 0 else "0xFF800000"
+    return f"{float(value):.9e}"
+
+
+@dataclass
+class Text:
+    """The lines of a function. ``place``: where in the program what is written now comes from."""
+
+    lines: list[str] = field(default_factory=list)
+    count: int = 0
+    depth: int = 1
+    place: Span | None = None
+    constants: dict[tuple[str, str], str] = field(default_factory=dict)
+    head: list[str] = field(default_factory=list)  # constants: they stand first
+
+    def new(self) -> str:
+        self.count += 1
+        return f"%{self.count}"
+
+    def add(self, line: str, at: bool = False) -> None:
+        self.lines.append("  " * self.depth + line + (self.location() if at else ""))
+
+    def let(self, what: str, at: bool = False) -> str:
+        """A new value that is ``what``."""
+        name = self.new()
+        self.add(f"{name} = {what}", at)
+        return name
+
+    def location(self) -> str:
+        span = self.place
+        if span is None or span.is_none:
+            return ""
+        name = "".join(c if c.isalnum() or c in "._-/" else "_" for c in str(span.file.path).rpartition("/")[2])
+        return f' loc("{name}":{span.line}:{span.column})'
+
+    def const(self, value: float, elem: str) -> str:
+        """A scalar; equal ones are one value."""
+        text = str(int(value)) if elem == "index" else number(value, elem)
+        if (text, elem) not in self.constants:
+            name = self.constants[text, elem] = f"%c{len(self.constants)}"
+            written = text if elem == BOOL else f"{text} : {elem}"
+            self.head.append(f"  {name} = arith.constant {written}")
+        return self.constants[text, elem]
+
+    def index(self, size: Size) -> str:
+        return self.const(size, "index") if isinstance(size, int) else size
+
+    # ------------------------------------------------------------ sizes and numbers
+
+    def index_op(self, op: str, left: Size, right: Size) -> Size:
+        """``addi``, ``subi``, ``muli``, ``divui``, ``remui``, ``minui`` on sizes."""
+        if isinstance(left, int) and isinstance(right, int):
+            made = {"addi": left + right, "subi": left - right, "muli": left * right, "minui": min(left, right)}
+            if op in made:
+                return made[op]
+            return left // right if op == "divui" else left % right
+        if (op, right) in (("muli", 1), ("addi", 0), ("subi", 0), ("divui", 1)):
+            return left
+        if (op, left) in (("muli", 1), ("addi", 0)):
+            return right
+        return self.let(f"arith.{op} {self.index(left)}, {self.index(right)} : index")
+
+    def integer(self, size: Size) -> str:
+        """A size as an i64."""
+        return self.const(size, INT) if isinstance(size, int) else self.let(f"arith.index_cast {size} : index to i64")
+
+    def int_op(self, op: str, left: str, right: str) -> str:
+        return self.let(f"arith.{op} {left}, {right} : i64")
+
+    def as_size(self, integer: str) -> str:
+        return self.let(f"arith.index_cast {integer} : i64 to index")
+
+    # ------------------------------------------------------------ tensors
+
+    def empty(self, sizes: Sequence[Size], elem: str) -> str:
+        dynamic = ", ".join(s for s in sizes if isinstance(s, str))
+        return self.let(f"tensor.empty({dynamic}) : {tensor_type(sizes, elem)}")
+
+    def fill(self, value: float, sizes: Sequence[Size], elem: str) -> str:
+        type = tensor_type(sizes, elem)
+        start = self.empty(sizes, elem)
+        return self.let(f"linalg.fill ins({self.const(value, elem)} : {elem}) outs({start} : {type}) -> {type}")
+
+    def cut(self, ssa: str, sizes: Sequence[Size], elem: str, dim: int, start: Size, length: Size | None) -> str:
+        """``length`` entries along a dim; None: the one at ``start``, without the dim."""
+        offsets: list[Size] = [start if n == dim else 0 for n in range(len(sizes))]
+        wanted: list[Size] = [(1 if length is None else length) if n == dim else s for n, s in enumerate(sizes)]
+        kept = [s for n, s in enumerate(wanted) if n != dim or length is not None]
+        return self.let(
+            f"tensor.extract_slice {ssa}{_window(offsets, wanted)} : {tensor_type(sizes, elem)}"
+            f" to {tensor_type(kept, elem)}"
+        )
+
+    def put(
+        self,
+        part: tuple[str, Sequence[Size]],
+        into: tuple[str, Sequence[Size]],
+        elem: str,
+        dim: int,
+        start: Size,
+        length: Size | None,
+    ) -> str:
+        """``into`` with ``part`` at ``start`` along a dim; ``length`` None: the part does not have the dim."""
+        (ssa, own), (target, sizes) = part, into
+        offsets: list[Size] = [start if n == dim else 0 for n in range(len(sizes))]
+        wanted: list[Size] = [(1 if length is None else length) if n == dim else s for n, s in enumerate(sizes)]
+        # IREE would let what makes the part write into the middle of the whole, as if that were aligned: it is not
+        ssa = self.tied(self.let(f"util.optimization_barrier {ssa} : {tensor_type(own, elem)}"), own, elem)
+        return self.let(
+            f"tensor.insert_slice {ssa} into {target}{_window(offsets, wanted)} : {tensor_type(own, elem)}"
+            f" into {tensor_type(sizes, elem)}"
+        )
+
+    def expand(self, ssa: str, sizes: Sequence[Size], elem: str, groups: Sequence[Sequence[Size]]) -> str:
+        """Each dim as several ones."""
+        if all(len(g) == 1 for g in groups):
+            return ssa
+        flat = [s for g in groups for s in g]
+        return self.let(
+            f"tensor.expand_shape {ssa} {_groups(groups)} output_shape [{', '.join(map(str, flat))}] :"
+            f" {tensor_type(sizes, elem)} into {tensor_type(flat, elem)}"
+        )
+
+    def collapse(
+        self, ssa: str, sizes: Sequence[Size], elem: str, groups: Sequence[Sequence[Size]], result: Sequence[Size]
+    ) -> str:
+        """Several dims as one."""
+        if all(len(g) == 1 for g in groups):
+            return ssa
+        types = tensor_type(sizes, elem), tensor_type(result, elem)
+        return self.let(f"tensor.collapse_shape {ssa} {_groups(groups)} : {types[0]} into {types[1]}")
+
+    def tied(self, ssa: str, sizes: Sequence[Size], elem: str) -> str:
+        """The same tensor, known to have these sizes: the compiler does not find out by itself that arguments, and what
+        loops carry, have the same batch."""
+        dynamic = [s for s in sizes if isinstance(s, str)]
+        if not dynamic:
+            return ssa
+        return self.let(f"flow.tensor.tie_shape {ssa} : {tensor_type(sizes, elem)}{{{', '.join(dynamic)}}}")
+
+    def cast(self, ssa: str, sizes: Sequence[Size], wanted: Sequence[Size], elem: str) -> str:
+        """The same tensor with other sizes known."""
+        old, new = tensor_type(sizes, elem), tensor_type(wanted, elem)
+        return ssa if old == new else self.let(f"tensor.cast {ssa} : {old} to {new}")
+
+    def generic(
+        self,
+        sizes: Sequence[Size],
+        reduced: frozenset[int],
+        ins: Sequence[tuple[str, Sequence[Size], str, Sequence[int]]],
+        start: str,
+        out: Sequence[int],
+        elem: str,
+        body: Sequence[str],
+        names: tuple[Sequence[str], str],
+    ) -> str:
+        """One ``linalg.generic`` over dims of these sizes. ``ins``: tensor, sizes, type, dims; ``out``: the dims of the
+        result; ``body`` uses the block arguments ``names`` and ends with the yield."""
+        dims = ", ".join(f"d{n}" for n in range(len(sizes)))
+
+        def affine(of: Sequence[int]) -> str:
+            return f"affine_map<({dims}) -> ({', '.join(f'd{n}' for n in of)})>"
+
+        kinds = ", ".join('"reduction"' if n in reduced else '"parallel"' for n in range(len(sizes)))
+        maps = ", ".join([*(affine(i[3]) for i in ins), affine(out)])
+        result = tensor_type([sizes[n] for n in out], elem)
+        given = ""
+        if ins:
+            types = ", ".join(tensor_type(i[1], i[2]) for i in ins)
+            given = f"ins({', '.join(i[0] for i in ins)} : {types}) "
+        name = self.new()
+        head = f"{name} = linalg.generic {{indexing_maps = [{maps}], iterator_types = [{kinds}]}}"
+        self.add(f"{head} {given}outs({start} : {result}) {{")
+        arguments = [f"{n}: {i[2]}" for n, i in zip(names[0], ins, strict=True)] + [f"{names[1]}: {elem}"]
+        self.add(f"^bb0({', '.join(arguments)}):")
+        self.depth += 1
+        for line in body:
+            self.add(line)
+        self.depth -= 1
+        self.add(f"}} -> {result}", at=True)
+        return name
+
+    @contextmanager
+    def loop(
+        self, count: Size, carried: list[tuple[str, str]]
+    ) -> Iterator[tuple[str, list[str], Callable[[list[str]], list[str]]]]:
+        """``scf.for`` over ``count`` rounds with (value, type) carried: the number of the round, the values in it, and
+        how to end it, which gives the values after the loop."""
+        number_, zero, one = self.new(), self.const(0, "index"), self.const(1, "index")
+        inside = [self.new() for _ in carried]
+        result = self.new()
+        types = ", ".join(t for _, t in carried)
+        given = ", ".join(f"{i} = {v}" for i, (v, _) in zip(inside, carried, strict=True))
+        head = f"scf.for {number_} = {zero} to {self.index(count)} step {one}"
+        if carried:
+            self.add(f"{result}:{len(carried)} = {head} iter_args({given}) -> ({types}) {{")
+        else:
+            self.add(f"{head} {{")
+        self.depth += 1
+
+        def end(values: list[str]) -> list[str]:
+            if carried:
+                self.add(f"scf.yield {', '.join(values)} : {types}")
+            return [f"{result}#{n}" for n in range(len(carried))]
+
+        yield number_, inside, end
+        self.depth -= 1
+        self.add("}")
+
+    @contextmanager
+    def only_if(
+        self, condition: str, otherwise: list[tuple[str, str]]
+    ) -> Iterator[tuple[list[str], Callable[[list[str]], None]]]:
+        """``scf.if``: the results (values, or those of ``otherwise`` with their types), and how to end the branch."""
+        result = self.new()
+        types = ", ".join(t for _, t in otherwise)
+        self.add(f"{result}:{len(otherwise)} = scf.if {condition} -> ({types}) {{")
+        self.depth += 1
+
+        def end(values: list[str]) -> None:
+            self.add(f"scf.yield {', '.join(values)} : {types}")
+
+        yield [f"{result}#{n}" for n in range(len(otherwise))], end
+        self.depth -= 1
+        self.add("} else {")
+        self.add(f"  scf.yield {', '.join(v for v, _ in otherwise)} : {types}")
+        self.add("}")
+
+    def positive(self, size: Size) -> str:
+        """Whether a size is not 0."""
+        return self.let(f"arith.cmpi ne, {self.index(size)}, {self.const(0, 'index')} : index")
+
+
+def _window(offsets: Sequence[Size], sizes: Sequence[Size]) -> str:
+    ones = ", ".join("1" for _ in sizes)
+    return f"[{', '.join(map(str, offsets))}] [{', '.join(map(str, sizes))}] [{ones}]"
+
+
+def _groups(groups: Sequence[Sequence[Size]]) -> str:
+    found, at = [], 0
+    for group in groups:
+        found.append("[" + ", ".join(str(at + n) for n in range(len(group))) + "]")
+        at += len(group)
+    return "[" + ", ".join(found) + "]"
+
+
+__all__ = ["REAL", "Text", "number", "tensor_type"]

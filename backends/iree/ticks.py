@@ -1,0 +1,51 @@
+"""A loop over ticks as a loop over segments of one tick: one kind of loop is enough, and its derivative exists."""
+
+from __future__ import annotations
+
+from nldsl.ir.build import Builder
+from nldsl.ir.chunk import TICKS, ChunkLoop
+from nldsl.ir.program import Instr, Program
+from nldsl.ir.schedule import Scan, anchors
+from nldsl.ir.types import TIME, Type
+
+
+def as_loop(program: Program, scan: Scan) -> ChunkLoop:
+    """The loop whose segments have one tick. Its body is only right for ``ticks`` = 1."""
+    builder = Builder([*program.axis_names()])
+    value: dict[int, int] = {}
+
+    def take(v: int) -> int:
+        if v not in value:
+            value[v] = _leaf(builder, program.body[v], v, scan)
+        return value[v]
+
+    for v in scan.values:
+        instr = program.body[v]
+        if not instr.args:
+            take(v)
+            continue
+        args = [take(a) for a in instr.args]
+        builder.guard = instr.guard
+        value[v] = builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
+        builder.guard = None
+    updates = dict(program.updates)
+    carry = tuple((name, take(updates[name])) for name in scan.states if name in updates)
+    outputs = tuple((v, take(v)) for v in scan.exports)
+    own = tuple(key for key in anchors(program) if key[0] in scan.states)
+    return ChunkLoop(scan, tuple(builder.instrs), carry, outputs, (), own, 1, kind="tick by tick", hoist=False)
+
+
+def _leaf(builder: Builder, instr: Instr, v: int, scan: Scan) -> int:
+    attrs = dict(instr.attrs)
+    if instr.op in ("const", "iota"):
+        return builder.emit(instr.op, span=instr.span, **attrs)
+    own = instr.op == "anchor" and instr.attr("state") in scan.states
+    if own or instr.op in ("param", "state"):
+        return builder.leaf(instr.op, instr.type, instr.name, instr.span, **attrs)
+    every = Type(instr.type.shape, builder.order((*instr.type.axes, TIME)), instr.type.kind)
+    if instr.op == "clock":
+        leaf = builder.leaf("clock", every, instr.name, instr.span, **attrs)
+    else:
+        leaf = builder.leaf("given", every, instr.name, instr.span, value=v)
+    rows = builder.emit("collect", leaf, axis=TIME, size=TICKS, span=instr.span)
+    return builder.emit("sum", rows, dims=(0,), span=instr.span)  # of one tick
