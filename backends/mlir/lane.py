@@ -25,7 +25,7 @@ Index = tuple[Ix, ...]
 Vec = tuple[int, int]
 
 HEAVY = frozenset(
-    "sum max cumsum concat pad scatter_add axis_sum".split()
+    "sum max cumsum concat pad scatter_add axis_sum solve".split()
     + "solve_triangular segprod cumprod decay_gram decay_gram_grad linear_scan matrix_scan unband".split()
 )
 MOVES = frozenset("collect spread slice reshape lane broadcast stop_grad einsum unfold band".split())

@@ -17,6 +17,7 @@ from nldsl.backends.mlir.layout import best_dim, prepare
 from nldsl.backends.mlir.memory import STEP
 from nldsl.backends.mlir.nests import copy, fill, inner_dim, unit_dim
 from nldsl.backends.mlir.reduction import reduction, single
+from nldsl.backends.mlir.solve import solve
 from nldsl.backends.mlir.text import Ix, Val
 from nldsl.backends.mlir.views import UnsupportedError, View, entries, load, regrouped, row_major, store
 from nldsl.ir.ops import split_spec
@@ -231,6 +232,12 @@ class Steps:
             target = target or lane.scratch(lane.dims(value))
             with guard(instr.guard):
                 (decay_gram if op == "decay_gram" else decay_gram_grad)(lane, target, operands)
+            return target
+        if op == "solve":
+            matrix, right = (self._aligned(a, value) for a in instr.args)
+            target = target or lane.scratch(lane.dims(value))
+            with guard(instr.guard):
+                solve(lane, target, matrix, right, len(lane.axes(value)))
             return target
         if op == "solve_triangular":
             over_time.check(lane, value)

@@ -14,8 +14,8 @@ from torch import Tensor
 pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
 from nldsl.backends.mlir import custom_ops
-from nldsl.backends.mlir.backend import FallbackWarning
 from nldsl.backends.mlir.tick_loop import TickLoop
+from nldsl.backends.mlir.views import FallbackWarning
 from nldsl.backends.registry import backend_named
 from nldsl.diagnostics.diagnostic import DiagnosticError
 from nldsl.ir.program import Program

@@ -13,9 +13,9 @@ from torch import Tensor
 pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
 from nldsl.api import compile as compile_program
-from nldsl.backends.mlir.backend import FallbackWarning
 from nldsl.backends.mlir.custom_ops import LOOPS
 from nldsl.backends.mlir.tick_loop import TickLoop, block_ticks
+from nldsl.backends.mlir.views import FallbackWarning
 from nldsl.backends.registry import backend_named
 from nldsl.passes.choose_chunk import ChunkOptions
 from nldsl.passes.plan import plan
@@ -62,6 +62,8 @@ def novel(name: str, ticks: int) -> None:
     inputs: dict[str, Tensor] = {}
     for item in native.program.inputs:
         x = 0.3 * torch.randn((2, ticks, *(int(str(s)) for s in item.type.shape)), generator=gen, dtype=torch.float64)
+        if len(item.type.shape) == 2:  # a matrix to solve for: its first pivots are not on the diagonal
+            x = x * 0.3 + torch.eye(x.shape[-1], dtype=x.dtype).roll(1, 0)
         inputs[item.name] = (x if item.type.shape else x.sigmoid()).requires_grad_()
     found = []
     for module in (native, written):
@@ -77,6 +79,10 @@ def novel(name: str, ticks: int) -> None:
 
 def test_a_nonlinear_memory() -> None:
     novel("Tanh", 70)  # several blocks, the last one short
+
+
+def test_linear_systems() -> None:
+    novel("Solves", 9)
 
 
 @pytest.mark.slow
