@@ -120,6 +120,7 @@ def write_forward_driver(driver: Scope, run: Scope, what: Driver, starts: list[s
         code.add(f"return ({', '.join(results)}{',' if len(results) == 1 else ''}), {kept}")
     else:
         code.add(f"return {', '.join(results)}")
+        widen(driver, what.inner.all())
 
 
 def _add_head(code: Code, first: str, names: list[str], runs: str, items: list[str]) -> None:
@@ -157,6 +158,14 @@ def kept_per_byte(what: Driver, program: Program) -> int:
     return max(1, round(sum(entries(phase.body[v].type) for v in made) / max(1, given)))
 
 
+def widen(function: Scope, states: list[Expr]) -> None:
+    """Let a function of a loop compute in float32 what comes in half precision."""
+    first = next((e.text for e in states if e.type.kind == "real"), None)
+    if first is not None:
+        again = call("scan_wide", function.name, *function.arguments)
+        function.code.lines[:0] = [f"if {first}.dtype.itemsize < 4:", f"{INDENT}return {again}"]
+
+
 def write_entry(entry: Scope, forward: Scope, backward: Scope, what: Driver, recompute_above: int) -> None:
     """The function that the module calls: with the backward pass of the loop where it would keep much otherwise."""
     reserve(entry, [*what.tensors, "t", "T"])
@@ -169,3 +178,4 @@ def write_entry(entry: Scope, forward: Scope, backward: Scope, what: Driver, rec
     code.add(f"if {call('scan_derives', str(recompute_above // ratio), *what.tensors)}:")
     code.add(f"{INDENT}return {call('ScanFunction.apply', forward.name, backward.name, *given)}{one}")
     code.add(f"return {call(forward.name, *what.head, *what.tensors)}[0]{one}")
+    widen(entry, what.inner.all())

@@ -17,7 +17,7 @@ from nldsl.backends.torch.layout import Layout
 from nldsl.backends.torch.names import LOOP, Names, plain, short_names
 from nldsl.backends.torch.phases import Emission, operands, write_phase
 from nldsl.backends.torch.scope import Scope
-from nldsl.backends.torch.segment import sources
+from nldsl.backends.torch.segment import IMPORTS, sources
 from nldsl.backends.torch.segment_backward import BACKWARD_IMPORTS, backward_sources
 from nldsl.backends.torch.split import LONGEST, split
 from nldsl.backends.torch.target_ast import ADD, INDENT, Code, Expr
@@ -50,7 +50,7 @@ def emit(schedule: Schedule, longest: int = LONGEST, kernels: LoopKernels | None
     given = [*dict.fromkeys(part for source in emission.given for part in source.shared)]
     given += [source.source for source in emission.given]
     text = "\n\n".join([*sources(text), *own, *given, text])
-    imports = [*(BACKWARD_IMPORTS if own else ()), "import torch"]
+    imports = [*(BACKWARD_IMPORTS if own else IMPORTS if "scan_wide(" in text else ()), "import torch"]
     imports += dict.fromkeys(line for source in emission.given for line in source.imports if line != "import torch")
     imports += ["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else []
     return "\n".join([_doc(layout), *imports, "", "", text])

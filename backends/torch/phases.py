@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from nldsl.backends.interface import LoopKernels, LoopSource
 from nldsl.backends.torch.body import at_tick, write_values
+from nldsl.backends.torch.chunk_drivers import widen
 from nldsl.backends.torch.chunks import Call, write_chunk_loop
 from nldsl.backends.torch.names import short_names
 from nldsl.backends.torch.scope import Scope
@@ -136,6 +137,7 @@ def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) 
         arguments.append("T")
         values.append(scope.need("T"))
     loop.arguments = arguments
+    widen(loop, inner.all())
     emission.functions.append(loop)
 
     targets = [e.text for e in outer]

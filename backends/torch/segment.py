@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -33,6 +35,16 @@ def scan_runs(
             runs.append((end - t, 1))
         t = end
     return runs
+
+
+def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
+    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
+    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    half = (torch.bfloat16, torch.float16)
+    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    if isinstance(found, torch.Tensor):
+        return found.to(kind)
+    return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
 
 
 def scan_cumprod(x: torch.Tensor, dim: int, reverse: bool, exclusive: bool) -> torch.Tensor:
@@ -135,6 +147,7 @@ def scan_linear(a: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
 
 FUNCTIONS = (
     scan_runs,
+    scan_wide,
     scan_cumprod,
     scan_products,
     scan_matrix_products,
@@ -145,6 +158,9 @@ FUNCTIONS = (
     scan_matrix_linear,
     scan_two_sided,
 )
+
+
+IMPORTS = ("from collections.abc import Callable", "from typing import Any", "")  # of what is copied
 
 
 def sources(text: str) -> list[str]:

@@ -381,6 +381,18 @@ class Module(nn.Module):
                     f"the state that was given is of a batch of {rows[0]}, the inputs are a batch of {batch}"
                 )
 
+    def __copy__(self) -> Module:
+        found = self.__class__.__new__(self.__class__)
+        found.__dict__ = self.__dict__.copy()
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        name = self.program.name
+        raise TypeError(
+            f"a compiled module is code, which is not pickled: keep the `state_dict()` of `{name}` and compile the "
+            "program again where it is needed"
+        )
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Module:
         memo[id(self.program)] = self.program  # neither ever changes
         memo[id(self.streams)] = self.streams

@@ -271,3 +271,45 @@ def test_torch_export() -> None:
     stored = io.BytesIO()
     torch.export.save(exported, stored)
     assert stored.getvalue()
+
+
+HALF = """
+memory Linear(d: dim = 8) {
+  state S: [d, d] = 0
+  step(k: [d], v: [d]) -> [d] {
+    x = unit(k)
+    S <- S - grad(0.5 * sum((S @ x - v)^2), S)
+    return S @ x
+  }
+}
+memory Nonlinear(d: dim = 8) {
+  state S: [d, d] = 0
+  step(k: [d], v: [d]) -> [d] {
+    S <- 0.99 * S + 0.1 * outer(tanh(v - S @ k), k)
+    return S @ k
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("entry", ["Linear", "Nonlinear"])
+def test_half_precision_loses_no_more_than_its_inputs(entry: str) -> None:
+    """Sums over many ticks are in float32: the error is that of rounding what goes in and what comes out."""
+    module = compile_program("half.nl", entry, text=HALF)
+    gen = torch.Generator().manual_seed(0)
+    k, v = (torch.randn(2, 300, 8, generator=gen).bfloat16() for _ in "kv")
+    want = module(k.float(), v.float())
+    half = compile_program("half.nl", entry, text=HALF).to(torch.bfloat16)
+    k.requires_grad_()
+    got = half(k, v)
+    assert got.dtype == torch.bfloat16
+    assert ((got.float() - want).norm() / want.norm()).item() < 4e-3
+    got.float().sum().backward()
+    assert k.grad is not None and k.grad.dtype == torch.bfloat16 and bool(k.grad.isfinite().all())
+
+
+def test_a_module_is_copied_but_not_pickled() -> None:
+    module = compile_program("half.nl", "Linear", text=HALF)
+    assert copy.copy(module).program is module.program
+    with pytest.raises(TypeError, match="keep the `state_dict\\(\\)` of `Linear` and compile the program again"):
+        torch.save(module, io.BytesIO())
