@@ -14,7 +14,20 @@ Outputs:
     y [batch, time, 6]
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+
+
+def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
+    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
+    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    half = (torch.bfloat16, torch.float16)
+    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    if isinstance(found, torch.Tensor):
+        return found.to(kind)
+    return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
 
 
 def init_state(params, batch, dtype, device):
@@ -26,6 +39,8 @@ def init_state(params, batch, dtype, device):
 
 def scan_S(S, q_all, k_all, v_all, rate_all, keep_all):
     """One tick after the other: S."""
+    if S.dtype.itemsize < 4:
+        return scan_wide(scan_S, S, q_all, k_all, v_all, rate_all, keep_all)
     y_all = []
     for q, k, v, rate, keep in zip(
         q_all.unbind(1),

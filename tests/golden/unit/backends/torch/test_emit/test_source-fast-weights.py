@@ -20,8 +20,21 @@ Losses:
     outer_level [batch, time]
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch.nn import functional as F
+
+
+def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
+    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
+    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    half = (torch.bfloat16, torch.float16)
+    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    if isinstance(found, torch.Tensor):
+        return found.to(kind)
+    return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
 
 
 def init_state(params, batch, dtype, device):
@@ -38,6 +51,8 @@ def scan_w_fast(t, fast, sum_grad_w, head, x_all, x_1_all):
     dtype = fast.dtype
     device = fast.device
     B = fast.shape[0]
+    if fast.dtype.itemsize < 4:
+        return scan_wide(scan_w_fast, t, fast, sum_grad_w, head, x_all, x_1_all)
     y_all = []
     x_3_all = []
     total_all = []

@@ -17,7 +17,20 @@ Outputs:
     y [batch, time, 6]
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+
+
+def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
+    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
+    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    half = (torch.bfloat16, torch.float16)
+    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    if isinstance(found, torch.Tensor):
+        return found.to(kind)
+    return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
 
 
 def init_state(params, batch, dtype, device):
@@ -29,6 +42,8 @@ def init_state(params, batch, dtype, device):
 
 def scan_m_S(S, x_3_all, rate_all, x_4_all, x_5_all, x_6_all):
     """One tick after the other: m.S."""
+    if S.dtype.itemsize < 4:
+        return scan_wide(scan_m_S, S, x_3_all, rate_all, x_4_all, x_5_all, x_6_all)
     x_all = []
     product_all = []
     product_1_all = []

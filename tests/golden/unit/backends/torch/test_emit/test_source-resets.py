@@ -15,7 +15,20 @@ Outputs:
     y [batch, time, 3]
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+
+
+def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
+    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
+    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    half = (torch.bfloat16, torch.float16)
+    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    if isinstance(found, torch.Tensor):
+        return found.to(kind)
+    return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
 
 
 def init_state(params, batch, dtype, device):
@@ -35,6 +48,8 @@ def scan_a(t, a, b, c, x_all, a_0):
     dtype = a.dtype
     device = a.device
     B = a.shape[0]
+    if a.dtype.itemsize < 4:
+        return scan_wide(scan_a, t, a, b, c, x_all, a_0)
     a_1_all = []
     b_1_all = []
     c_1_all = []

@@ -12,7 +12,20 @@ Outputs:
     y [batch, time, 4]
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+
+
+def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
+    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
+    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    half = (torch.bfloat16, torch.float16)
+    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    if isinstance(found, torch.Tensor):
+        return found.to(kind)
+    return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
 
 
 def init_state(params, batch, dtype, device):
@@ -28,6 +41,8 @@ def init_state(params, batch, dtype, device):
 
 def scan_S(S, product_all):
     """One tick after the other: S."""
+    if S.dtype.itemsize < 4:
+        return scan_wide(scan_S, S, product_all)
     S_1_all = []
     for product in product_all.unbind(1):
         # slow block with much work.nl:6: S <- S + outer(v, x)
@@ -38,6 +53,8 @@ def scan_S(S, product_all):
 
 def scan_P(t, P, S_1_all):
     """One tick after the other: P."""
+    if P.dtype.itemsize < 4:
+        return scan_wide(scan_P, t, P, S_1_all)
     P_1_all = []
     for S_1 in S_1_all.unbind(1):
         t += 1
