@@ -214,7 +214,7 @@ def _segprod_rows(lane: Lane, arg: int, target: View, lead: int) -> None:
 
 
 def solve_triangular(lane: Lane, value: int, target: View, matrix: View) -> None:
-    """Row by row; a row is held in registers while the rows before it are subtracted."""
+    """Some rows at once are held in registers while the rows before them are subtracted, and then each other."""
     instr, f = lane.body[value], lane.f
     right = instr.args[1]
     transposed = any(key == "transposed" and flag for key, flag in instr.attrs)
@@ -224,39 +224,51 @@ def solve_triangular(lane: Lane, value: int, target: View, matrix: View) -> None
     skip = (lead,) if vector else (lead, lead + 1)
     names = lane.axes(value)
     own = [names.index(x) for x in lane.axes(instr.args[0])]
+    height = 4 if f.lanes * (4 if f.real == "f32" else 8) >= 64 else 2
+    while size % height:
+        height //= 2
+
+    def vec(width: int) -> Vec | None:
+        return (lead + 1, width) if width else None
+
     with rows(f, target.dims, skip) as index:
         head = [index[p] for p in own]
-        for block in [[(Ix(), 0)]] if vector else runs(f, target.dims[lead + 1], f.lanes, 8):
-            with f.loop(f.index(0), f.index(size), 1, "r") as name:
-                row = _backwards(name, size) if transposed else at(name)
 
-                def place(r: Ix, column: Ix) -> list[Ix]:
-                    return [*index[:lead], r] if vector else [*index[:lead], r, column]
+        def place(row: Ix, column: Ix) -> list[Ix]:
+            return [*index[:lead], row] if vector else [*index[:lead], row, column]
 
-                def vec(width: int) -> Vec | None:
-                    return (lead + 1, width) if width else None
+        def minus(row: Ix, other: Ix, width: int) -> Val:
+            entry = [*head, other, row] if transposed else [*head, row, other]
+            return f.apply("arith.negf", f.spread(load(f, matrix, entry, None), width))
 
+        for block in [[(Ix(), 0)]] if vector else runs(f, target.dims[lead + 1], f.lanes, 4 if height > 1 else 8):
+            with f.loop(f.index(0), f.index(size), height, "r") as name:
+                now = [_backwards(name, size) + -n if transposed else at(name) + n for n in range(height)]
+                cells = [(row, column, width) for row in now for column, width in block]
                 start = []
-                for column, width in block:
+                for row, column, width in cells:
                     inside = lane.lined_up(right, value, tuple(place(row, column)), vec(width))
                     start.append(f.spread(f.cast(lane.at(right, *inside), "f"), width))
 
-                def body(
-                    inner: str, values: list[Val], row: Ix = row, block: list[tuple[Ix, int]] = block
-                ) -> list[Val]:
-                    entry = [*head, at(inner), row] if transposed else [*head, row, at(inner)]
-                    factor = f.apply("arith.negf", load(f, matrix, entry, None))
+                def body(inner: str, values: list[Val], cells: list[tuple[Ix, Ix, int]] = cells) -> list[Val]:
                     found = []
-                    for (column, width), total in zip(block, values, strict=True):
+                    for (row, column, width), total in zip(cells, values, strict=True):
                         known = load(f, target, place(at(inner), column), vec(width))
-                        found.append(vm.fma(f, f.spread(factor, width), known, total))
+                        found.append(vm.fma(f, minus(row, at(inner), width), known, total))
                     return found
 
                 if transposed:
-                    done = f.reduce(f.index(size), 1, start, body, f.position(row + 1))
+                    done = f.reduce(f.index(size), 1, start, body, f.position(now[0] + 1))
                 else:
-                    done = f.reduce(f.position(row), 1, start, body)
-                for (column, width), total in zip(block, done, strict=True):
+                    done = f.reduce(f.position(now[0]), 1, start, body)
+                count = len(block)
+                for n, row in enumerate(now):
+                    for m, other in enumerate(now[:n]):
+                        for c, (_, width) in enumerate(block):
+                            done[n * count + c] = vm.fma(
+                                f, minus(row, other, width), done[m * count + c], done[n * count + c]
+                            )
+                for (row, column, width), total in zip(cells, done, strict=True):
                     store(f, target, place(row, column), total, vec(width))
 
 
