@@ -84,11 +84,17 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     return wanted, None, None, None, None
 
 
+def _no_second(ctx: Any, *grads: Any) -> None:
+    """PyTorch would take a derivative that is not there for zero."""
+    raise RuntimeError("a native loop has no second derivative: compile the module with the torch backend")
+
+
 _LIBRARY.impl("loop", _loop, "CPU")
 _LIBRARY.impl("loop_backward", _loop_backward, "CPU")
 torch.library.register_fake("nldsl_mlir::loop", _loop_shapes, lib=_LIBRARY)
 torch.library.register_fake("nldsl_mlir::loop_backward", _loop_backward_shapes, lib=_LIBRARY)
 torch.library.register_autograd("nldsl_mlir::loop", _backward, setup_context=_setup, lib=_LIBRARY)
+torch.library.register_autograd("nldsl_mlir::loop_backward", _no_second, lib=_LIBRARY)
 
 
 def number(value: float, rank: int, like: Tensor) -> Tensor:
