@@ -84,7 +84,7 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     return wanted, None, None, None, None
 
 
-def _no_second(ctx: Any, *grads: Any) -> None:
+def _no_second(*_arguments: Any) -> None:
     """PyTorch would take a derivative that is not there for zero."""
     raise RuntimeError("a native loop has no second derivative: compile the module with the torch backend")
 
