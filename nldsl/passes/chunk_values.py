@@ -55,7 +55,7 @@ class Values:
             return builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
         if instr.op in ("state", "anchor") and (value in self.inside or self.held(instr.attr("state"))):
             return builder.leaf(instr.op, instr.type, instr.name, instr.span, **dict(instr.attrs))
-        if value < len(self.program.body) and value not in self.inside:
+        if value < len(self.program.body) and value not in self.inside and not self._number(value):
             axes = builder.order((*instr.type.axes, TIME)) if self.varying(value) else instr.type.axes
             if self.recurrence.views and self._counts(value):
                 return self._counted(instr)
@@ -69,6 +69,12 @@ class Values:
         if instr.op == "when":
             return self.choose(instr, args)
         return self.windows.emit(instr.op, args, dict(instr.attrs), instr.name, instr.span)
+
+    def _number(self, value: int) -> bool:
+        """Whether a value of another phase is a number in every entry: it is made here, so that what is multiplied with
+        zero, or added to it, can be left out."""
+        instr = self.source.instrs[value]
+        return instr.op == "const" or (instr.op in ("broadcast", "reshape") and self._number(instr.args[0]))
 
     def _counts(self, value: int) -> bool:
         """Whether a value of another phase is made from the number of the tick alone, such as the mask of a window."""

@@ -17,7 +17,7 @@ def _scan_of_table(m: Match) -> int | None:
         table, letters, rest = m.instr(side), inputs[side], inputs[1 - side]
         if table.op != "segprod" or table.attr("matrix") or len(letters) != 2 or len(rest) < 2:
             continue
-        late, early = letters
+        late, early = letters[0], letters[1]
         gone, kept = (early, late) if early not in output else (late, early)
         if rest[0] != gone or kept in rest or len(set(rest)) < len(rest) or output != kept + rest[1:]:
             continue
