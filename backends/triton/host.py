@@ -115,9 +115,8 @@ def run_lines(written: Written) -> list[str]:
         f"low, types = kernel_types({listed([s.name for s in inputs])}, {listed(streams)})",
         f"wide = torch.promote_types({first}.dtype, torch.float32)",
     ]
-    made = dict.fromkeys(
-        (*written.spaces.values.values(), *written.spaces.kept.values(), *written.spaces.sums.values())
-    )
+    kept = dict.fromkeys((*written.left, *written.spaces.sums.values()))
+    between = [s for s in (*written.spaces.values.values(), *written.spaces.kept.values()) if s not in kept]
     lines += [f"{s.name}_out = torch.empty_like({s.name})" for s in job.variables.values()]
     for source, _ in job.outputs:
         like = written.like.get(source.name)
@@ -130,14 +129,19 @@ def run_lines(written: Written) -> list[str]:
         lines.append(f"{source.name} = {new}")
     for source in written.initials:
         lines.append(f"{source.name} = {first}.new_empty({tensor_shape(job, source)})")
-    lines += [f"{slot.name} = {first}.new_empty({slot_shape(slot)}, dtype=wide)" for slot in made]
+    lines += [_new(slot, first) for slot in kept]
     lines.append("if launch:")
     inside = [
         f"bounds = segment_bounds(tuple(starts), {first}.device)",
         "constants = {**types, 'BT': BT, 'LOG_BT': BT.bit_length() - 1}",
     ]
-    for kernel in written.kernels:
+    for n, kernel in enumerate(written.kernels):
+        others = [k.workspaces for k in written.kernels]
+        own = [slot for slot in dict.fromkeys(between) if slot.name in kernel.workspaces]
+        inside += [_new(slot, first) for slot in own if not any(slot.name in names for names in others[:n])]
         inside += launch_lines(kernel)
+        ended = [slot.name for slot in own if not any(slot.name in names for names in others[n + 1 :])]
+        inside += [f"del {', '.join(ended)}"] if ended else []
     lines += [INDENT + line for line in inside]
     for source, _ in job.outputs:
         like = written.like.get(source.name)
@@ -152,6 +156,10 @@ def run_lines(written: Written) -> list[str]:
     results += [slot.name for slot in written.left]
     lines.append(f"return [{', '.join(results)}]")
     return lines
+
+
+def _new(slot: Slot, like: str) -> str:
+    return f"{slot.name} = {like}.new_empty({slot_shape(slot)}, dtype=wide)"
 
 
 def _sum(written: Written, source: Source, value: int) -> str:

@@ -72,6 +72,7 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
         grads[belongs[source.name]] = [source.name]
     for source, _ in (*backward.job.outputs, *backward.job.sums):
         grads.setdefault(backward.like[source.name].name, []).append(source.name)
+    states = ", ".join(f"`{state}`" for state in naming.call.phase.states)
     texts = [" + ".join(grads.get(a, ["None"])) for a in inputs]
     lines += [
         f"{INDENT}return None, None, {', '.join(texts)}",
@@ -82,8 +83,8 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
         "",
         f"def {back}_again(ctx, grads):",
         f"{INDENT}raise NotImplementedError(",
-        f"{INDENT * 2}\"the kernels of this loop have no second derivative: compile with backend='torch' \"",
-        f'{INDENT * 2}"for a gradient of a gradient"',
+        f'{INDENT * 2}"a gradient of a gradient goes through the loop of {states}, whose kernels have no second "',
+        f"{INDENT * 2}\"derivative: compile with backend='torch'\"",
         f"{INDENT})",
         "",
         "",

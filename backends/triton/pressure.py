@@ -17,10 +17,11 @@ from nldsl.ir.chunk import TICKS
 from nldsl.ir.ops import POINTWISE, split_spec
 from nldsl.ir.types import TIME
 
-# Entries that may live at once in a program of eight warps: 256 threads of which each holds 120 in its 255 registers;
-# and the matrix products of a kernel: the compiler moves loads for later ones up.
+# Entries that may live at once in a program of eight warps: 256 threads of which each holds 120 in its 255 registers.
 ROOM = 256 * 120
-PRODUCTS, DEAR = 6, 4  # a call of a library function counts as so many products
+# All that a kernel may read, and its matrix products: the compiler moves loads for later work up.
+LOADED = ROOM + ROOM // 4
+PRODUCTS, DEAR = 4, 4  # a call of a library function counts as so many products
 # Views of another value: no registers of their own.
 SAME = frozenset("collect spread reshape stop_grad fixed".split())
 # What a library function holds besides its operands and its result: tiles of the size of its first and last operand.
@@ -121,6 +122,8 @@ class Pressure:
             return sum(
                 n * self.entries(a, split, columns) for n, a in zip(INSIDE[op], (args[0], args[-1]), strict=True)
             )
+        if op in ("slice", "pad"):  # what is moved is gathered by indices as large as itself
+            return 2 * self.entries(value, split, columns)
         if op == "einsum" and not self.product(value):
             # a product that is no matrix product: all factors side by side
             return max(self.entries(a, split, columns) for a in self.job.body[value].args)
@@ -128,9 +131,16 @@ class Pressure:
 
     def load(self, targets: Sequence[int], stored: Collection[int], places: Iterable[Place], columns: int) -> float:
         """How much a kernel for ``targets`` needs of what it may have: it fits up to 1."""
-        work = [v for v in self.cone(targets, stored) if v not in stored or v in targets]
+        cone = self.cone(targets, stored)
+        work = [v for v in cone if v not in stored or v in targets]
         products = sum(DEAR if self.dear(v) else self.product(v) for v in work)
-        return max(products / PRODUCTS, self.peak(targets, stored, places, columns) / ROOM)
+        split: dict[int, set[int]] = {}
+        for value, dim in places:
+            split.setdefault(value, set()).add(dim)
+        read = [v for v in cone if (v in stored and v not in targets) or not self.job.body[v].args]
+        loaded = sum(self.entries(v, split, columns) for v in read if self.job.body[v].op not in ("const", "iota"))
+        peak = self.peak(targets, stored, places, columns)
+        return max(products / PRODUCTS, peak / ROOM, loaded / LOADED)
 
     def product(self, value: int) -> bool:
         """Whether a value is a product of matrices."""

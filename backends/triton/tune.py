@@ -1,7 +1,8 @@
 """Choosing how kernels divide their work: by measuring, once, with the result in a file that can be pinned.
 
-The file is JSON: for each loop (by what it computes, not by its names) and device, the choices that were fastest. Where
-it says nothing the defaults of ``Choices`` hold, so nothing is ever measured behind the user's back.
+The file is JSON: for each device (capability and name) and each loop (by what it computes, not by its names) the
+choices that were fastest. Where it says nothing the defaults of ``Choices`` hold, so nothing is ever measured behind
+the user's back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from nldsl.backends.triton.generate import Choices
 
 VARIABLE = "NLDSL_TRITON_TUNED"  # the file to read
+DEVICE = "NLDSL_TRITON_DEVICE"  # the device to compile for, where it is not the one of this machine
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def candidates() -> Iterable[Choices]:
     """The defaults first, then the others, near ones before far ones."""
     default = Choices()
     yield default
-    for segment, step, finish, back in itertools.product((64, 32, 128), (32, 16, 64), (64, 32, 128), (32, 64)):
+    for segment, step, finish, back in itertools.product((64, 32, 128), (32, 16, 64), (0, 64, 32), (0, 64, 32)):
         choices = Choices(step, finish, back, segment)
         if choices != default:
             yield choices
@@ -57,8 +59,25 @@ def tune(measure: Callable[[Choices], float], tries: Iterable[Choices] | None = 
     return best
 
 
-def read(path: Path | None = None) -> dict[str, Choices]:
-    """The stored choices by key; of the file that ``NLDSL_TRITON_TUNED`` names if no path is given.
+def device_key() -> str:
+    """What choices are stored for: ``sm_90 NVIDIA H100 80GB HBM3``; ``NLDSL_TRITON_DEVICE`` if that is set, and empty
+    without a GPU."""
+    named = os.environ.get(DEVICE)
+    if named is not None:
+        return named
+    try:
+        import torch
+    except ImportError:
+        return ""
+    if not torch.cuda.is_available():
+        return ""
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor} {torch.cuda.get_device_name()}"
+
+
+def read(path: Path | None = None, device: str | None = None) -> dict[str, Choices]:
+    """The stored choices for a device (None: this one) by key; of the file that ``NLDSL_TRITON_TUNED`` names if no path
+    is given.
 
     Raises ValueError for a file that is not one of these."""
     if path is None:
@@ -70,9 +89,12 @@ def read(path: Path | None = None) -> dict[str, Choices]:
         return {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return {key: _choices(entry["choices"]) for key, entry in stored.items()}
+        every = {
+            name: {key: _choices(entry["choices"]) for key, entry in loops.items()} for name, loops in stored.items()
+        }
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(f"{path} is no file of tuned kernels: {problem}") from problem
+    return every.get(device_key() if device is None else device, {})
 
 
 def _choices(entry: Mapping[str, object]) -> Choices:
@@ -83,10 +105,11 @@ def _choices(entry: Mapping[str, object]) -> Choices:
     return Choices(**numbers)
 
 
-def write(path: Path, key: str, tuned: Tuned) -> None:
-    """Add an entry to the file, or replace it; the file is whole at any time."""
+def write(path: Path, key: str, tuned: Tuned, device: str | None = None) -> None:
+    """Add an entry for a device (None: this one) to the file, or replace it; the file is whole at any time."""
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    stored[key] = {"choices": asdict(tuned.choices), "milliseconds": round(tuned.time, 4)}
+    loops = stored.setdefault(device_key() if device is None else device, {})
+    loops[key] = {"choices": asdict(tuned.choices), "milliseconds": round(tuned.time, 4)}
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -64,6 +64,8 @@ def _checks() -> Iterator[Check]:
     if installed("torch"):
         yield "torch", _torch
         yield "compile a program", _compile_program
+    if installed("torch") and installed("triton"):
+        yield "triton", _triton
     if installed("pygraphviz"):
         yield "draw a graph", _draw
 
@@ -99,6 +101,21 @@ def _torch() -> str:
     if not torch.allclose(left @ right, (right.T @ left.T).T, atol=1e-5):
         raise RuntimeError("a matrix product is wrong")
     return "; ".join(devices)
+
+
+def _triton() -> str:
+    """For which GPU kernels are made here, and whether they run in the interpreter instead."""
+    import torch
+    import triton
+
+    parts = [f"version {triton.__version__}"]
+    for i in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(i)
+        parts.append(f"cuda:{i} {torch.cuda.get_device_name(i)}, sm_{major}{minor}")
+    if not torch.cuda.is_available():
+        parts.append("no GPU")
+    parts.append("kernels run in the interpreter" if triton.knobs.runtime.interpret else "interpreter off")
+    return "; ".join(parts)
 
 
 def _compile_program() -> str:

@@ -18,6 +18,7 @@ from nldsl.passes.plan import plan
 from nldsl.runtime.initialize import initialize
 from nldsl.runtime.module import Module
 
+KEYS = frozenset({"k", "erase_key"})
 GATES = frozenset("keep rate erase write beta low max_rate".split())
 
 
@@ -56,7 +57,7 @@ def inputs_of(source: Program, batch: int, ticks: int, dtype: torch.dtype, seed:
         x = 0.5 * torch.randn(batch, ticks, *shape, generator=generator, dtype=torch.float64)
         if declared.name in GATES:
             x = torch.sigmoid(x)
-        elif declared.name == "k":
+        elif declared.name in KEYS:
             x = torch.nn.functional.normalize(x, dim=-1)
         found[declared.name] = x.to(dtype)
     return found
@@ -102,3 +103,17 @@ def largest_error(expected: Run, found: Run) -> float:
 def relative_rms(expected: Tensor, found: Tensor) -> float:
     wide = expected.detach().double()
     return float((wide - found.detach().double()).square().mean().sqrt() / wide.square().mean().sqrt())
+
+
+def low_errors(source: Program, ticks: int) -> dict[str, float]:
+    """Relative root mean square errors of a module in bfloat16: outputs, states, gradients."""
+    inputs = inputs_of(source, 1, ticks, torch.bfloat16)
+    expected = run(ticks_of(source).double(), {n: x.double() for n, x in inputs.items()})
+    found = run(kernels_of(source).to(torch.bfloat16), inputs)
+    errors = {name: relative_rms(value, found.values[name]) for name, value in expected.values.items()}
+    for name, gradient in expected.gradients.items():
+        got = found.gradients[name]
+        assert gradient is not None
+        assert got is not None
+        errors[f"gradient of {name}"] = relative_rms(gradient, got)
+    return errors

@@ -27,3 +27,12 @@ def _poisoned_memory() -> Iterator[None]:
     yield
     memory.fill_uninitialized_memory = fill
     torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture(autouse=True)
+def _products_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter holds bfloat16 as bits in integers, and multiplies the integers: here it multiplies the numbers,
+    and adds in float32 as the hardware does."""
+    from tests.triton.bfloat16 import repair
+
+    repair(monkeypatch.setattr)

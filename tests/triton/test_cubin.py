@@ -14,9 +14,15 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent / "compile_program.py"
-# Bytes that a thread may spill: none on the GPUs that the defaults are made for; on sm_80 what was found there.
-SPILLED = {80: 320, 90: 0}
 SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes that one program may have
+HOT = [
+    ("gated_linear.nl", "Mamba2"),
+    ("gated_linear.nl", "GatedLinearAttention"),
+    ("delta.nl", "DeltaNet"),
+    ("delta.nl", "GatedDelta"),
+    ("delta.nl", "KimiDelta"),
+    ("low_rank.nl", "RWKV7"),
+]
 
 
 def reports(path: str, entry: str, target: int, part: str, **dims: int) -> dict[str, dict[str, int]]:
@@ -29,33 +35,23 @@ def reports(path: str, entry: str, target: int, part: str, **dims: int) -> dict[
     return found
 
 
-def check(path: str, entry: str, target: int, part: str, **dims: int) -> None:
-    for name, report in reports(path, entry, target, part, **dims).items():
-        assert report["spilled"] <= SPILLED[target], name
+def check(path: str, entry: str, target: int, part: str, **dims: int) -> dict[str, int]:
+    """The bytes that each kernel spills, where it does."""
+    found = reports(path, entry, target, part, **dims)
+    for name, report in found.items():
         assert 0 < report["registers"] <= 255, name
         assert report["shared"] <= SHARED[target], name
+    return {name: report["spilled"] for name, report in found.items() if report["spilled"]}
 
 
 def test_a_decaying_memory_for_hopper() -> None:
-    check("stdlib/memories/gated_linear.nl", "Mamba2", 90, "fwd_step", dk=64, dv=64)
+    assert check("stdlib/memories/gated_linear.nl", "Mamba2", 90, "fwd_step", dk=64, dv=64) == {}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [80, 90])
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("width", [64, 128])
-@pytest.mark.parametrize("entry", ["DeltaNet", "GatedDelta"])
-def test_delta_rules_forward(entry: str, width: int, target: int) -> None:
-    check("stdlib/memories/delta.nl", entry, target, "fwd", dk=width, dv=width)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target", [80, 90])
-def test_scalar_decay_forward(target: int) -> None:
-    check("stdlib/memories/gated_linear.nl", "Mamba2", target, "fwd", dk=128, dv=128)
-    check("stdlib/memories/gated_linear.nl", "RetNet", target, "fwd", dk=128, dv=96)
-
-
-@pytest.mark.slow
-def test_the_loop_of_the_way_back_has_no_spills() -> None:
-    check("stdlib/memories/delta.nl", "GatedDelta", 90, "bwd_step", dk=128, dv=128)
-    check("stdlib/memories/gated_linear.nl", "Mamba2", 90, "bwd_step", dk=128, dv=128)
+@pytest.mark.parametrize(("file", "entry"), HOT)
+def test_nothing_spills_on_hopper(file: str, entry: str, width: int) -> None:
+    """All kernels of a program, forward and backward."""
+    assert check(f"stdlib/memories/{file}", entry, 90, "", dk=width, dv=width) == {}

@@ -8,7 +8,7 @@ import pytest
 
 from nldsl.backends.triton.generate import Choices
 from nldsl.backends.triton.provider import LoopKernelWriter
-from nldsl.backends.triton.tune import VARIABLE, Tuned, candidates, read, tune, write
+from nldsl.backends.triton.tune import DEVICE, VARIABLE, Tuned, candidates, read, tune, write
 
 
 def test_the_fastest_is_kept() -> None:
@@ -46,14 +46,18 @@ def test_the_file_is_read_where_kernels_are_written(tmp_path: Path, monkeypatch:
 
     TorchBackend("triton", kernels=Spy()).emit(planned)
     path = tmp_path / "tuned.json"
-    write(path, keys[0], Tuned(Choices(segment=32), 1.0, False))
-    assert read(path) == {keys[0]: Choices(segment=32)}
+    write(path, keys[0], Tuned(Choices(segment=32), 1.0, False), "sm_90 one")
+    write(path, keys[0], Tuned(Choices(segment=16), 1.0, False), "sm_80 another")
+    assert read(path, "sm_90 one") == {keys[0]: Choices(segment=32)}
     monkeypatch.setenv(VARIABLE, str(path))
-    assert "segment_starts(tick, TICKS, 32," in TorchBackend("triton", kernels=LoopKernelWriter()).emit(planned)
+    for device, ticks in (("sm_90 one", 32), ("sm_80 another", 16), ("sm_90 a third", 64)):
+        monkeypatch.setenv(DEVICE, device)
+        text = TorchBackend("triton", kernels=LoopKernelWriter()).emit(planned)
+        assert f"segment_starts(tick, TICKS, {ticks}," in text, device
 
 
 def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     path = tmp_path / "tuned.json"
-    path.write_text('{"x": {"choices": {"speed": 3}}}')
+    path.write_text('{"sm_90": {"x": {"choices": {"speed": 3}}}}')
     with pytest.raises(ValueError, match="no file of tuned kernels"):
         read(path)

@@ -35,3 +35,18 @@ def test_failure_is_reported_and_the_rest_goes_on(
     text = capsys.readouterr().out
     assert "FAILED: RuntimeError: no luck" in text
     assert "fine" in text
+
+
+def test_triton_says_where_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "H100")
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    assert doctor._triton() == f"version {triton.__version__}; cuda:0 H100, sm_90; interpreter off"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
+    assert doctor._triton() == f"version {triton.__version__}; no GPU; kernels run in the interpreter"

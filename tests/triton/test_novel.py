@@ -1,0 +1,44 @@
+"""Recurrences that no paper has named get kernels like all others: values and gradients in three precisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nldsl.api import load_program
+from tests.triton.compare import inputs_of, kernels_of, largest_error, low_errors, run, ticks_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy, about padding that nothing uses
+FILE = Path(__file__).parent / "novel.nl"
+NOVEL = [
+    pytest.param("Cascade", marks=pytest.mark.slow),
+    "ValueSide",
+    pytest.param("TwoMoments", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("entry", NOVEL)
+def test_in_double_precision(entry: str) -> None:
+    source = load_program(FILE, entry, dk=5, dv=3)
+    inputs = inputs_of(source, 2, 19, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    assert largest_error(expected, run(kernels_of(source).double(), inputs, (1, 18))) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ["Cascade", "ValueSide", "TwoMoments"])
+def test_in_single_precision(entry: str) -> None:
+    source = load_program(FILE, entry, dk=16, dv=16)
+    inputs = inputs_of(source, 1, 32, torch.float32)
+    expected = run(ticks_of(source).double(), {n: x.double() for n, x in inputs.items()})
+    assert largest_error(expected, run(kernels_of(source), inputs)) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ["Cascade", "ValueSide", "TwoMoments"])
+def test_in_half_precision(entry: str) -> None:
+    source = load_program(FILE, entry, dk=16, dv=16)
+    errors = low_errors(source, 32)
+    assert max(errors.values()) < 6e-3, errors
