@@ -96,15 +96,18 @@ class _Round:
         return alone and mine.type == sum_.type and mine.guard == sum_.guard
 
     def _parts(self, value: int, sign: int) -> list[Part]:
-        """What a sum adds up, from left to right."""
-        instr = self.body[value]
+        """What a sum adds up, from left to right. Without recursion: an iteration may add up thousands of terms."""
         found: list[Part] = []
-        for position, arg in enumerate(instr.args):
-            own = -sign if instr.op == "neg" or (instr.op == "sub" and position == 1) else sign
-            if self.body[arg].op in SUMS and self._inside(arg, value):
-                found += self._parts(arg, own)
-            else:
-                found.append(Part(arg, own))
+        stack = [(value, sign, value)]
+        while stack:
+            at, sign, user = stack.pop()
+            instr = self.body[at]
+            if at != value and not (instr.op in SUMS and self._inside(at, user)):
+                found.append(Part(at, sign))
+                continue
+            for position in reversed(range(len(instr.args))):
+                minus = instr.op == "neg" or (instr.op == "sub" and position == 1)
+                stack.append((instr.args[position], -sign if minus else sign, at))
         return found
 
     def _sum(self, value: int) -> int | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
 from nldsl.api import compile as compile_program
+from nldsl.backends.mlir import native_step
 from nldsl.backends.registry import backend_named
 from nldsl.passes.plan import plan
 from nldsl.runtime.inputs import InputError
@@ -25,7 +26,7 @@ from tests.numeric.window_programs import WINDOWS
 
 STDLIB = Path(__file__).parents[2] / "stdlib"
 EVERY = {**PROGRAMS, **WINDOWS, **MATRICES}
-FAST = ("gated delta", "slow", "resets", "self-modifying")
+FAST = ("gated delta", "slow", "resets")
 TICKS = 9
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "HopeLM": ("models/hope.nl", {"vocab": 32, "d": 16, "heads": 2, "layers": 1, "hidden": 8, "cms_hidden": 16}),
@@ -91,7 +92,7 @@ def test_programs(name: str) -> None:
     check(name)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "Titans" else ()) for n in MODELS])
 def test_the_standard_library(name: str) -> None:
     file, sizes = MODELS[name]
     native, written = (compile_program(STDLIB / file, name, backend=b, **sizes) for b in ("mlir", "torch"))
@@ -162,6 +163,22 @@ def test_wrong_inputs_are_told() -> None:
     model = compile_program(STDLIB / file, "HopeLM", backend="mlir", **sizes)
     with torch.no_grad(), pytest.raises(InputError, match="picks one of 32"):
         model.step(torch.tensor([40]), model.init_state(1))
+
+
+def test_lanes_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, inputs = gated(), given(8)
+    threads = torch.get_num_threads()
+    with torch.no_grad():
+        want, after = module.step(**inputs, state=module.init_state(8))
+        monkeypatch.setattr(native_step, "WORTH_THREADS", 0)
+        module = gated()
+        torch.set_num_threads(3)
+        try:
+            got, other = module.step(**inputs, state=module.init_state(8))
+        finally:
+            torch.set_num_threads(threads)
+    assert torch.equal(got, want)
+    assert torch.equal(other.states["M"], after.states["M"])
 
 
 def test_a_module_stays_on_its_device() -> None:
