@@ -2,7 +2,8 @@
 
     Schedule with Scan  -->  Schedule with ChunkLoop where that is possible and worth it, and a note on each loop
 
-The length is 64, less where the tensors of a segment would be large, and never matters to the result.
+The length is 64, less where the tensors of a segment would be large, and never matters to the result. For backends
+that run a segment in one piece it follows from the cost of a tick (``cost_segment.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Parallel, Phase, Scan, Schedule
 from nldsl.passes.chunk import chunk_scan
+from nldsl.passes.cost_segment import best_length
 from nldsl.passes.join_loops import joined, one_loop
 from nldsl.passes.pack import pack
 from nldsl.passes.recurrence import Refusal
@@ -111,6 +113,8 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
         why = f"a clock of the loop fires every {shortest} tick{'s' if shortest > 1 else ''}"
         return scan, LoopNote(scan.states, loop.kind, 1, why)
     size = min(longest, shortest)
+    if options.serial and not window:
+        size = best_length(loop, program, size)
     while size > 8 and largest(loop, size) > entries:
         size //= 2
     return replace(pack(loop, program) if options.pack else loop, size=size), LoopNote(

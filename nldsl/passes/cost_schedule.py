@@ -45,10 +45,10 @@ def work(schedule: Schedule) -> Work:
     """The work of one tick of a schedule, losses included."""
     total, moved, rounds, steps = _Sum(), _Sum(), Fraction(0), Fraction(0)
     body = schedule.program.body
-    plain = _Sizes(schedule.program, {}, 1)
+    plain = Sizes(schedule.program, {}, 1)
     for phase in schedule.all_phases():
         if isinstance(phase, ChunkLoop):
-            sizes = _Sizes(schedule.program, {a.name: a.size for a in phase.lanes}, phase.size)
+            sizes = Sizes(schedule.program, {a.name: a.size for a in phase.lanes}, phase.size)
             found = stages(phase)
             needed = [v for v, stage in enumerate(found) if stage is not None]
             share = Fraction(1, phase.size)
@@ -94,7 +94,7 @@ def _scaled(size: Dim, share: Fraction) -> Dim:
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
     """How many entries types have: ``ticks`` for the axis of time, ``lanes`` for axes that only a loop has."""
 
     program: Program
@@ -118,11 +118,11 @@ class _Sizes:
         return self.axes(type) * self.number(ops.product(type.shape))
 
 
-def _operations(body: tuple[Instr, ...], values: Iterable[int], sizes: _Sizes) -> Iterable[Dim]:
-    return (_instruction(body, body[v], sizes) for v in values)
+def _operations(body: tuple[Instr, ...], values: Iterable[int], sizes: Sizes) -> Iterable[Dim]:
+    return (operations_of(body, body[v], sizes) for v in values)
 
 
-def _instruction(body: tuple[Instr, ...], instr: Instr, sizes: _Sizes) -> Dim:
+def operations_of(body: tuple[Instr, ...], instr: Instr, sizes: Sizes) -> Dim:
     """The operations of one instruction; what is special about an operation stands in ``_SPECIAL``."""
     types = [body[a].type for a in instr.args]
     if instr.op in LEAVES or instr.op in MOVES:
@@ -155,14 +155,18 @@ def _instruction(body: tuple[Instr, ...], instr: Instr, sizes: _Sizes) -> Dim:
     return sizes.entries(instr.type)
 
 
-def _entries(body: tuple[Instr, ...], values: Iterable[int], sizes: _Sizes) -> Iterable[Dim]:
-    """What each operation reads and writes."""
-    for value in values:
-        instr = body[value]
-        if instr.op not in VIEWS:
-            yield sizes.entries(instr.type)
-            for arg in instr.args:
-                yield sizes.entries(body[arg].type)
+def _entries(body: tuple[Instr, ...], values: Iterable[int], sizes: Sizes) -> Iterable[Dim]:
+    return (entries_of(body, body[value], sizes) for value in values)
+
+
+def entries_of(body: tuple[Instr, ...], instr: Instr, sizes: Sizes) -> Dim:
+    """What an operation reads and writes."""
+    total: Dim = 0
+    if instr.op not in VIEWS:
+        total = sizes.entries(instr.type)
+        for arg in instr.args:
+            total = total + sizes.entries(body[arg].type)
+    return total
 
 
 def _depth(body: tuple[Instr, ...], values: Iterable[int]) -> int:
