@@ -11,6 +11,7 @@ from nldsl.extras import require
 from nldsl.source import NO_SPAN
 
 TARGETS = ("llvm-cpu", "cuda")
+LEVELS = ("O1", "O0")  # from O2 on it fuses more than it can then compile (an update of several states, for example)
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FIRST = re.compile(r"^(?P<place>\S+?:\d+:\d+): error: (?P<message>.*)$", re.MULTILINE)
 
@@ -24,20 +25,27 @@ def flags(target: str, cpu: str = "host", gpu: str = "sm_80") -> list[str]:
             raise problem(
                 f"no processor has the name {name!r}", "for example `host`, `generic`, `x86-64-v3` or `sm_80`"
             )
-    own = [f"--iree-llvmcpu-target-cpu={cpu}"] if target == "llvm-cpu" else [f"--iree-cuda-target={gpu}"]
-    return [*own, "--iree-opt-level=O2"]
+    return [f"--iree-llvmcpu-target-cpu={cpu}"] if target == "llvm-cpu" else [f"--iree-cuda-target={gpu}"]
 
 
 def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: str = "sm_80") -> bytes:
     """The module as bytes. Raises DiagnosticError with the compiler's first finding; what was compiled is kept."""
     options = flags(target, cpu, gpu)
     compiler = require("iree.compiler", extra="mlir", why="to compile a module of IREE")
-    try:
-        found = compiler.compile_str(
-            text, input_type="none", target_backends=[target], extra_args=options, strip_source_map=True
-        )
-    except compiler.CompilerToolError as error:
-        raise _failed(text, target, str(error)) from None
+    found: object = None
+    for level in LEVELS:
+        try:
+            found = compiler.compile_str(
+                text,
+                input_type="none",
+                target_backends=[target],
+                extra_args=[*options, f"--iree-opt-level={level}"],
+                strip_source_map=True,
+            )
+            break
+        except compiler.CompilerToolError as error:
+            if level == LEVELS[-1]:
+                raise _failed(text, target, str(error)) from None
     if not isinstance(found, bytes):
         raise _failed(text, target, "the compiler gave no module")
     return found

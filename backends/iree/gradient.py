@@ -13,7 +13,7 @@ from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.backward import BackwardLoop, Key
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.schedule import Schedule, anchor_key, anchors
-from nldsl.ir.types import TIME, Type
+from nldsl.ir.types import BATCH, TIME, Type
 from nldsl.passes.backward import backward
 
 
@@ -83,6 +83,33 @@ def write_backward(schedule: Schedule, fixed: dict[str, int]) -> Entry:
             name = anchor_key(*key) if key[1] else key[0]
             entry.give("d_state", name, back.states.get(key, entry.low.literal(0.0)), type)
     return entry
+
+
+def write_init_backward(schedule: Schedule, fixed: dict[str, int]) -> Entry:
+    """``init_backward(params, d_state) -> d_params``: through the initial values of states that are made of parameters.
+    An anchor begins as its state: its cotangent is to be added to that of the state."""
+    program = schedule.program
+    entry = Entry("init_backward", program, {k: v for k, v in fixed.items() if k == BATCH})
+    slots = [(entry.take(slot), slot, p) for p in program.params for slot in [entry.slot("params", p.name, p.type)]]
+    given = []
+    for s in program.states:
+        if elem_of(s.type) == REAL:
+            slot = entry.slot("d_state", s.name, s.type)
+            given.append((entry.take(slot), slot, s))
+    entry.measure()
+    entry.sizes.setdefault(BATCH, 1)
+    params: dict[str, Node] = {p.name: entry.node(ssa, slot, p.type) for ssa, slot, p in slots}
+    states: dict[str, Node] = {s.name: entry.node(ssa, slot, s.type) for ssa, slot, s in given}
+    found = initial_cotangents(entry.low, program, params, states)
+    for p in program.params:
+        if elem_of(p.type) == REAL:
+            entry.give("d_params", p.name, found.get(p.name, entry.low.literal(0.0)), p.type)
+    return entry
+
+
+def initial_is_learned(schedule: Schedule) -> bool:
+    """Whether a state begins as something that is made of parameters."""
+    return any(i.op == "param" for i in schedule.program.init)
 
 
 def _taken(entry: Entry, key: Key, name: str, type: Type) -> dict[Key, Node]:

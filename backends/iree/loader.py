@@ -146,7 +146,7 @@ class Loaded:
         return float(sum(np.mean(_host(x)) for x in found.values()))
 
     def gradients(self, *args: Any, **named: Any) -> dict[str, Any]:
-        """Of the loss of whole sequences with respect to the parameters; not through learned initial states."""
+        """Of the loss of whole sequences with respect to the parameters."""
         given = self._ahead("backward", args, named)
         batch, time = self._size(given, "backward", "batch"), self._size(given, "backward", "time")
         groups = {"inputs": given, "state": self.init_state(batch)}
@@ -156,7 +156,12 @@ class Loaded:
                 share = 1.0 / (batch * time) if slot["group"] == "d_losses" else 0.0
                 shape = [sizes[s] if isinstance(s, str) else s for s in slot["shape"]]
                 groups.setdefault(slot["group"], {})[slot["name"]] = np.full(shape, share, np.float32)
-        return {name: _host(x) for name, x in self.call("backward", groups)["d_params"].items()}
+        back = self.call("backward", groups)
+        found = {name: _host(x) for name, x in back["d_params"].items()}
+        if "init_backward" in self.entries:
+            begun = self.call("init_backward", {"d_state": _with_anchors(back.get("d_state", {}))})["d_params"]
+            found = {name: x + _host(begun[name]) for name, x in found.items()}
+        return found
 
     def train(self, *args: Any, **named: Any) -> float:
         """One training step: the loss before it. Parameters and optimizers live on the device."""
@@ -276,6 +281,15 @@ class Loaded:
 
     def _device(self, array: Any) -> Any:
         return self._rt.asdevicearray(self.device, array)
+
+
+def _with_anchors(states: dict[str, Any]) -> dict[str, Any]:
+    """The cotangents of states, with those of their anchors (``state@period``)."""
+    found = {name: _host(x) for name, x in states.items() if "@" not in name}
+    for name, x in states.items():
+        if "@" in name:
+            found[name.rpartition("@")[0]] = found[name.rpartition("@")[0]] + _host(x)
+    return found
 
 
 def _host(value: Any) -> Any:

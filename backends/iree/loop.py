@@ -93,11 +93,9 @@ class Stream:
     def elem(self) -> str:
         return elem_of(self.type)
 
-    def begin(self, zero: bool = False) -> None:
-        """``zero``: some runs may have nothing to put."""
-        text = self.outer.text
-        if not self.ssa:
-            self.ssa = text.fill(0, self.sizes, self.elem) if zero else text.empty(self.sizes, self.elem)
+    def begin(self) -> None:
+        """Zeros: some runs may have nothing to put."""
+        self.ssa = self.ssa or self.outer.text.unlike(self.sizes, self.elem)
 
     def put(self, low: Lower, node: Node, run: Run, alone: bool) -> None:
         """The part of a run; ``alone``: there is no other one."""
@@ -211,7 +209,7 @@ class Stack:
         made = Held(axes, shape, elem_of(self.type), "", (), ())
         where = tuple(d for d in range(made.rank) if self.low.size(made, d) != 1)
         self.made = replace(made, sizes=tuple(self.low.size(made, d) for d in where), where=where)
-        self.ssa = self.low.text.empty(self.made.sizes, self.made.elem)
+        self.ssa = self.low.text.unlike(self.made.sizes, self.made.elem)
 
     @property
     def text_type(self) -> str:

@@ -127,9 +127,9 @@ class Backward:
         reset = [s for s in self.loop.states if self.program.state(s).reset.kind == "clock" and (s, 0) in self.types]
         extra = Carried(low)
         for n, (_, v) in enumerate(summed):
-            extra.add((f"sum {n}", 0), _sized(body[v].type, self.run.length), low.literal(0.0))
+            extra.add((f"sum {n}", 0), _sized(body[v].type, self.run.length), low.zero())
         for name in reset:
-            extra.add((f"start {name}", 0), self.types[name, 0], low.literal(0.0))
+            extra.add((f"start {name}", 0), self.types[name, 0], low.zero())
         finishing = [v for v in self._late() if self.stage[v] == STEP]
         stacks = [Stack(low, body[v].type, self.run.length) for v in finishing]
         tensors = [*carried.values.values(), *extra.values.values(), *(s.node(s.ssa) for s in stacks)]

@@ -238,7 +238,12 @@ class Lower:
         return self._pointwise(node, dims)
 
     def full(self, node: Node) -> Held:
+        """The value as a tensor that lies along all its dims."""
         return self.laid(node, range(node.rank))
+
+    def zero(self) -> Node:
+        """Zero for the beginning of a loop (``Text.nearly_zero``)."""
+        return self.literal(self.text.nearly_zero())
 
     def _pointwise(self, node: Node, dims: Sequence[int]) -> Held:
         sizes = [self.size(node, d) for d in dims]
@@ -277,6 +282,10 @@ class Lower:
         sizes = [self.size(arg, d) for d in [*kept, *over]]
         start = self.text.fill({"add": 0, "mul": 1, "max": lowest}[node.kind], sizes[: len(kept)], elem)
         reduced = frozenset(range(len(kept), len(sizes)))
+        seen_dims = {n for i in work.ins for n in i[3]}
+        for n in sorted(reduced - seen_dims):  # its length has to come from an operand
+            work.ins.append((self.text.empty([sizes[n]], REAL), [sizes[n]], REAL, [n]))
+            work.names.append(self.text.new())
         ssa = self.text.generic(
             sizes, reduced, work.ins, start, range(len(kept)), elem, work.lines, (work.names, total)
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nldsl.backends.iree.entries import Entry, Slot, write_forward, write_init, write_step
-from nldsl.backends.iree.gradient import write_backward
+from nldsl.backends.iree.gradient import initial_is_learned, write_backward, write_init_backward
 from nldsl.backends.iree.legality import check
 from nldsl.backends.iree.training import write_train
 from nldsl.ir.schedule import Schedule
@@ -21,6 +21,7 @@ WRITERS: dict[str, Writer] = {
     "step": write_step,
     "peek": lambda s, f: write_step(s, f, peek=True),
     "backward": write_backward,
+    "init_backward": write_init_backward,
     "train": write_train,
 }
 DIFFERENTIATED = frozenset(("backward", "train"))
@@ -50,6 +51,8 @@ def offered(schedule: Schedule) -> tuple[str, ...]:
     if program.losses:
         found.append("loss")
     found.append("backward")
+    if initial_is_learned(schedule):
+        found.append("init_backward")
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from nldsl.backends.iree.training import can_train, write_start
 from nldsl.ir.schedule import Schedule
 from nldsl.ir.types import BATCH, TIME
 
-ALL = ("init", "forward", "step", "peek", "loss", "backward", "train", "begin")
+ALL = ("init", "forward", "step", "peek", "loss", "backward", "init_backward", "train", "begin")
 
 
 def chosen(schedule: Schedule, entries: Sequence[str]) -> tuple[str, ...]:

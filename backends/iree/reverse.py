@@ -190,7 +190,7 @@ class Reverse:
             if elem_of(type) == REAL:
                 axes = tuple(a for a in low.order if a in type.axes)
                 shape = tuple(int(str(s)) for s in type.shape)
-                now[key] = low.full(low.stretched(self.states.get(key, low.literal(0.0)), axes, shape))
+                now[key] = low.full(low.stretched(self.states.get(key, low.zero()), axes, shape))
         cotangents = {v: low.force(self.values.pop(v)) for v in trace.loop.scan.exports if v in self.values}
         streams: dict[int, Stream] = {}
         for part in reversed(trace.runs):
@@ -254,14 +254,14 @@ class Reverse:
             for held in (*now.values(),):
                 slots.add(held)
             for stream in streams.values():
-                stream.begin(zero=True)  # by segments and by ticks a loop may read other values
+                stream.begin()  # by segments and by ticks a loop may read other values
                 slots.add(stream.node())
             for n, type in enumerate(sums.values()):
-                zeros.add((str(n), 0), type, low.literal(0.0))
+                zeros.add((str(n), 0), type, low.zero())
                 slots.add(zeros.values[str(n), 0])
             for s in resets:
-                slots.add(low.full(low.stretched(low.literal(0.0), now[s, 0].axes, now[s, 0].shape)))
-            with text.only_if(text.positive(run.count), slots.otherwise()) as (results, end):
+                slots.add(low.full(low.stretched(low.zero(), now[s, 0].axes, now[s, 0].shape)))
+            with text.only_if(run.present, slots.otherwise()) as (results, end):
                 inside, totals, begun = lower()
                 ended = [low.full(inside[key]) for key in now]
                 end([*(x.ssa for x in ended), *(s.ssa for s in streams.values()), *(x.ssa for x in (*totals, *begun))])

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import gcd
 
-from nldsl.backends.iree.nodes import INT, Size
+from nldsl.backends.iree.nodes import BOOL, INT, Size
 from nldsl.backends.iree.text import Text
 from nldsl.ir.chunk import ChunkLoop
 
 
 @dataclass(frozen=True)
 class Run:
-    """``count`` segments of ``length`` ticks each, the first one after ``offset`` ticks of the call."""
+    """``count`` segments of ``length`` ticks each, the first one after ``offset`` ticks of the call. ``present``:
+    whether there are any, as a condition; where there are none ``count`` is 1, and nothing of it is done."""
 
     length: int
     count: Size
     offset: Size
+    present: str = ""
 
 
 def segment_length(loop: ChunkLoop) -> tuple[int, int]:
@@ -51,4 +53,11 @@ def runs_of(text: Text, loop: ChunkLoop, tick: str, total: Size) -> list[Run]:
     done = text.index_op("addi", head, text.index_op("muli", count, length))
     found.append(Run(length, count, head))
     found.append(Run(1, text.index_op("subi", total, done), done))
-    return [run for run in found if run.count != 0]
+    return [_never_empty(text, run) for run in found if run.count != 0]
+
+
+def _never_empty(text: Text, run: Run) -> Run:
+    """IREE makes tensors before it knows whether they are needed, and must never make one without entries."""
+    if isinstance(run.count, int):
+        return Run(run.length, run.count, run.offset, text.const(1, BOOL))
+    return Run(run.length, text.index_op("maxui", run.count, 1), run.offset, text.positive(run.count))

@@ -198,7 +198,7 @@ class Sequence:
         saved = {key: Stack(one.low, one.types()[key], one.run.length) for key in one.boundaries}
         for stack in saved.values():
             slots.add(stack.node(stack.ssa))
-        with text.only_if(text.positive(one.run.count), slots.otherwise()) as (results, end):
+        with text.only_if(one.run.present, slots.otherwise()) as (results, end):
             one.leaves = self.leaves(one.loop, one.low, one.run)
             done = one.lower()
             for v, stream in exports.items():

@@ -16,7 +16,7 @@ from nldsl.backends.iree.gradient import through
 from nldsl.backends.iree.legality import refused
 from nldsl.backends.iree.loop import clock_value, elem_of, fires, refreshed
 from nldsl.backends.iree.lower import Lower
-from nldsl.backends.iree.nodes import BOOL, INT, Held, Node
+from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node
 from nldsl.backends.iree.reverse import initial_cotangents
 from nldsl.ir.backward import Key
 from nldsl.ir.demand import reachable
@@ -82,7 +82,8 @@ def write_train(schedule: Schedule, fixed: dict[str, int]) -> Entry:
     number, _ = entry.number("optimizer", "@step")
     step = entry.value(number)
     start = initial_values(entry, opened.params, state_order(program))
-    opened.states = {(name, 0): _held(node) for name, node in start.items()}
+    # as in Text.nearly_zero: states that begin with the same numbers must not be one tensor
+    opened.states = {(name, 0): _apart(low, node) for name, node in start.items()}
     opened.states.update({key: opened.states[key[0], 0] for key in anchors(program)})
     count = text.index_op("muli", entry.sizes.get(BATCH, 1) if BATCH in program.axis_names() else 1, opened.total)
     whole = low.scalar(text.integer(count), INT)
@@ -138,9 +139,8 @@ def write_start(schedule: Schedule, fixed: dict[str, int]) -> Entry:
     return entry
 
 
-def _held(node: Node) -> Held:
-    assert isinstance(node, Held)
-    return node
+def _apart(low: Lower, node: Node) -> Held:
+    return low.full(low.point("add", node, low.zero())) if node.elem == REAL else low.full(node)
 
 
 def _shape(type: Type) -> tuple[int, ...]:
