@@ -12,7 +12,6 @@ from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.kernel import Argument, Kernel, KernelWriter, Key
 from nldsl.backends.mlir.launch import call
-from nldsl.backends.mlir.storage import empty
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop, segments
 from nldsl.ir.program import Program
@@ -148,9 +147,9 @@ class NativeLoop:
                 full.clone(memory_format=torch.contiguous_format) if argument.kind == "state" else full.contiguous()
             )
         for argument in self.streams:
-            held[argument] = empty(self.shape(argument.type, batch, count), real)
+            held[argument] = torch.empty(self.shape(argument.type, batch, count), dtype=real)
         for argument in self.boundaries:
-            held[argument] = empty(self.saved_shape(argument, batch, number if kept else 1), real)
+            held[argument] = torch.empty(self.saved_shape(argument, batch, number if kept else 1), dtype=real)
         offset = first = 0
         for ticks, n in plan:
             kernel, native = self.kernel(True, ticks, BITS[real])
@@ -211,7 +210,7 @@ class NativeLoop:
                 stream = next(c for a, c in results.items() if a.kind == "output" and a.key == key)
                 held.append(stream.to(real).expand(shape).contiguous())
             elif kind == "output":
-                held.append(empty(shape, real))
+                held.append(torch.empty(shape, dtype=real))
             elif kind == "sum":
                 held.append(torch.zeros(self._sum_shape(argument, lanes), dtype=real))
             else:
