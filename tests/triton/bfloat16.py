@@ -21,7 +21,8 @@ def rounded(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def widened(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The numbers, in float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    numbers: np.ndarray[Any, Any] = (bits.astype(np.uint32) << 16).view(np.float32)
+    return numbers
 
 
 def repair(setattr: Callable[[Any, str, Any], None]) -> None:
