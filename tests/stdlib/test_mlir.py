@@ -46,8 +46,16 @@ def case(name: str) -> Case:
     entry = EVERY[name]
     program = load_small(request(entry)).program
     kinds = [INPUTS[entry.name]] if entry.name in INPUTS else list(KINDS)
-    tried = (ran(program, kind) for kind in kinds)
-    return next(c for c in tried if is_usable(c.values.outputs | c.values.losses | c.values.states))
+    for kind in kinds:
+        with np.errstate(all="ignore"):  # inputs on which a program overflows are left for the next kind
+            found = ran(program, kind)
+        if is_usable(found.values.outputs | found.values.losses | found.values.states) and finite(found.gradients):
+            return found
+    raise AssertionError(f"{name}: no inputs on which the reference is finite")
+
+
+def finite(gradients: Run) -> bool:
+    return all(np.isfinite(x).all() for k in ("params", "inputs", "starts") for x in getattr(gradients, k).values())
 
 
 def ran(program: Program, kind: str) -> Case:
@@ -63,7 +71,8 @@ def request(entry: Entry) -> Request:
     path = STDLIB / f"{entry.file}.nl"
     text = path.read_text(encoding="utf-8")
     if entry.name in AROUND:
-        return Request(path, "Alone", text=text + AROUND[entry.name])
+        slower = AROUND[entry.name].replace("rate = 0.1)", "rate = 0.002)")  # at 0.1 some of them diverge
+        return Request(path, "Alone", text=text + slower)
     return Request(path, entry.name, text=_spelled_out(entry, text)) if entry.of else Request(path, entry.name)
 
 
@@ -73,6 +82,7 @@ def worst(expected: Arrays, found: Arrays) -> float:
     for name, value in expected.items():
         if value.dtype.kind == "f" and value.size:
             scale = float(np.abs(value).max())
+            assert np.isfinite(found[name]).all(), name
             errors.append(float(np.abs(found[name] - value).max()) / (scale or 1.0))
     return max(errors)
 
