@@ -69,7 +69,7 @@ def _arithmetic(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr
         args = [scope.real(a) for a in args]
     args = _settled(scope, args, out)
     if instr.op in ("add", "sub") and not scope.layout.autocast:
-        joined = added(*args, minus=instr.op == "sub", out=out)
+        joined = added(args[0], args[1], instr.op == "sub", out)
         if joined is not None:
             return joined
     texts = _view(args[0], out, left), _view(args[1], out, right)
