@@ -253,3 +253,55 @@ def test_standard_library(file: str, entry: str) -> None:
     program = load_small(Request(STDLIB / file, entry, (), again=True)).program
     drawn, run = usable(program, ticks_for(program))
     compare(program, loaded(program, drawn.params), drawn, run)
+
+
+MODEL = """
+from "blocks/basic" import embed, linear
+from "optimizers/momentum" import Momentum
+from "memories/delta" import GatedDelta
+model Tiny(vocab: dim = 7, d: dim = 6) {
+  level fast = every 1 step
+  input tokens: int[]
+  x = embed(tokens, vocab, d)
+  memory m: GatedDelta(d, d)
+  m.learn(x, linear(x, d), 0.5, 0.9)
+  y = m.read(linear(x, d))
+  logits = linear(x + y, vocab)
+  minimize cross_entropy(logits, next(tokens)) at fast with Momentum(rate = 1e-1)
+  return logits
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="a rest of ticks: gradients of an embedding that is a key too are off by 5e-4", strict=True)
+def test_training_steps(tmp_path: Path) -> None:
+    """The whole step in one function, against autograd and the optimizers of the runtime."""
+    torch = pytest.importorskip("torch")
+    from nldsl.backends.iree.package import limits
+    from nldsl.runtime.build import build_module
+    from nldsl.runtime.optimizer import LevelOptimizers
+
+    path = tmp_path / "model.nl"
+    path.write_text(MODEL, encoding="utf-8")
+    options = Options(roots=(str(STDLIB),))
+    program = middle(front(path, options), options)
+    schedule = plan(program)
+    made = whole_module(schedule, ["init", "train"])
+    other = build_module(program, backend="torch")
+    optimizer = LevelOptimizers(other)
+    about = {"ahead": {i.name: i.source for i in program.inputs if i.ahead}, "limits": limits(schedule)}
+    params = {n: x.detach().numpy().copy() for n, x in other.named_parameters()}
+    module = Loaded(compile_text(made.text), made.described(), params, "local-task", about)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        tokens = rng.integers(0, 7, (3, 71))
+        optimizer.zero_grad()
+        loss, _ = other.loss(torch.from_numpy(tokens))
+        loss.backward()
+        optimizer.step()
+        assert abs(module.train(tokens) - loss.item()) < CLOSE * abs(loss.item())
+        for name, value in other.named_parameters():
+            assert error(module.params[name], value.detach().numpy()) < CLOSE, name
+    with pytest.raises(LoadError, match="values from 0 to 6"):
+        module.train(np.full((1, 9), 7))
