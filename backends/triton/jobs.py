@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from nldsl.backends.interface import LoopCall, LoopTensor
 from nldsl.backends.triton.apart import taken_apart
 from nldsl.backends.triton.job import Job, Key, Source
-from nldsl.backends.triton.names import Names
+from nldsl.backends.triton.names import OWN, Names
 from nldsl.backends.triton.partial_sums import PartialSums
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.dims import Dim
@@ -49,6 +49,7 @@ class Naming:
     outputs: dict[int, Source]
     initials: dict[str, Initial]
     cotangents: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)  # a name of the program that is also one of ours: new, old
 
     def cotangent(self, name: str) -> str:
         """The name of the cotangent of a tensor that the function takes or gives."""
@@ -64,23 +65,27 @@ class Naming:
         order = [name for name, _ in axes_of(program, loop)]
         variables: dict[Key, Source] = {}
         leaves: dict[Leaf, Source] = {}
+        renamed: dict[str, str] = {}
         for tensor in call.arguments:
+            own = names.new(tensor.name) if tensor.name in OWN else tensor.name
+            if own != tensor.name:
+                renamed[own] = tensor.name
             if tensor.kind in ("state", "anchor"):
                 state, period = tensor.keys[0]
                 pack = members.get(state)
                 if pack is None:
-                    variables[state, period] = Source(tensor.name, tensor.type)
+                    variables[state, period] = Source(own, tensor.type)
                 elif (pack.name, period) not in variables:
                     axes = tuple(sorted((*tensor.type.axes, pack.axis), key=order.index))
                     name = names.new(f"{tensor.name}_pack")
                     variables[pack.name, period] = Source(name, replace(tensor.type, axes=axes))
             else:
-                leaves.update(dict.fromkeys(tensor.keys, Source(tensor.name, tensor.type)))
+                leaves.update(dict.fromkeys(tensor.keys, Source(own, tensor.type)))
         outputs = {}
         for tensor in call.results:
             if tensor.kind == "output":
                 outputs[tensor.keys[0][1]] = Source(names.new(tensor.name), tensor.type)
-        found = Naming(call, names, variables, leaves, dict(call.numbers), outputs, {})
+        found = Naming(call, names, variables, leaves, dict(call.numbers), outputs, {}, renamed=renamed)
         found._initials()
         return found
 

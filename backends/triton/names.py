@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# What the functions around kernels call their own.
+OWN = frozenset(
+    "tick t N T B TICKS BT rows starts bounds low wide types constants out launch torch triton tl functools results "
+    "grads ctx inputs output grad shape dtype device".split()
+)
+
 
 class Names:
     """Gives each name once."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
-        own = "tick t N T B TICKS BT rows bounds low wide types constants out launch torch triton tl results grads ctx"
-        self.taken = {*own.split(), *taken}
+        self.taken = {*OWN, *taken}
 
     def new(self, hint: str) -> str:
         """A name that is like ``hint``."""

@@ -104,6 +104,7 @@ def entry_source(naming: Naming, forward: Written, name: str) -> str:
         if stream is None
         else f"{INDENT}TICKS = {stream.name}.shape[{stream.type.axes.index(TIME)}]"
     )
+    lines += [f"{INDENT}{new} = {old}" for new, old in naming.renamed.items()]
     lines += [INDENT + line for line in _together(naming)]
     lines += [INDENT + line for line in _initials(naming)]
     lines.append(f"{INDENT}results = {name}({', '.join(['t', 'TICKS', *arguments(forward)])})")
@@ -142,6 +143,9 @@ def _apart(naming: Naming) -> list[str]:
 
 
 def _result(naming: Naming, key: tuple[str, object]) -> str:
+    own = next((source for known, source in naming.variables.items() if known == key), None)
+    if own is not None:
+        return f"{own.name}_out"
     held = {a.keys[0]: a.name for a in naming.call.arguments if a.kind in ("state", "anchor")}
     return f"{held[key]}_out"
 

@@ -42,3 +42,19 @@ def test_in_half_precision(entry: str) -> None:
     source = load_program(FILE, entry, dk=16, dv=16)
     errors = low_errors(source, 32)
     assert max(errors.values()) < 6e-3, errors
+
+
+def test_names_that_the_functions_around_kernels_have_too() -> None:
+    text = """
+    memory Names(d: dim) {
+      state rows: [d, d] = 0
+      step(bounds: [d], k: [d], starts: [d], low: []) -> [d] {
+        rows <- low * rows + outer(starts, k)
+        return rows @ bounds
+      }
+    }
+    """
+    source = load_program("names.nl", "Names", text=text, d=3)
+    inputs = inputs_of(source, 1, 5, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    assert largest_error(expected, run(kernels_of(source).double(), inputs)) < 1e-10
