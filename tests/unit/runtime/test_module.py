@@ -277,9 +277,8 @@ HALF = """
 memory Linear(d: dim = 8) {
   state S: [d, d] = 0
   step(k: [d], v: [d]) -> [d] {
-    x = unit(k)
-    S <- S - grad(0.5 * sum((S @ x - v)^2), S)
-    return S @ x
+    S <- S - 0.1 * grad(0.5 * sum((S @ k - v)^2), S)
+    return S @ k
   }
 }
 memory Nonlinear(d: dim = 8) {
