@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from nldsl.backends.iree.body import Body, cheap, number_of
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node, Size
+from nldsl.backends.iree.packs import apart, gathered
 from nldsl.backends.iree.runs import Run
 from nldsl.backends.iree.shapes import pick
 from nldsl.backends.iree.text import Text, tensor_type
@@ -476,34 +477,4 @@ def carried_types(program: Program, loop: ChunkLoop, order: Sequence[str]) -> di
     return found
 
 
-def gathered(low: Lower, loop: ChunkLoop, states: States, key: Key) -> Node:
-    """A state, or the states of a pack side by side."""
-    from nldsl.backends.iree.shapes import join, spread
-
-    pack = next((p for p in loop.packs if p.name == key[0]), None)
-    if pack is None:
-        return states[key]
-    parts = []
-    for state in pack.states:
-        own = states[state, key[1]]
-        lead = len(own.axes)
-        parts.append(
-            low.view(own, own.axes, (1, *own.shape), [*range(lead), *range(lead + 1, lead + 1 + len(own.shape))])
-        )
-    return spread(low, join(low, parts, 0), pack.axis)
-
-
-def apart(low: Lower, loop: ChunkLoop, states: States) -> States:
-    """The states of packs each by itself."""
-    packs = {p.name: p for p in loop.packs}
-    found: States = {}
-    for (name, period), value in states.items():
-        if name not in packs:
-            found[name, period] = value
-            continue
-        for n, state in enumerate(packs[name].states):
-            found[state, period] = pick(low, value, value.axes.index(packs[name].axis), n)
-    return found
-
-
-__all__ = ["Done", "Forward", "Stream", "cheap"]
+__all__ = ["Done", "Forward", "Stream", "apart", "cheap", "gathered"]
