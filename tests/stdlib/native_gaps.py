@@ -10,6 +10,7 @@ from __future__ import annotations
 AMPLIFIES = {
     "Atlas": "Newton-Schulz of the momentum: directions of small singular values are made as long as all others",
     "Memora": "softmax of sums of logarithms, whose cotangents cancel",
+    "Proximal": "sums of thousands of terms of an unrolled iteration (in PyTorch not measured)",
     "Yaad": "a threshold on the error: the gradient jumps where it is met",
     "Shampoo": "fourth roots of a sum of squares near zero",
 }
