@@ -16,7 +16,8 @@ def rounded(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """float32 as bits of the nearest bfloat16, ties to even."""
     bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
     up = ((bits >> 16) & 1) + np.uint32(0x7FFF)
-    return np.where(np.isnan(numbers), np.uint32(0x7FC0), (bits + up) >> 16).astype(np.uint16)
+    found: np.ndarray[Any, Any] = np.where(np.isnan(numbers), np.uint32(0x7FC0), (bits + up) >> 16).astype(np.uint16)
+    return found
 
 
 def widened(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
