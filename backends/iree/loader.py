@@ -33,7 +33,8 @@ class LoadError(Exception):
 
 
 def load(path: str | Path, device: str = "", parameters: str | Path | None = None) -> Loaded:
-    """The module in ``path``. ``device``: local-task (all cores, the default on a CPU), local-sync (one), cuda."""
+    """The module in ``path``. ``device``: local-sync (the default on a CPU: one thread, in order), local-task (all
+    cores, but IREE 3.13 runs some operations of large functions in the wrong order there), cuda."""
     vmfb = Path(path)
     about = vmfb.with_suffix(".json")
     try:
@@ -51,7 +52,7 @@ def load(path: str | Path, device: str = "", parameters: str | Path | None = Non
     values: dict[str, Any] = {}
     if entries and any(s["group"] == "params" for e in entries.values() for s in e["takes"]):
         values = read_parameters(Path(parameters) if parameters else vmfb.with_name(stored))
-    return Loaded(data, entries, values, device or ("cuda" if kind == "cuda" else "local-task"), described)
+    return Loaded(data, entries, values, device or ("cuda" if kind == "cuda" else "local-sync"), described)
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
@@ -168,7 +169,8 @@ class Loaded:
         if self._optimizer is None:
             self._optimizer = self.call("begin", {})["optimizer"]
         given = self._ahead("train", args, named)
-        found = self.call("train", {"inputs": given, "optimizer": self._optimizer})
+        begun = self.init_state(self._size(given, "train", "batch"))
+        found = self.call("train", {"inputs": given, "state": begun, "optimizer": self._optimizer})
         self._params.update(found["params"])
         self._optimizer = found["optimizer"]
         return float(_host(found["losses"]["loss"]))

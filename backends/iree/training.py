@@ -1,9 +1,11 @@
 """One training step as one function: the loss of whole sequences, its gradients, and a tick of the optimizers.
 
-    train(params.., inputs.., optimizer.., step) -> loss, params.., optimizer.., step
+    train(params.., inputs.., state.., optimizer.., step) -> loss, params.., optimizer.., step
 
-``inputs`` have their targets. The sequences begin with the initial states. ``optimizer`` holds, for each parameter, the
-states of the memory that trains it, and the sum of its gradients where its level ticks every n steps.
+``inputs`` have their targets. ``state`` are the initial states that ``init`` gives for the same parameters: their
+gradients are part of the step. (Made in here they would share the memory of the loops that begin with them: IREE 3.13
+writes into tensors that it has made itself before the last reader has read them.) ``optimizer`` holds, for each
+parameter, the states of the memory that trains it, and the sum of its gradients where its level ticks every n steps.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nldsl.backends.iree.body import Body
-from nldsl.backends.iree.entries import Entry, initial_values, open_entry, state_order
+from nldsl.backends.iree.entries import Entry, open_entry, state_order
 from nldsl.backends.iree.gradient import through
 from nldsl.backends.iree.legality import refused
 from nldsl.backends.iree.loop import clock_value, elem_of, fires, refreshed
 from nldsl.backends.iree.lower import Lower
-from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node
+from nldsl.backends.iree.nodes import BOOL, INT, REAL, Node
 from nldsl.backends.iree.reverse import initial_cotangents
 from nldsl.ir.backward import Key
 from nldsl.ir.demand import reachable
@@ -75,16 +77,13 @@ def write_train(schedule: Schedule, fixed: dict[str, int]) -> Entry:
     program = schedule.program
     if not program.losses:
         raise refused(f"`{program.name}` has nothing to minimize", None)
-    opened = open_entry("train", schedule, fixed, time=True, losses=True, state=False)
+    opened = open_entry("train", schedule, fixed, time=True, losses=True)
     entry, low, text = opened.entry, opened.entry.low, opened.entry.text
     rules = trainers(program)
     taken = {rule.param.name: _states_of(entry, rule) for rule in rules}
     number, _ = entry.number("optimizer", "@step")
     step = entry.value(number)
-    start = initial_values(entry, opened.params, state_order(program))
-    # as in Text.nearly_zero: states that begin with the same numbers must not be one tensor
-    opened.states = {(name, 0): _apart(low, node) for name, node in start.items()}
-    opened.states.update({key: opened.states[key[0], 0] for key in anchors(program)})
+    start = [s.name for s in program.states if elem_of(s.type) == REAL]
     count = text.index_op("muli", entry.sizes.get(BATCH, 1) if BATCH in program.axis_names() else 1, opened.total)
     whole = low.scalar(text.integer(count), INT)
     share = low.point("div", low.literal(1.0), whole)
@@ -137,10 +136,6 @@ def write_start(schedule: Schedule, fixed: dict[str, int]) -> Entry:
             entry.give("optimizer", rule.prefix + name, value, type)
     entry.give_number("optimizer", "@step", entry.text.const(0, INT))
     return entry
-
-
-def _apart(low: Lower, node: Node) -> Held:
-    return low.full(low.point("add", node, low.zero())) if node.elem == REAL else low.full(node)
 
 
 def _shape(type: Type) -> tuple[int, ...]:
