@@ -52,23 +52,32 @@ static void entries(long n, {arguments}, const double *numbers, real rate)
 }}
 
 typedef struct {{
-    long tensors, begin, end;
+    long tensors, total, *next;
     const long *starts;
     real *const *g, *const *w, *const *s;
     const double *numbers;
     double rate;
-}} Part;
+}} Work;
 
-/* The entries begin to end of the tensors put one after the other. */
-static void *part(void *given)
+/* Pieces of the tensors put one after the other, until all are done: whoever is free takes the next. */
+static void *work(void *given)
 {{
-    const Part *p = given;
-    for (long t = 0; t < p->tensors; t++) {{
-        long from = p->starts[t] > p->begin ? p->starts[t] : p->begin;
-        long to = p->starts[t + 1] < p->end ? p->starts[t + 1] : p->end;
-        if (from < to) {{
-            long at = from - p->starts[t];
-            entries(to - from, {call}, p->numbers, (real)p->rate);
+    enum {{ PIECE = 1 << 16 }};
+    const Work *p = given;
+    for (long begin; (begin = __atomic_fetch_add(p->next, PIECE, __ATOMIC_RELAXED)) < p->total;) {{
+        long end = begin + PIECE < p->total ? begin + PIECE : p->total, t = 0, above = p->tensors;
+        while (above - t > 1) {{ /* the tensor of the first entry */
+            long middle = (t + above) / 2;
+            if (p->starts[middle] <= begin)
+                t = middle;
+            else
+                above = middle;
+        }}
+        for (long from = begin; from < end; t++) {{
+            long to = p->starts[t + 1] < end ? p->starts[t + 1] : end, at = from - p->starts[t];
+            if (from < to)
+                entries(to - from, {call}, p->numbers, (real)p->rate);
+            from = to > from ? to : from;
         }}
     }}
     return 0;
@@ -78,20 +87,14 @@ void update(long threads, long tensors, const long *starts, real *const *g, real
             const double *numbers, double rate)
 {{
     enum {{ MOST = 64 }};
-    Part parts[MOST];
     pthread_t running[MOST];
     int started[MOST] = {{0}};
-    long total = starts[tensors];
+    long next = 0;
+    Work all = {{tensors, starts[tensors], &next, starts, g, w, s, numbers, rate}};
     threads = threads < 1 ? 1 : threads > MOST ? MOST : threads;
-    long share = ((total + threads - 1) / threads + 63) / 64 * 64;
-    for (long i = threads - 1; i >= 0; i--) {{
-        long begin = i * share < total ? i * share : total, end = (i + 1) * share < total ? (i + 1) * share : total;
-        parts[i] = (Part){{tensors, begin, end, starts, g, w, s, numbers, rate}};
-        if (i > 0)
-            started[i] = pthread_create(&running[i], 0, part, &parts[i]) == 0;
-        if (!started[i])
-            part(&parts[i]);
-    }}
+    for (long i = 1; i < threads; i++)
+        started[i] = pthread_create(&running[i], 0, work, &all) == 0;
+    work(&all);
     for (long i = 1; i < threads; i++)
         if (started[i])
             pthread_join(running[i], 0);
