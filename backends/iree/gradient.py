@@ -14,7 +14,6 @@ from nldsl.ir.backward import BackwardLoop, Key
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.schedule import Schedule, anchor_key, anchors
 from nldsl.ir.types import BATCH, TIME, Type
-from nldsl.passes.backward import backward
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def ways_back(schedule: Schedule) -> Ways:
         for loop in pair:
             if id(loop) in backwards:
                 continue
-            found = schedule.backward_of(loop) or backward(loop, program)
+            found = schedule.backward_of(loop) or schedule.derivations.backward(loop, program)
             if found is None:
                 state = program.state(loop.states[0])
                 raise DiagnosticError(
@@ -100,7 +99,7 @@ def write_init_backward(schedule: Schedule, fixed: dict[str, int]) -> Entry:
     entry.sizes.setdefault(BATCH, 1)
     params: dict[str, Node] = {p.name: entry.node(ssa, slot, p.type) for ssa, slot, p in slots}
     states: dict[str, Node] = {s.name: entry.node(ssa, slot, s.type) for ssa, slot, s in given}
-    found = initial_cotangents(entry.low, program, params, states)
+    found = initial_cotangents(entry.low, schedule, params, states)
     for p in program.params:
         if elem_of(p.type) == REAL:
             entry.give("d_params", p.name, found.get(p.name, entry.low.literal(0.0)), p.type)

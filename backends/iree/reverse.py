@@ -15,12 +15,9 @@ from nldsl.ir.backward import BackwardLoop, Key, Leaf
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Delay, Parallel, init_values
+from nldsl.ir.schedule import Delay, Parallel, Schedule, init_values
 from nldsl.ir.stages import SEGMENT
 from nldsl.ir.types import TIME, Type
-from nldsl.passes.backward import fitted
-from nldsl.passes.simplify import simplify_body
-from nldsl.passes.vjp import vjp
 
 
 @dataclass
@@ -73,7 +70,7 @@ class Reverse:
     # ------------------------------------------------------------ all ticks at once
 
     def parallel(self, phase: Parallel) -> None:
-        program, env = self.program, self.run.env
+        program, env, derive = self.program, self.run.env, self.run.schedule.derivations
         inside = [v for v in phase.values if v in self.run.needed]
         seeds = [v for v in inside if v in self.values]
         if not seeds:
@@ -112,18 +109,18 @@ class Reverse:
             type = builder.type(made[v])
             axes = builder.order(self.values[v].axes)
             number = builder.leaf("cotangent_of", Type(type.shape, axes), f"d_{program.body[v].name or 'y'}", value=v)
-            seed = fitted(builder, number, type)
+            seed = derive.fitted(builder, number, type)
             given[made[v]] = builder.emit("add", given[made[v]], seed) if made[v] in given else seed
         wanted = [v for v in leaves if program.body[v].type.kind == "real"]
-        found = vjp(builder, given, [leaves[v] for v in wanted], ())
+        found = derive.vjp(builder, given, [leaves[v] for v in wanted], ())
         pairs = [
-            (v, fitted(builder, c, builder.type(leaves[v])))
+            (v, derive.fitted(builder, c, builder.type(leaves[v])))
             for v, c in zip(wanted, found, strict=True)
             if c is not None
         ]
         sizes = {a.name: a.size for a in program.axes if a.size is not None}
         roots = [c for _, c in pairs]
-        body, number_of = simplify_body(tuple(builder.instrs), roots, builder.axes, sizes)
+        body, number_of = derive.simplify_body(tuple(builder.instrs), roots, builder.axes, sizes)
         known: dict[int, Node] = {}
         for old, new in number_of.items():
             instr = body[new]
@@ -350,9 +347,10 @@ def live_values(body: tuple, roots: list[int], known: dict[int, Node]) -> list[i
 
 
 def initial_cotangents(
-    low: Lower, program: Program, params: dict[str, Node], states: dict[str, Node]
+    low: Lower, schedule: Schedule, params: dict[str, Node], states: dict[str, Node]
 ) -> dict[str, Node]:
     """From the cotangents of the states at the beginning of a sequence to those of parameters."""
+    program, derive = schedule.program, schedule.derivations
     builder = Builder([*program.axis_names()])
     made: dict[int, int] = {}
     read: dict[str, int] = {}
@@ -377,12 +375,14 @@ def initial_cotangents(
             value(v)
         target = value(program.state(name).init)
         leaf = builder.leaf("cotangent", type, f"d_{name}", state=name, period=0)
-        seed = fitted(builder, leaf, builder.type(target))
+        seed = derive.fitted(builder, leaf, builder.type(target))
         seeds[target] = builder.emit("add", seeds[target], seed) if target in seeds else seed
-    found = vjp(builder, seeds, list(read.values()), ())
-    pairs = [(n, fitted(builder, c, builder.type(read[n]))) for n, c in zip(read, found, strict=True) if c is not None]
+    found = derive.vjp(builder, seeds, list(read.values()), ())
+    pairs = [
+        (n, derive.fitted(builder, c, builder.type(read[n]))) for n, c in zip(read, found, strict=True) if c is not None
+    ]
     sizes = {a.name: a.size for a in program.axes if a.size is not None}
-    body, number = simplify_body(tuple(builder.instrs), [c for _, c in pairs], builder.axes, sizes)
+    body, number = derive.simplify_body(tuple(builder.instrs), [c for _, c in pairs], builder.axes, sizes)
     known: dict[int, Node] = {}
     for v, instr in enumerate(body):
         if instr.op == "param":

@@ -25,8 +25,6 @@ from nldsl.ir.demand import reachable
 from nldsl.ir.program import ParamDecl, Program
 from nldsl.ir.schedule import Schedule, anchor_key, anchors
 from nldsl.ir.types import BATCH, Type
-from nldsl.passes.derive import Derive
-from nldsl.passes.simplify import Simplify
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,9 @@ class Trainer:
         return replace(type, axes=tuple(dict.fromkeys((*self.param.type.axes, *type.axes))))
 
 
-def trainers(program: Program) -> list[Trainer]:
+def trainers(schedule: Schedule) -> list[Trainer]:
     """Raises DiagnosticError for a parameter that nothing trains."""
+    program = schedule.program
     levels = {level.name: level for level in program.levels if level.base == "step"}
     found: list[Trainer] = []
     for param in program.params:
@@ -55,7 +54,7 @@ def trainers(program: Program) -> list[Trainer]:
         if level is None or level.optimizer is None:
             raise refused(f"nothing trains the parameter `{param.name}`", None, "say `with AdamW(..)` for its level")
         shape = tuple(int(str(s)) for s in param.type.shape)
-        rule = Simplify().apply(Derive().apply(level.optimizer(shape)))
+        rule = schedule.derivations.expanded(level.optimizer(shape))
         names = {i.name for i in rule.inputs}
         if "g" not in names or names - {"g", "weight"} or len(rule.outputs) != 1 or rule.params:
             raise refused(f"`{rule.name}` is no optimizer of numbers alone", None)
@@ -79,7 +78,7 @@ def write_train(schedule: Schedule, fixed: dict[str, int]) -> Entry:
         raise refused(f"`{program.name}` has nothing to minimize", None)
     opened = open_entry("train", schedule, fixed, time=True, losses=True)
     entry, low, text = opened.entry, opened.entry.low, opened.entry.text
-    rules = trainers(program)
+    rules = trainers(schedule)
     taken = {rule.param.name: _states_of(entry, rule) for rule in rules}
     number, _ = entry.number("optimizer", "@step")
     step = entry.value(number)
@@ -96,7 +95,7 @@ def write_train(schedule: Schedule, fixed: dict[str, int]) -> Entry:
         if (owner, period) in back.states and owner in began:
             began[owner] = low.point("add", began[owner], back.states[owner, period])
     if began:
-        for name, part in initial_cotangents(low, program, opened.params, began).items():
+        for name, part in initial_cotangents(low, schedule, opened.params, began).items():
             back.add(back.params, name, part)
     losses: list[Node] = []
     for _, v in program.losses:
@@ -127,7 +126,7 @@ def write_start(schedule: Schedule, fixed: dict[str, int]) -> Entry:
     del fixed
     program = schedule.program
     entry = Entry("begin", program)
-    for rule in trainers(program):
+    for rule in trainers(schedule):
         own = Lower(entry.text, _sizes(entry, rule), _order(entry, rule))
         values = _initials(own, rule)
         for name, type in _types(rule).items():

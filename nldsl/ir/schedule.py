@@ -66,7 +66,8 @@ class Schedule:
     that can also keep everything does so in a call where that takes at most ``recompute_above`` bytes, by its estimate.
     ``tick_form``, where a backend has asked for it, gives a loop over ticks as a loop over segments of one tick (of
     class ``ir.chunk.ChunkLoop``) with its backward pass (or None); ``tick`` is one tick of the whole program like that.
-    ``autocast``: what is emitted may run under ``torch.autocast``.
+    ``autocast``: what is emitted may run under ``torch.autocast``. ``derivations``: what passes can still derive while
+    a backend lowers (of class ``ir.derivations.Derivations``).
     """
 
     program: Program
@@ -79,6 +80,7 @@ class Schedule:
     tick_form: Callable[[Scan], tuple[Any, Any]] | None = None
     tick: Any = None
     autocast: bool = True
+    derivations: Any = None
 
     def all_phases(self) -> Iterator[Phase]:
         yield from self.phases

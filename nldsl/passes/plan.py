@@ -9,6 +9,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.schedule import RECOMPUTE_ABOVE, Schedule
 from nldsl.passes.backward import with_backward
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
+from nldsl.passes.derivations import derivations
 from nldsl.passes.schedule import schedule
 from nldsl.passes.ticks import with_ticks
 
@@ -36,7 +37,7 @@ def plan(
     (loops have no backward pass of their own: what is emitted is differentiated). ``ticks``: loops over ticks also get
     the form of a loop over segments, for a backend that runs these natively. ``serial``: for a backend that does
     all of a segment before the next one."""
-    planned = schedule(program)
+    planned = replace(schedule(program), derivations=derivations())
     if "chunk" in disabled:
         return planned
     chosen = options or chunk_options(disabled, serial)

@@ -28,8 +28,6 @@ ALLOWED: dict[str, set[str]] = {
     "nldsl.lowering": BASE | FRONT | MIDDLE | {"nldsl.semantics", "nldsl.stdlib"},
     "nldsl.backends": BASE | MIDDLE,
 }
-# The way back through a whole program is derived where it is lowered; to be moved to ``passes`` (ADR 0015).
-DERIVING = {f"nldsl.backends.iree.{name}" for name in ("gradient", "reverse", "training")}
 # Packages at the top may import everything except these.
 TOP = {"nldsl.cli"}
 
@@ -53,7 +51,7 @@ def test_imports_point_down(module: str) -> None:
         if not ours(name) or target in (layer, "nldsl.__version__"):
             continue
         allowed = target in ALLOWED[layer] if layer in ALLOWED else target not in TOP or layer == "nldsl.__main__"
-        if not allowed and not (module in DERIVING and target == "nldsl.passes"):
+        if not allowed:
             wrong.append(f"{MODULES[module].relative_to(ROOT)}:{line}: imports {name}")
     assert not wrong, "\n".join(wrong)
 
