@@ -77,7 +77,9 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
         for kernel in written.kernels:
             if part not in kernel.name:
                 continue
-            types = {"bounds_ptr": "*i64", "tick": "i64", "TICKS": "i32", "N": "i32"}
+            types = {
+                name if name == "tick" else pointer(name): "i64" if name == "tick" else "*i64" for name in kernel.frame
+            }
             for name in (*kernel.arguments, *kernel.workspaces):
                 types[pointer(name)] = "*bf16" if name in low else "*fp32"
             own = {**constants, "BV": column_block(kernel)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,11 @@ class Frame:
     @property
     def block(self) -> int:
         return max(LEAST_BLOCK, power_of_two(self.size))
+
+    @property
+    def cycle(self) -> int:
+        """After how many ticks the clocks are as they were."""
+        return math.lcm(*(c.period for c in self.clocks))
 
     @property
     def pairs(self) -> str:
@@ -74,23 +80,24 @@ def listed(names: Sequence[str]) -> str:
     return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
 
-def rows(job: Job) -> list[str]:
-    """The sizes of the lanes."""
-    return ["B" if (size := job.axis_size(axis)) is None else str(size) for axis in job.lanes]
+def lanes(job: Job) -> list[str]:
+    """The sizes of the lanes of a sequence."""
+    return [str(job.axis_size(axis)) for axis in job.lanes if axis != BATCH]
 
 
 def tensor_shape(job: Job, source: Source) -> str:
-    """The shape of a tensor in canonical layout."""
+    """The shape of a tensor in canonical layout: of a stream as many rows as the inputs have, else one a sequence."""
     words = []
+    batch = "B" if TIME in source.type.axes else "sequences"
     for axis in source.type.axes:
         size = job.axis_size(axis) if axis != TIME else None
-        words.append("TICKS" if axis == TIME else "B" if size is None else str(size))
+        words.append("TICKS" if axis == TIME else batch if size is None else str(size))
     return listed([*words, *(str(s) for s in source.type.shape)])
 
 
 def slot_shape(slot: Slot) -> str:
     """The shape of a workspace."""
-    return listed(["rows", "N", *(Extent(s).whole for s in slot.sizes)])
+    return listed(["N", "lanes", *(Extent(s).whole for s in slot.sizes)])
 
 
 def arguments(written: Written) -> list[str]:
@@ -103,15 +110,15 @@ def run_lines(written: Written) -> list[str]:
     job, inputs, frame = written.job, written.inputs, written.frame
     first = inputs[0].name
     streams = [s.name for s in inputs if TIME in s.type.axes]
-    batched = next((s for s in inputs if BATCH in s.type.axes), None)
+    tick = f"tick % {frame.cycle}" if frame.cycle > 1 else "0"
+    cut = f"({tick}, TICKS, sequences, tuple(cuts), {frame.size}, {frame.pairs})"
     lines = [f"{name} = {name}.contiguous()" for name in arguments(written)]
-    if batched is not None:
-        lines.append(f"B = {batched.name}.shape[{batched.type.axes.index(BATCH)}]")
     lines += [
-        f"rows = {' * '.join(rows(job)) or '1'}",
+        *_counts(written),
+        f"lanes = {' * '.join(lanes(job)) or '1'}",
         f"BT = {frame.block}",
-        f"starts = segment_starts(tick, TICKS, {frame.size}, {frame.pairs})",
-        "N = len(starts) - 1",
+        f"segments = {cut}",
+        "N = segment_count(*segments)",
         f"low, types = kernel_types({listed([s.name for s in inputs])}, {listed(streams)})",
         f"wide = torch.promote_types({first}.dtype, torch.float32)",
     ]
@@ -132,7 +139,7 @@ def run_lines(written: Written) -> list[str]:
     lines += [_new(slot, first) for slot in kept]
     lines.append("if launch:")
     inside = [
-        f"bounds = segment_bounds(tuple(starts), {first}.device)",
+        f"bounds, since, owner, cuts = segment_tables(*segments, {first}.device)",
         "constants = {**types, 'BT': BT, 'LOG_BT': BT.bit_length() - 1}",
     ]
     for n, kernel in enumerate(written.kernels):
@@ -158,6 +165,21 @@ def run_lines(written: Written) -> list[str]:
     return lines
 
 
+def _counts(written: Written) -> list[str]:
+    """``B``, the rows of streams, and ``sequences``: as many, but where sequences are packed in a row."""
+    if BATCH not in written.job.lanes:
+        return ["sequences = 1"]  # nothing differs from sequence to sequence
+    batched = [s for s in written.inputs if BATCH in s.type.axes]
+    stream = next((s for s in batched if TIME in s.type.axes), None)
+    other = next((s for s in batched if TIME not in s.type.axes), None)
+    assert stream or other
+    rows = f"{(stream or other).name}.shape[0]"
+    return [
+        f"B = {rows}",
+        f"sequences = {other.name}.shape[0]" if other else "sequences = len(cuts) - 1 if cuts else B",
+    ]
+
+
 def _new(slot: Slot, like: str) -> str:
     return f"{slot.name} = {like}.new_empty({slot_shape(slot)}, dtype=wide)"
 
@@ -167,21 +189,26 @@ def _sum(written: Written, source: Source, value: int) -> str:
     job, like = written.job, written.like[source.name]
     own = job.body[value].type.axes
     flags = ["sum" if a in own and a not in like.type.axes else "keep" if a in own else "first" for a in job.lanes]
+    segments = flags.pop(0) if BATCH in job.lanes else "sum"
     kept = tuple(a for a in own if a in like.type.axes)
     if kept != tuple(a for a in like.type.axes if a in kept) or len(kept) != len(like.type.axes):
         raise UnsupportedError(f"the axes of the sum of `{like.name}` are mixed")
     sizes = [str(e) for e in written.spaces.sums[source.name].sizes]
-    quoted = listed([f'"{flag}"' for flag in flags])
-    return f"sum_of_parts({source.name}, {listed(rows(job))}, {quoted}, {listed(sizes)}).to({like.name}.dtype)"
+    quoted, others = listed([f'"{flag}"' for flag in flags]), lanes(job)
+    whole = source.name
+    if segments != "sum":
+        whole = f"parts_of_sequences({whole}, segments)"
+        quoted, others = listed([f'"{flag}"' for flag in (segments, *flags)]), ["-1", *others]
+    return f"sum_of_parts({whole}, {listed(others)}, {quoted}, {listed(sizes)}).to({like.name}.dtype)"
 
 
 def launch_lines(kernel: Kernel) -> list[str]:
     """One launch."""
-    grid = ["rows"] + (["N"] if kernel.stage != STEP else [])
+    grid = ["sequences * lanes" if kernel.stage == STEP else "N * lanes"]
     block = column_block(kernel)
     if isinstance(kernel.columns, int):
         grid.append(str(-(-kernel.columns // block)))
-    given = ["bounds", "tick", "TICKS", "N", *kernel.arguments, *kernel.workspaces]
+    given = [*kernel.frame, *kernel.arguments, *kernel.workspaces]
     return [
         f"{kernel.name}[{listed(grid)}](",
         f"{INDENT}{', '.join(given)},",
@@ -207,11 +234,11 @@ def warps(kernel: Kernel) -> int:
 def run_source(written: Written, name: str) -> str:
     """The function that runs a job: the carried values, the results, what is left for the way back. Without ``launch``
     it only allocates."""
-    head = f"def {name}({', '.join(['tick', 'TICKS', *arguments(written)])}, launch=True):"
+    head = f"def {name}({', '.join(['tick', 'TICKS', 'cuts', *arguments(written)])}, launch=True):"
     if len(head) > 110:
         head = (
             f"def {name}(\n"
-            + "".join(f"{INDENT}{a},\n" for a in ("tick", "TICKS", *arguments(written)))
+            + "".join(f"{INDENT}{a},\n" for a in ("tick", "TICKS", "cuts", *arguments(written)))
             + f"{INDENT}launch=True,\n):"
         )
     return "\n".join([head, *(INDENT + line for line in run_lines(written))])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 import triton
 import triton.language as tl
 
 
-@functools.lru_cache(maxsize=64)
-def segment_starts(tick: int, ticks: int, most: int, clocks: tuple[tuple[int, int], ...]) -> list[int]:
+@functools.lru_cache(maxsize=1024)
+def segment_starts(tick: int, ticks: int, most: int, clocks: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
     """Where segments of the next ``ticks`` ticks begin, and the end: N + 1 numbers. At most ``most`` ticks each, and an
     end at each tick that leaves ``rest`` when divided by ``period``, for (period, rest) in ``clocks``."""
     bounds, at, last = [0], tick, tick + ticks
@@ -20,13 +21,50 @@ def segment_starts(tick: int, ticks: int, most: int, clocks: tuple[tuple[int, in
             end = min(end, at + 1 + (rest - at - 1) % period)
         bounds.append(end - tick)
         at = end
-    return bounds
+    return tuple(bounds)
+
+
+def segment_counts(
+    tick: int, ticks: int, rows: int, cuts: tuple[int, ...], most: int, clocks: tuple[tuple[int, int], ...]
+) -> list[int]:
+    """How many segments each sequence has: ``rows`` sequences of ``ticks`` ticks, or those between ``cuts``."""
+    lengths = [after - before for before, after in itertools.pairwise(cuts)] if cuts else [ticks] * rows
+    return [len(segment_starts(tick, length, most, clocks)) - 1 for length in lengths]
+
+
+def segment_count(
+    tick: int, ticks: int, rows: int, cuts: tuple[int, ...], most: int, clocks: tuple[tuple[int, int], ...]
+) -> int:
+    """How many segments all sequences have."""
+    if not cuts:
+        return rows * (len(segment_starts(tick, ticks, most, clocks)) - 1)
+    return sum(segment_counts(tick, ticks, rows, cuts, most, clocks))
 
 
 @functools.lru_cache(maxsize=64)
-def segment_bounds(starts: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """The same on a device; kept, so that nothing is copied in later calls, and none can be in a CUDA graph."""
-    return torch.tensor(starts, dtype=torch.int64).to(device)
+def segment_tables(
+    tick: int,
+    ticks: int,
+    rows: int,
+    cuts: tuple[int, ...],
+    most: int,
+    clocks: tuple[tuple[int, int], ...],
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of all segments, sequence by sequence: where they begin, with the end of the last one; how many ticks of their
+    sequence are before them; the sequence; and of the sequences the number of their first segment, with the end.
+
+    All ticks lie in one row, ``rows`` sequences of ``ticks`` or those between ``cuts``. Found by these numbers and not
+    by a tensor, which may change; kept, so that nothing is copied in later calls, and none can be in a CUDA graph."""
+    ends = cuts or tuple(range(0, (rows + 1) * ticks, ticks))
+    starts = [segment_starts(tick, after - before, most, clocks)[:-1] for before, after in itertools.pairwise(ends)]
+    since = [at for own in starts for at in own]
+    first = [begin + at for begin, own in zip(ends, starts, strict=False) for at in own]
+    owner = [sequence for sequence, own in enumerate(starts) for _ in own]
+    counts = itertools.accumulate((len(own) for own in starts), initial=0)
+    found = [torch.tensor(x, dtype=torch.int64) for x in ([*first, ends[-1]], since, owner, [*counts])]
+    bounds, since_table, owner_table, cut_table = (x.to(device) for x in found)
+    return bounds, since_table, owner_table, cut_table
 
 
 def kernel_types(
@@ -46,12 +84,20 @@ def kernel_types(
     return result, {"REAL": base, "DOT": dot, "PRECISION": exact, "SOLVE": "ieee" if wide else "tf32x3"}
 
 
+def parts_of_sequences(parts: torch.Tensor, segments: tuple[object, ...]) -> torch.Tensor:
+    """[N, lanes, blocks..] summed over the segments of each sequence: [sequences, lanes, blocks..]."""
+    counts = segment_counts(*segments)  # type: ignore[arg-type]
+    if len(set(counts)) == 1:
+        return parts.unflatten(0, (len(counts), counts[0])).sum(1)  # type: ignore[no-any-return,no-untyped-call]
+    return torch.stack([own.sum(0) for own in torch.split(parts, counts)])
+
+
 def sum_of_parts(
     parts: torch.Tensor, lanes: tuple[int, ...], flags: tuple[str, ...], sizes: tuple[int, ...]
 ) -> torch.Tensor:
-    """[rows, N, blocks..] summed over segments and over lanes with the flag ``sum``; of lanes with ``first``, where all
-    have the same, the first; without padding."""
-    whole = parts.sum(1).reshape(*lanes, *parts.shape[2:])
+    """[N, lanes, blocks..] summed over segments and over lanes with the flag ``sum``; of lanes with ``first``, where
+    all have the same, the first; without padding. With sequences for segments those are the first lane."""
+    whole = (parts if lanes[:1] == (-1,) else parts.sum(0)).reshape(*lanes, *parts.shape[2:])
     for dim in reversed(range(len(lanes))):
         if flags[dim] == "sum":
             whole = whole.sum(dim)

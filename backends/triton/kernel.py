@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,12 +22,14 @@ from nldsl.ir.stages import FINISH, PREPARE, STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 
 STAGE_NAMES = {PREPARE: "prepare", STEP: "step", FINISH: "finish"}
+# Tables of segments and sequences, as ``host_library.segment_tables`` gives them, and the ticks before the call.
+FRAME = ("bounds", "since", "owner", "cuts", "tick")
 CONSTANTS = ("BT", "LOG_BT", "BV", "REAL", "DOT", "PRECISION", "SOLVE")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A workspace: a tile for each lane and segment. ``zero``: where its padding is 0."""
+    """A workspace: a tile for each segment and lane. ``zero``: where its padding is 0."""
 
     name: str
     sizes: tuple[Dim, ...]
@@ -61,11 +64,13 @@ class Workspaces:
 
 @dataclass
 class Kernel:
-    """``arguments`` are tensors and ``workspaces`` slots, in the order of the signature. ``columns`` is the size of the
-    dim that programs divide, if there is one. ``peak``: the entries of tiles that live at once, by estimate."""
+    """``frame`` says where segments and sequences are, ``arguments`` are tensors and ``workspaces`` slots, in the order
+    of the signature. ``columns`` is the size of the dim that programs divide, if there is one. ``peak``: the entries of
+    tiles that live at once, by estimate."""
 
     name: str
     stage: int
+    frame: tuple[str, ...]
     arguments: tuple[str, ...]
     workspaces: tuple[str, ...]
     columns: Dim | None
@@ -78,7 +83,8 @@ class Kernel:
     @property
     def source(self) -> str:
         pointers = [memory.pointer(a) for a in (*self.arguments, *self.workspaces)]
-        names = ["bounds_ptr", "tick", "TICKS", "N", *pointers, *(f"{c}: tl.constexpr" for c in CONSTANTS)]
+        frame = [name if name == "tick" else memory.pointer(name) for name in self.frame]
+        names = [*frame, *pointers, *(f"{c}: tl.constexpr" for c in CONSTANTS)]
         head = f"def {self.name}({', '.join(names)}):"
         if len(head) > 110:
             head = f"def {self.name}(\n    " + ",\n    ".join(names) + ",\n):"
@@ -124,23 +130,29 @@ class KernelWriter:
                 if not isinstance(known, int):
                     raise UnsupportedError(f"the size {known} of the axis `{name}` is not known")
                 size[name] = str(known)
-        row = "row"
-        b.top.ops.append(_op("row", "tl.program_id(0).to(tl.int64)"))
-        b.taken.add("row")
-        rest = row
-        for name in reversed(lanes):
-            if name == lanes[0]:
-                index[name] = rest
-            else:
-                if name == BATCH:
-                    raise UnsupportedError("batch is not the first axis")
+        others = [name for name in lanes if name != BATCH]
+        if lanes != (*((BATCH,) if BATCH in lanes else ()), *others):
+            raise UnsupportedError("batch is not the first axis")
+        count = math.prod(int(size[name]) for name in others)
+        place = "sequence" if self.stage == STEP else "n"
+        if count == 1:
+            b.top.ops.append(_op(place, "tl.program_id(0).to(tl.int64)"))
+            index = dict.fromkeys(others, "0")
+        else:
+            b.top.ops.append(_op("row", "tl.program_id(0).to(tl.int64)"))
+            b.top.ops.append(_op(place, f"row // {count}"))
+            b.top.ops.append(_op("lane", f"row % {count}"))
+            rest = "lane"
+            for name in reversed(others[1:]):
                 index[name] = b.define("index", f"{rest} % {size[name]}", name)
                 rest = b.define("index", f"{rest} // {size[name]}", "rest")
+            index[others[0]] = rest
+        if BATCH in lanes:
+            index[BATCH] = "sequence"
         if self.split:
-            axis = 1 if self.stage == STEP else 2
-            b.top.ops.append(_op(COLUMN, f"tl.program_id({axis}) * BV"))
-        b.taken.add(COLUMN)
-        return memory.Lanes(index, size)
+            b.top.ops.append(_op(COLUMN, "tl.program_id(1) * BV"))
+        b.taken |= {"row", "lane", "sequence", COLUMN, *FRAME}
+        return memory.Lanes(index, size, count, self.stage == STEP)
 
     def _segment(self) -> None:
         """Where the segment begins, and how long it is."""
@@ -151,8 +163,13 @@ class KernelWriter:
         """Whether a clock fires at the last tick of the segment."""
         assert isinstance(clock, Clock)
         if clock.start:
-            return f"(tick + first + T - 1) % {clock.period} == {0}"
-        return f"(tick + first + T) % {clock.period} == 0"
+            return f"(tick + {self.since} + T - 1) % {clock.period} == 0"
+        return f"(tick + {self.since} + T) % {clock.period} == 0"
+
+    @property
+    def since(self) -> str:
+        """The ticks of the sequence before the segment, in this call."""
+        return memory.since(self.b)
 
     # -- leaves
 
@@ -164,7 +181,7 @@ class KernelWriter:
             return self._carried(value, job.carried[value])
         if value in job.boundaries:
             begun = self.spaces.begun[job.boundaries[value]]
-            return memory.fetch(b, begun.name, self.active.dims(value), begun.zero)
+            return memory.fetch(b, self.lanes, begun.name, self.active.dims(value), begun.zero)
         if value in job.numbers:
             return Tile(job.numbers[value])
         if instr.op == "clock":
@@ -176,12 +193,12 @@ class KernelWriter:
         if self.stage == STEP:
             return Tile(self.variables[key], dims, "real", frozenset(range(len(dims))))
         slot = self.spaces.kept[key]
-        return memory.fetch(self.b, slot.name, dims, slot.zero)
+        return memory.fetch(self.b, self.lanes, slot.name, dims, slot.zero)
 
     def _clock(self, instr: Instr) -> Tile:
         scale, period = instr.attr("scale"), instr.attr("period")
         extent = Extent(TICKS)
-        text = f"(tick + first + 1).to(tl.int32) + {self.b.index(extent)}"
+        text = f"(tick + {self.since} + 1).to(tl.int32) + {self.b.index(extent)}"
         text = f"({text}) // {scale}" if scale != 1 else text
         text = f"({text} - 1) % {period} + 1" if period else text
         if TIME in instr.type.axes:
@@ -195,7 +212,7 @@ class KernelWriter:
             return None
         if self.stage == STEP and self.job.stages[value] != PREPARE:
             return None
-        return memory.fetch(self.b, slot.name, self.active.dims(value), slot.zero)
+        return memory.fetch(self.b, self.lanes, slot.name, self.active.dims(value), slot.zero)
 
     def given_divided(self, value: int) -> Value | None:
         """The same where columns are divided: a value without such columns is computed from whole ones."""
@@ -221,7 +238,6 @@ class KernelWriter:
         if self.stage == STEP:
             self._write_step()
         else:
-            self.b.top.ops.append(_op("n", "tl.program_id(1)"))
             self._segment()
             self._leave(self.task.left)
             self._results()
@@ -242,6 +258,7 @@ class KernelWriter:
         return Kernel(
             name,
             self.stage,
+            tuple(name for name in FRAME if _mentions(text, name if name == "tick" else memory.pointer(name))),
             tuple(used),
             tuple(spaces),
             columns,
@@ -265,7 +282,7 @@ class KernelWriter:
                 sizes = tuple(e.size for e in self.lowering.dims(value))
                 hint = self.job.body[value].name or f"x{value}"
                 self.spaces.values[value] = self.spaces.new(f"{hint}_kept", sizes, _zero(tile))
-            memory.keep(self.b, self.spaces.values[value].name, tile)
+            memory.keep(self.b, self.lanes, self.spaces.values[value].name, tile)
 
     def _results(self) -> None:
         for source, value in self.job.outputs:
@@ -276,7 +293,7 @@ class KernelWriter:
                 continue
             tile = self.whole(value)
             self.spaces.sums[source.name] = Slot(source.name, tuple(e.size for e in self.lowering.dims(value)))
-            memory.keep(self.b, source.name, self.b.clean(tile))
+            memory.keep(self.b, self.lanes, source.name, self.b.clean(tile))
 
     def _output(self, source: Source, value: int) -> None:
         axes = tuple(a for a in source.type.axes if a not in self.lanes.index)
@@ -301,9 +318,11 @@ class KernelWriter:
             b.effect("view", tile.name, name)
             self.variables[key] = name
         resets = {state: self._initial(state, source) for state, (_, source) in job.resets.items()}
+        low = b.define("load", "tl.load(cuts_ptr + sequence)", "low")
+        high = b.define("load", "tl.load(cuts_ptr + sequence + 1)", "high")
         b.open()
         if job.reverse:
-            b.block.ops.append(_op("n", "N - 1 - i"))
+            b.block.ops.append(_op("n", f"{low} + {high} - 1 - i"))
         self._segment()
         if job.reverse:
             for state, (clock, _) in job.resets.items():
@@ -326,7 +345,7 @@ class KernelWriter:
         else:
             for state, (clock, _) in job.resets.items():
                 self._reset(state, clock, resets[state])
-        b.close("for i in range(N):" if job.reverse else "for n in range(N):")
+        b.close(f"for {'i' if job.reverse else 'n'} in range({low}, {high}):")
         for key, source in job.variables.items():
             dims = self._variable_dims(key)
             memory.store(b, self.lanes, final(source), Tile(self.variables[key], dims))
@@ -362,12 +381,12 @@ class KernelWriter:
         variable = Tile(self.variables[key], dims)
         if all(e.size == 1 for e in dims):
             variable = Tile(scalar(variable))
-        memory.keep(self.b, self.spaces.kept[key].name, variable)
+        memory.keep(self.b, self.lanes, self.spaces.kept[key].name, variable)
 
     def _take_anchors(self) -> None:
         for state, period in self.job.anchors:
             anchor, name = self.variables[state, period], self.variables[state, 0]
-            due = self.b.define("index", f"(tick + first) % {period} == 0", f"begins_{period}")
+            due = self.b.define("index", f"(tick + {self.since}) % {period} == 0", f"begins_{period}")
             self.b.effect("pointwise", f"tl.where({due}, {name}, {anchor})", anchor)
 
     def _give_anchors(self) -> None:
@@ -375,7 +394,7 @@ class KernelWriter:
             if (state, period) not in self.variables:
                 continue
             anchor, name = self.variables[state, period], self.variables[state, 0]
-            due = self.b.define("index", f"(tick + first) % {period} == 0", f"begins_{period}")
+            due = self.b.define("index", f"(tick + {self.since}) % {period} == 0", f"begins_{period}")
             self.b.effect("pointwise", f"tl.where({due}, {name} + {anchor}, {name})", name)
             self.b.effect("pointwise", f"tl.where({due}, 0.0, {anchor})", anchor)
 

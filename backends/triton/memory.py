@@ -15,10 +15,31 @@ from nldsl.ir.types import BATCH, TIME
 
 @dataclass(frozen=True)
 class Lanes:
-    """The names of the indices of the lanes of a program, and the sizes of all axes as code."""
+    """The names of the indices of the lanes of a program, and the sizes of all axes as code. ``count``: how many lanes
+    a sequence has. A program of ``step`` knows its sequence, one of another stage its segment ``n``."""
 
     index: dict[str, str]
     size: dict[str, str]
+    count: int
+    step: bool
+
+
+def since(b: Builder) -> str:
+    """The ticks of the sequence before the segment ``n``, in this call."""
+    return b.define("load", "tl.load(since_ptr + n)", "since")
+
+
+def _sequence(b: Builder, lanes: Lanes) -> str:
+    return "sequence" if lanes.step else b.define("load", "tl.load(owner_ptr + n)", "owner")
+
+
+def _place(b: Builder, lanes: Lanes, axis: str, axes: tuple[str, ...]) -> str:
+    """Where a program is along an axis. Sequences lie one after the other: ``first`` counts the ticks of all."""
+    if axis == BATCH and axis in lanes.index:
+        return "" if TIME in axes else _sequence(b, lanes)
+    if axis == TIME:
+        return since(b) if BATCH in lanes.index and BATCH not in axes else "first"
+    return lanes.index.get(axis, "")
 
 
 def pointer(source: str) -> str:
@@ -38,15 +59,17 @@ def address(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) 
     stride: list[str] = [str(inner)]
     for axis in reversed(axes):
         strides.append(" * ".join(s for s in stride if s != "1") or "1")
-        stride.append(lanes.size[axis] if axis != BATCH else "1")
+        stride.append("1" if axis in (BATCH, TIME) else lanes.size[axis])
     strides.reverse()
     for axis in axes:
-        place = lanes.index.get(axis) or ("first" if axis == TIME else "")
-        if not start:
+        place = _place(b, lanes, axis, axes)
+        if not start or start == "0":
             start = place or "0"
+        elif axis == TIME:
+            raise UnsupportedError("time is not the first axis after batch")
         else:
             start = f"({start}) * {lanes.size[axis]}" if " " in start else f"{start} * {lanes.size[axis]}"
-            start += f" + {place}" if place else ""
+            start += f" + {place}" if place and place != "0" else ""
     if start and inner != 1:
         start = f"({start}) * {inner}" if " " in start else f"{start} * {inner}"
     text = pointer(source.name) + (f" + {start}" if start and start != "0" else "")
@@ -91,29 +114,28 @@ def _store(b: Builder, where: str, text: str, target: str, mask: str) -> None:
     b.effect("store", f"tl.store({where}, {text}.to({target}.dtype.element_ty){', mask=' + mask if mask else ''})")
 
 
-def slot(name: str, dims: tuple[Extent, ...], b: Builder) -> str:
+def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder) -> str:
     """The addresses of a tile in a workspace."""
+    own = "n" if lanes.count == 1 else f"(n * {lanes.count} + lane)"
     blocks = [e.whole for e in dims]
     size = " * ".join(x for x in blocks if x != "1") or "1"
     if size == "1":
-        return f"{pointer(name)} + (row * N + n)"
-    base = b.define(
-        "index", f"{pointer(name)} + (row * N + n) * {'(' + size + ')' if ' ' in size else size}", f"{name}_at"
-    )
+        return f"{pointer(name)} + {own}"
+    base = b.define("index", f"{pointer(name)} + {own} * {'(' + size + ')' if ' ' in size else size}", f"{name}_at")
     steps = [" * ".join(x for x in blocks[d + 1 :] if x != "1") or "1" for d in range(len(blocks))]
     return base + _offsets(b, dims, steps)
 
 
-def keep(b: Builder, name: str, tile: Tile) -> None:
+def keep(b: Builder, lanes: Lanes, name: str, tile: Tile) -> None:
     """Put a tile into a workspace."""
     if all(e.size == 1 for e in tile.dims) and tile.dims:
         raise AssertionError("one number is kept as a scalar")
-    _store(b, slot(name, tile.dims, b), b.real(tile).name, pointer(name), "")
+    _store(b, slot(name, lanes, tile.dims, b), b.real(tile).name, pointer(name), "")
 
 
-def fetch(b: Builder, name: str, dims: tuple[Extent, ...], zero: frozenset[int]) -> Tile:
+def fetch(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], zero: frozenset[int]) -> Tile:
     """A tile from a workspace."""
-    found = b.define("load", f"tl.load({slot(name, dims, b)}).to(REAL)", name)
+    found = b.define("load", f"tl.load({slot(name, lanes, dims, b)}).to(REAL)", name)
     if all(e.size == 1 for e in dims):
         return Tile(found)
     return Tile(found, dims, "real", zero)

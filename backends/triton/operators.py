@@ -17,8 +17,8 @@ from nldsl.ir.types import TIME
 def operator_source(written: Written, run: str, name: str, digest: str) -> str:
     """A run as an operator called ``name``."""
     tensors = arguments(written)
-    typed = ["tick: int", "TICKS: int", *(f"{a}: torch.Tensor" for a in tensors)]
-    given = ", ".join(["tick", "TICKS", *tensors])
+    typed = ["tick: int", "TICKS: int", "cuts: list[int]", *(f"{a}: torch.Tensor" for a in tensors)]
+    given = ", ".join(["tick", "TICKS", "cuts", *tensors])
     lines = [
         f'@torch.library.custom_op("nldsl::{name}_{digest}", mutates_args=())',
         f"def {name}(",
@@ -42,8 +42,8 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
     saved = [*inputs, *(slot.name for slot in forward.left)]
     lines = [
         f"def {name}_keep(ctx, inputs, output):",
-        f"{INDENT}ctx.tick, ctx.TICKS = inputs[:2]",
-        f"{INDENT}ctx.save_for_backward(*inputs[2:], *output[{len(results)}:])",
+        f"{INDENT}ctx.tick, ctx.TICKS, ctx.cuts = inputs[:3]",
+        f"{INDENT}ctx.save_for_backward(*inputs[3:], *output[{len(results)}:])",
         f"{INDENT}ctx.results = [(x.shape, x.dtype, x.device) for x in output[:{len(results)}]]",
         "",
         "",
@@ -65,7 +65,7 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
     ]
     found += [s.name for s in backward.initials]
     lines += [f"{INDENT}{', '.join(found)}{',' if len(found) == 1 else ''} = {back}(", f"{INDENT * 2}ctx.tick,"]
-    lines += [f"{INDENT * 2}ctx.TICKS,", *(f"{INDENT * 2}{g}," for g in given), f"{INDENT})"]
+    lines += [f"{INDENT * 2}ctx.TICKS,", f"{INDENT * 2}ctx.cuts,", *(f"{INDENT * 2}{g}," for g in given), f"{INDENT})"]
     grads: dict[str, list[str]] = {}
     belongs = {naming.cotangent(s.name): s.name for s in forward.inputs}
     for source in (*backward.job.variables.values(), *backward.initials):
@@ -75,7 +75,7 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
     states = ", ".join(f"`{state}`" for state in naming.call.phase.states)
     texts = [" + ".join(grads.get(a, ["None"])) for a in inputs]
     lines += [
-        f"{INDENT}return None, None, {', '.join(texts)}",
+        f"{INDENT}return None, None, [None] * len(ctx.cuts), {', '.join(texts)}",
         "",
         "",
         f"{name}.register_autograd({name}_back, setup_context={name}_keep)",
@@ -96,7 +96,7 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
 def entry_source(naming: Naming, forward: Written, name: str) -> str:
     """The function that the emitted module calls."""
     call = naming.call
-    parameters = ["t", *(["T"] if call.counts else []), *(a.name for a in call.arguments)]
+    parameters = ["t", *(["T"] if call.counts else []), *(a.name for a in call.arguments), "cuts=()"]
     lines = [f"def {call.name}({', '.join(parameters)}):"]
     stream = next((a for a in call.arguments if a.kind == "stream"), None)
     lines.append(
@@ -107,7 +107,7 @@ def entry_source(naming: Naming, forward: Written, name: str) -> str:
     lines += [f"{INDENT}{new} = {old}" for new, old in naming.renamed.items()]
     lines += [INDENT + line for line in _together(naming)]
     lines += [INDENT + line for line in _initials(naming)]
-    lines.append(f"{INDENT}results = {name}({', '.join(['t', 'TICKS', *arguments(forward)])})")
+    lines.append(f"{INDENT}results = {name}({', '.join(['t', 'TICKS', 'cuts', *arguments(forward)])})")
     names = [f"{s.name}_out" for s in forward.job.variables.values()] + [s.name for s, _ in forward.job.outputs]
     lines.append(f"{INDENT}{', '.join(names)}{',' if len(names) == 1 else ''} = results[:{len(names)}]")
     results = [

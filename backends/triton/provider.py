@@ -19,7 +19,7 @@ from nldsl.backends.triton.tune import read
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.source import NO_SPAN
 
-IMPORTS = ("import functools", "import torch", "import triton", "import triton.language as tl")
+IMPORTS = ("import functools", "import itertools", "import torch", "import triton", "import triton.language as tl")
 
 
 class BackendRemark(UserWarning):

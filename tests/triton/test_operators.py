@@ -27,9 +27,9 @@ def test_opcheck() -> None:
     (operator,) = operators(module)
     x = {n: v.requires_grad_() for n, v in inputs_of(source, 2, 5, torch.float32).items()}
     state = module.init_state(2)
-    names = [a.name for a in operator._opoverload._schema.arguments[2:]]  # type: ignore[attr-defined]
+    names = [a.name for a in operator._opoverload._schema.arguments[3:]]  # type: ignore[attr-defined]
     tensors = [x.get(n, next(iter(state.states.values()))) for n in names]
-    torch.library.opcheck(cast(Any, operator), (0, 5, *tensors))
+    torch.library.opcheck(cast(Any, operator), (0, 5, [], *tensors))
 
 
 def test_torch_compile_without_a_break() -> None:
