@@ -9,11 +9,11 @@ from nldsl.frontend import ast
 from nldsl.ir.program import Initializer, ParamDecl, Reset
 from nldsl.ir.types import Clock, Type
 from nldsl.semantics.clocks import clock_period
-from nldsl.semantics.context import Context, path_key
+from nldsl.semantics.context import Context
 from nldsl.semantics.dispatch import evaluate, executes
 from nldsl.semantics.scope import Scope
 from nldsl.semantics.tensors import rvalue, to_tensor
-from nldsl.semantics.units import declared_shape, full_name, to_initializer
+from nldsl.semantics.units import bound_again, declared_shape, full_name, member_key, to_initializer
 from nldsl.semantics.values import (
     POISON,
     Builtin,
@@ -32,12 +32,9 @@ from nldsl.source import Span
 
 @executes(ast.State)
 def state(ctx: Context, scope: Scope, member: ast.State) -> None:
-    owner = scope.instance
-    key = (path_key(member), ctx.unrolled)
-    if owner is not None and key in owner.declared:
-        for name, value in owner.declared[key].items():
-            scope.bind(name, value, member.span)
+    if bound_again(ctx, scope, member):
         return
+    owner = scope.instance
     if ctx.pure:
         ctx.error("NL0217", member.span, f"{article(ctx.pure)} is pure: it cannot own a state")
         return
@@ -51,7 +48,7 @@ def state(ctx: Context, scope: Scope, member: ast.State) -> None:
         made[name] = declare_state(ctx, scope, member, name)
         scope.bind(name, made[name], member.span)
     if owner is not None:
-        owner.declared[key] = made
+        owner.declared[member_key(ctx, member)] = made
 
 
 def _tells_shape(method: ast.Method, scope: Scope, member: ast.State) -> bool:

@@ -144,14 +144,27 @@ def method(ctx: Context, scope: Scope, member: ast.Method) -> None:
     """Methods are looked up by name when called."""
 
 
+def member_key(ctx: Context, member: Any) -> tuple[Any, ...]:
+    """What an instance remembers the names of one of its members under."""
+    return path_key(member), ctx.unrolled
+
+
+def bound_again(ctx: Context, scope: Scope, member: Any) -> bool:
+    """Whether the instance has executed this member before: its names then mean what they meant."""
+    owner = scope.instance
+    made = None if owner is None else owner.declared.get(member_key(ctx, member))
+    if made is None:
+        return False
+    for name, value in made.items():
+        scope.bind(name, value, member.span)
+    return True
+
+
 @executes(ast.Instance)
 def instance_member(ctx: Context, scope: Scope, member: ast.Instance) -> None:
-    owner = scope.instance
-    key = (path_key(member), ctx.unrolled)
-    if owner is not None and key in owner.declared:
-        for name, value in owner.declared[key].items():
-            scope.bind(name, value, member.span)
+    if bound_again(ctx, scope, member):
         return
+    owner = scope.instance
     made: dict[str, Value] = {}
     value = evaluate(ctx, scope, member.template)
     copies: Dim | None = None
@@ -180,17 +193,14 @@ def instance_member(ctx: Context, scope: Scope, member: ast.Instance) -> None:
     for name, one in made.items():
         target.bind(name, one, member.span)
     if owner is not None:
-        owner.declared[key] = made
+        owner.declared[member_key(ctx, member)] = made
 
 
 @executes(ast.Parameter)
 def parameter(ctx: Context, scope: Scope, member: ast.Parameter) -> None:
-    owner = scope.instance
-    key = (path_key(member), ctx.unrolled)
-    if owner is not None and key in owner.declared:
-        for name, value in owner.declared[key].items():
-            scope.bind(name, value, member.span)
+    if bound_again(ctx, scope, member):
         return
+    owner = scope.instance
     if ctx.pure:
         ctx.error("NL0217", member.span, f"{article(ctx.pure)} is pure: it cannot own a parameter")
     made: dict[str, Value] = {}
@@ -198,7 +208,7 @@ def parameter(ctx: Context, scope: Scope, member: ast.Parameter) -> None:
         made[name] = _one_parameter(ctx, scope, member, name)
         scope.bind(name, made[name], member.span)
     if owner is not None:
-        owner.declared[key] = made
+        owner.declared[member_key(ctx, member)] = made
 
 
 def _one_parameter(ctx: Context, scope: Scope, member: ast.Parameter, name: str) -> Value:

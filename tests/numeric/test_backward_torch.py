@@ -13,6 +13,7 @@ from nldsl.passes.choose_chunk import ChunkOptions
 from nldsl.passes.plan import plan
 from tests.numeric.chunk_programs import PROGRAMS, delta, gated_linear, momentum
 from tests.numeric.chunk_run import BATCH_SIZE, Data, random_data, run_ticks
+from tests.numeric.emitted_run import calls_of
 from tests.numeric.random_recurrences import Recurrence
 
 TICKS = 13
@@ -26,16 +27,8 @@ def emitted(program: Program, options: ChunkOptions) -> Emitted:
 
 def outputs_of(module: Emitted, program: Program, data: Data, calls: tuple[int, ...]) -> list[Tensor]:
     """The outputs (time first) and the states at the end."""
-    dtype = next(iter(data.inputs.values())).dtype
-    state = module.init_state(data.params, BATCH_SIZE, dtype, torch.device("cpu"))
-    parts, at = [], 0
-    for count in calls:
-        inputs = {k: v[at : at + count].movedim(0, 1) for k, v in data.inputs.items()}
-        outputs, _, _, state = module.forward(data.params, inputs, state)
-        parts.append(outputs)
-        at += count
-    joined = [torch.cat([p[k] for p in parts], 1).movedim(1, 0) for k, _ in program.outputs]
-    return [*joined, *(state[s.name] for s in program.states)]
+    outputs, states = calls_of(module, program, data, calls)
+    return [*(outputs[name] for name, _ in program.outputs), *states.values()]
 
 
 def gradients(data: Data, values: list[Tensor]) -> list[Tensor]:

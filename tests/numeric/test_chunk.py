@@ -1,4 +1,4 @@
-"""The chunk-parallel form of every affine recurrence equals the loop over ticks: values, states and gradients."""
+"""The chunk-parallel form (affine recurrences, windows, small full maps) equals the loop over ticks, gradients too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
 from tests.numeric.chunk_programs import PROGRAMS, delta, gated_linear, momentum
 from tests.numeric.chunk_run import ChunkRun, Data, Run, random_data, run_ticks
+from tests.numeric.matrix_programs import MATRICES
+from tests.numeric.window_programs import WINDOWS
 
+EVERY = {**PROGRAMS, **WINDOWS, **MATRICES}
 TICKS = 13
 SIZES = (1, 2, 5, 16, 64, TICKS)
 
@@ -32,9 +35,9 @@ def assert_same(run: Run, chunks: ChunkRun, outputs: dict[str, torch.Tensor], bo
         assert (chunks.anchors[key] - anchor).abs().max() < bound, key
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_chunk_size(name: str) -> None:
-    program = PROGRAMS[name]()
+    program = EVERY[name]()
     data = random_data(program, TICKS, scale=0.5)
     run = run_ticks(program, data, TICKS)
     for size in SIZES:
@@ -42,9 +45,9 @@ def test_every_chunk_size(name: str) -> None:
         assert_same(run, chunks, chunks.call(TICKS))
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", EVERY)
 def test_calls_of_any_length(name: str) -> None:
-    program = PROGRAMS[name]()
+    program = EVERY[name]()
     data = random_data(program, TICKS, scale=0.5)
     run = run_ticks(program, data, TICKS)
     chunks = ChunkRun(chunked(program, 4, serial=True), data)
@@ -67,9 +70,9 @@ def with_gradients(data: Data) -> Data:
     return data
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", EVERY)
 def test_gradients(name: str) -> None:
-    program = PROGRAMS[name]()
+    program = EVERY[name]()
     data = with_gradients(random_data(program, TICKS, scale=0.5))
     run = run_ticks(program, data, TICKS)
     expected = gradients(data, [*run.outputs.values(), *(run.states[s.name] for s in program.states)])

@@ -6,45 +6,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from nldsl.backends.torch.emit import emit
-from nldsl.backends.torch.loader import load
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
 from tests.numeric.chunk_programs import PROGRAMS, delta, gated_linear, momentum, titans
 from tests.numeric.chunk_run import BATCH_SIZE, Data, random_data, run_ticks
+from tests.numeric.emitted_run import assert_close, run
+from tests.numeric.matrix_programs import MATRICES
 from tests.numeric.random_recurrences import Recurrence
+from tests.numeric.window_programs import WINDOWS
 
+EVERY = {**PROGRAMS, **WINDOWS, **MATRICES}
 TICKS = 13
-Result = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
-def run(program: Program, data: Data, options: ChunkOptions, calls: tuple[int, ...]) -> Result:
-    """The outputs (time first) and the states at the end."""
-    planned, _ = chunk(schedule(program), options)
-    module = load(emit(planned))
-    dtype = next(iter(data.inputs.values())).dtype
-    state = module.init_state(data.params, BATCH_SIZE, dtype, torch.device("cpu"))
-    parts, at = [], 0
-    for count in calls:
-        inputs = {k: v[at : at + count].movedim(0, 1) for k, v in data.inputs.items()}
-        outputs, _, _, state = module.forward(data.params, inputs, state)
-        parts.append(outputs)
-        at += count
-    joined = {k: torch.cat([p[k] for p in parts], 1).movedim(1, 0) for k in parts[0]}
-    return joined, {s.name: state[s.name] for s in program.states}
-
-
-def assert_close(expected: Result, found: Result, bound: float = 1e-9) -> None:
-    for want, got in zip(expected, found, strict=True):
-        for name, value in want.items():
-            assert ((got[name] - value).abs() / (1 + value.abs())).max() < bound, name
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", EVERY)
 def test_emitted_programs(name: str) -> None:
-    program = PROGRAMS[name]()
+    program = EVERY[name]()
     data = random_data(program, TICKS, scale=0.5)
     ticks = run_ticks(program, data, TICKS)
     expected = ticks.outputs, ticks.states

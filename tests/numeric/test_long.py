@@ -12,8 +12,8 @@ from nldsl.ir.program import Program
 from nldsl.passes.choose_chunk import ChunkOptions
 from tests.numeric.chunk_programs import delta, gated_linear, momentum
 from tests.numeric.chunk_run import BATCH_SIZE, Data, random_data
+from tests.numeric.emitted_run import assert_close, run
 from tests.numeric.matrix_programs import MATRICES
-from tests.numeric.test_chunk_torch import assert_close, run
 from tests.numeric.window_programs import WINDOWS, attention, omega
 
 LONG: dict[str, Callable[[], Program]] = {

@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
 from tests.numeric.chunk_run import ChunkRun, Maker, random_data, run_ticks
 from tests.numeric.matrix_programs import MATRICES
-from tests.numeric.test_chunk import assert_same, chunked, gradients, with_gradients
-from tests.numeric.test_chunk_torch import assert_close, run
+from tests.numeric.test_chunk import assert_same, chunked
 
 TICKS = 13
-
-
-@pytest.mark.parametrize("name", MATRICES)
-def test_every_chunk_size(name: str) -> None:
-    program = MATRICES[name]()
-    data = random_data(program, TICKS, scale=0.5)
-    ticks = run_ticks(program, data, TICKS)
-    for size in (1, 2, 5, 16, 64):
-        chunks = ChunkRun(chunked(program, size), data)
-        assert_same(ticks, chunks, chunks.call(TICKS))
-
-
-@pytest.mark.parametrize("name", MATRICES)
-def test_derivatives(name: str) -> None:
-    program = MATRICES[name]()
-    data = with_gradients(random_data(program, TICKS, scale=0.5))
-    ticks = run_ticks(program, data, TICKS)
-    expected = gradients(data, [*ticks.outputs.values(), *(ticks.states[s.name] for s in program.states)])
-    chunks = ChunkRun(chunked(program, 6), data)
-    outputs = chunks.call(TICKS)
-    found = gradients(data, [*outputs.values(), *(chunks.states[s.name] for s in program.states)])
-    for want, got in zip(expected, found, strict=True):
-        assert (want - got).abs().max() < 1e-9
-
-
-@pytest.mark.parametrize("name", MATRICES)
-def test_emitted(name: str) -> None:
-    program = MATRICES[name]()
-    data = random_data(program, TICKS, scale=0.5)
-    ticks = run_ticks(program, data, TICKS)
-    for size, calls in ((4, (13,)), (7, (1, 6, 2, 4)), (64, (13,))):
-        assert_close((ticks.outputs, ticks.states), run(program, data, ChunkOptions(size=size), calls))
 
 
 def test_a_large_map_is_refused_with_its_place() -> None:

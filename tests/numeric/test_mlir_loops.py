@@ -23,6 +23,7 @@ from nldsl.passes.choose_chunk import ChunkOptions
 from nldsl.passes.plan import plan
 from tests.numeric.chunk_programs import PROGRAMS
 from tests.numeric.chunk_run import BATCH_SIZE, Data, random_data, run_ticks
+from tests.numeric.emitted_run import calls_of
 from tests.numeric.matrix_programs import MATRICES
 from tests.numeric.window_programs import WINDOWS
 
@@ -30,22 +31,6 @@ Make = Callable[[], Program]
 EVERY: dict[str, Make] = {**PROGRAMS, **WINDOWS, **MATRICES}
 FAST = ("linear attention", "gated delta", "momentum", "slow", "resets")
 TICKS = 7
-
-
-def calls_of(
-    module: Any, program: Program, data: Data, calls: tuple[int, ...]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The streams and states of an emitted module; ``calls`` are the numbers of ticks of its calls."""
-    dtype = next(iter(data.inputs.values())).dtype
-    state = module.init_state(data.params, BATCH_SIZE, dtype, torch.device("cpu"))
-    parts, at = [], 0
-    for count in calls:
-        inputs = {k: v[at : at + count].movedim(0, 1) for k, v in data.inputs.items()}
-        outputs, _, _, state = module.forward(data.params, inputs, state)
-        parts.append(outputs)
-        at += count
-    joined = {k: torch.cat([p[k] for p in parts], 1).movedim(1, 0) for k in parts[0]}
-    return joined, {s.name: state[s.name] for s in program.states}
 
 
 class Native:

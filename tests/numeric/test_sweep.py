@@ -16,8 +16,8 @@ from nldsl.ir.schedule import Scan
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.schedule import schedule
 from tests.numeric.chunk_run import ChunkRun, Data, Run, random_data, run_ticks
+from tests.numeric.emitted_run import assert_close, run
 from tests.numeric.random_mixed import Mixed
-from tests.numeric.test_chunk_torch import assert_close, run
 
 TICKS = 17
 BOUND = 1e-9
