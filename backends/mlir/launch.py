@@ -53,7 +53,11 @@ def call(
     table = (ctypes.c_int64 * (HEADER + len(tensors)))(
         segments, total, offset, tick, first, batches, *(x.data_ptr() for x in tensors)
     )
-    address = ctypes.addressof(table)
+    spread(native, kernel, ctypes.addressof(table), lanes)
+
+
+def spread(native: Native, kernel: Kernel, address: int, lanes: int) -> None:
+    """Run the function for all lanes, on the threads of PyTorch. ``address``: of its table."""
     workers = min(torch.get_num_threads(), lanes)
     if workers <= 1:
         _range(native, address, scratch(kernel.scratch), 0, lanes)

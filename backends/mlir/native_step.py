@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import ctypes
 import math
-import struct
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nldsl.backends.mlir.assembly import HEADER
+from nldsl.backends.mlir.assembly import HEADER, NUMBERS
 from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.kernel import Kernel
-from nldsl.backends.mlir.launch import call, scratch
+from nldsl.backends.mlir.launch import spread
 from nldsl.backends.mlir.native_loop import BITS
 from nldsl.backends.mlir.step_kernel import StepWriter
 from nldsl.backends.mlir.views import FallbackWarning, UnsupportedError
@@ -32,10 +31,11 @@ from nldsl.ir.schedule import anchor_key, anchors
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
 WORTH_THREADS = 1 << 18  # numbers that all lanes read: fewer are read while a thread wakes up
-
+TICK = NUMBERS.index("tick0")
 
 INPUT, PARAM, BEFORE, STATE, OUTPUT = range(5)
 KINDS = {"given": INPUT, "param": PARAM, "before": BEFORE, "fixed": BEFORE, "state": STATE, "output": OUTPUT}
+Shape = tuple[int, ...]
 Slot = tuple[int, str, tuple[int, ...], bool]  # what a tensor is, its name, its shape, whether it has a batch
 
 
@@ -51,33 +51,63 @@ class Form:
     entries: int
 
 
+def strides(shape: Sequence[int]) -> Shape:
+    """Of a tensor in one piece."""
+    return tuple(math.prod(shape[n + 1 :]) for n in range(len(shape)))
+
+
 class _Table(threading.local):
     """What a function is called with, once for each thread: numbers, addresses of tensors, then the four arguments of
     the function (the table, scratch memory, the lanes) and their addresses."""
 
-    def __init__(self, size: int) -> None:
-        self.array = (ctypes.c_int64 * (size + 8))()
-        base = ctypes.addressof(self.array)
+    def __init__(self, size: int, lanes: int, batch: int, memory: int) -> None:
+        self.array = array = (ctypes.c_int64 * (size + 8))()
+        base = ctypes.addressof(array)
         first = base + 8 * size
-        self.array[size] = base
-        self.array[size + 4 :] = [first, first + 8, first + 16, first + 24]
+        self.base = base
+        array[:HEADER] = [1, 1, 0, 0, 0, batch]
+        array[size] = base
+        self.memory = ctypes.create_string_buffer(memory + 64)  # of its own: that of all calls may move
+        array[size + 1] = (ctypes.addressof(self.memory) + 63) // 64 * 64
+        array[size + 3] = lanes
+        array[size + 4 :] = [first, first + 8, first + 16, first + 24]
         self.pointers = ctypes.c_void_p(first + 32)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A form for one size of the batch: the tensors that it reads (place, kind, name, shape), the states and outputs
-    that it writes (place, name, a tensor of that shape)."""
+    """A form for one size of the batch: the tensors that it reads (place in the table; position, or name; shape), the
+    states and outputs that it writes (place, name, shape, strides). ``whole``: inputs that are integers."""
 
     form: Form
-    read: tuple[tuple[int, int, str, tuple[int, ...]], ...]
-    states: tuple[tuple[int, str, Clock | None, Tensor], ...]
-    outputs: tuple[tuple[int, str, Tensor], ...]
-    example: Tensor
+    dtype: torch.dtype
+    inputs: tuple[tuple[int, int, torch.Size], ...]
+    whole: tuple[tuple[int, int, torch.Size, str], ...]
+    params: tuple[tuple[int, str, torch.Size], ...]
+    before: tuple[tuple[int, str, torch.Size], ...]
+    states: tuple[tuple[int, str, Clock | None, Shape, Shape], ...]
+    outputs: tuple[tuple[int, str, Shape, Shape], ...]
+    batch: int
     lanes: int
     threads: bool
     table: _Table
-    pack: Any
+
+
+def _traced() -> int:
+    """How many modes of PyTorch look at each operation: a tracer would take the results for constants."""
+    return 0
+
+
+_traced = getattr(torch._C, "_len_torch_dispatch_stack", _traced)
+
+
+def _empty(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor whose entries are not set."""
+    return torch.empty_strided(shape, strides, dtype=dtype)
+
+
+# what the code of Inductor makes its tensors with, in half the time; not public, so that it may be missing
+_empty = getattr(getattr(torch._C._dynamo, "guards", None), "_empty_strided_cpu", _empty)
 
 
 def _refused(why: str) -> None:
@@ -111,10 +141,13 @@ class NativeStep:
         self.results = tuple(name for name, _ in program.outputs)
         self.spread = tuple(n for n, v in program.outputs if BATCH not in program.body[v].type.axes)
         self.resets = tuple(s.reset.clock for s in program.states if s.reset.clock is not None)
-        self.lead = next((d.name for d in program.inputs if BATCH in d.type.axes and not d.ahead), "")
+        now = [d for d in program.inputs if not d.ahead]
+        self.positions = {d.name: n for n, d in enumerate(now)}
+        self.lead = next((n for n, d in enumerate(now) if BATCH in d.type.axes), -1)
         self.whole = frozenset(d.name for d in program.inputs if d.type.kind == "int")
         self.forms: dict[torch.dtype, Form | None] = {}
         self.plans: dict[tuple[torch.dtype, int], Plan | None] = {}
+        self.last: Plan | None = None
         self._refuse_what_is_not_simple()
 
     def _refuse_what_is_not_simple(self) -> None:
@@ -133,7 +166,7 @@ class NativeStep:
                 raise UnsupportedError(f"the state {state.name} is an integer")
             if BATCH in program.axis_names() and BATCH not in state.type.axes:
                 raise UnsupportedError(f"the state {state.name} is one for the whole batch")
-        if not self.lead:
+        if self.lead < 0:
             raise UnsupportedError("no input has a batch")
 
     # -- code
@@ -182,98 +215,146 @@ class NativeStep:
         lanes = batch if form.kernel.batched else 1
         for _, size in form.kernel.axes:
             lanes *= size
-        count = HEADER + len(form.slots)
         threads = lanes > 1 and lanes * form.entries > WORTH_THREADS
-        example = torch.empty((), dtype=dtype)
-        read, states, outputs = [], [], {}
-        for place, (kind, name, tail, batched) in enumerate(form.slots):
-            shape = (batch, *tail) if batched else tail
-            if kind in (STATE, OUTPUT):
-                like = example.new_empty(shape)
-                if kind == STATE:
-                    states.append((place, name, form.clocks[name], like))
-                else:
-                    outputs[name] = place, name, like
+        inputs, whole, params, before, states, outputs = [], [], [], [], [], {}
+        for number, (kind, name, tail, batched) in enumerate(form.slots):
+            place = HEADER + number
+            shape = torch.Size((batch, *tail) if batched else tail)
+            if kind == STATE:
+                states.append((place, name, form.clocks[name], tuple(shape), strides(shape)))
+            elif kind == OUTPUT:
+                outputs[name] = place, name, tuple(shape), strides(shape)
+            elif kind == PARAM:
+                params.append((place, name, shape))
+            elif kind == BEFORE:
+                before.append((place, name, shape))
+            elif name not in self.positions:
+                return None  # one tick ahead: nobody asks for such a tick
+            elif name in self.whole:
+                whole.append((place, self.positions[name], shape, name))
             else:
-                read.append((place, kind, name, shape))
+                inputs.append((place, self.positions[name], shape))
         made = tuple(outputs[name] for name in self.results)
-        table, pack = _Table(count), struct.Struct(f"={count}q").pack_into
-        return Plan(form, tuple(read), tuple(states), made, example, lanes, threads, table, pack)
+        table = _Table(HEADER + len(form.slots), lanes, batch, form.kernel.scratch)
+        return Plan(
+            form, dtype, tuple(inputs), tuple(whole), tuple(params), tuple(before), tuple(states), made, batch, lanes,
+            threads, table,
+        )  # fmt: skip
 
     # -- calls
 
     def __call__(
         self,
         params: Mapping[str, tuple[Any, str]],
-        inputs: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
         states: Mapping[str, Tensor],
         done: int,
         limits: Mapping[str, int],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """The outputs and the states after tick ``done + 1``, or None: the caller computes them in another way.
 
-        ``params``: by name the module that has a parameter, and its key there; ``limits``: how many rows an integer
-        input picks from."""
-        dtype, batch = states[self.first].dtype, inputs[self.lead].shape[0]
-        plan = self.plans.get((dtype, batch))
-        if plan is None and (dtype, batch) not in self.plans:
-            plan = self.plans[dtype, batch] = self._plan(dtype, batch)
-        if plan is None or (self.resets and any(clock.fires(done + 1) for clock in self.resets)):
+        ``params``: by name the module that has a parameter, and its key there; ``inputs``: in the order of the program,
+        without those that are one tick ahead; ``limits``: how many rows an integer input picks from."""
+        plan = self.last
+        found = None if plan is None else self._called(plan, params, inputs, states, done, limits)
+        if found is None:
+            other = self._plan_of(states[self.first].dtype, inputs[self.lead].shape[0])
+            if other is not None and other is not plan:
+                self.last = other
+                found = self._called(other, params, inputs, states, done, limits)
+        return found
+
+    def _plan_of(self, dtype: torch.dtype, batch: int) -> Plan | None:
+        key = dtype, batch
+        if key not in self.plans:
+            self.plans[key] = self._plan(dtype, batch)
+        return self.plans[key]
+
+    def _called(
+        self,
+        plan: Plan,
+        params: Mapping[str, tuple[Any, str]],
+        inputs: Sequence[Tensor],
+        states: Mapping[str, Tensor],
+        done: int,
+        limits: Mapping[str, int],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+        """One tick if all is as the plan has it, else None. Written out: each line is some percent of a small tick."""
+        if _traced() or (self.resets and any(clock.fires(done + 1) for clock in self.resets)):
             return None
         after = dict(states)
         for name, period, key in self.anchors:
             if done % period == 0:
                 after[key] = states[name]
-        tensors: list[Tensor] = [plan.example] * len(plan.form.slots)
-        for place, kind, name, shape in plan.read:
-            if kind == PARAM:
+        table, dtype = plan.table, plan.dtype
+        array = table.array
+        copies = []  # kept until the call has ended
+        try:
+            for place, position, shape in plan.inputs:
+                tensor = inputs[position]
+                if tensor.__class__ is not Tensor or tensor.dtype is not dtype or not tensor.is_cpu:
+                    return None
+                if tensor.shape != shape:
+                    return None
+                if not tensor.is_contiguous():
+                    tensor = tensor.contiguous()
+                    copies.append(tensor)
+                array[place] = tensor.data_ptr()
+            for place, name, shape in plan.before:
+                tensor = after[name]
+                if tensor.__class__ is not Tensor or tensor.dtype is not dtype or not tensor.is_cpu:
+                    return None
+                if tensor.shape != shape:
+                    return None
+                if not tensor.is_contiguous():
+                    tensor = tensor.contiguous()
+                    copies.append(tensor)
+                array[place] = tensor.data_ptr()
+            for place, name, shape in plan.params:
                 owner, key = params[name]
                 tensor = owner._parameters[key]
-            else:
-                tensor = (inputs if kind == INPUT else after)[name]
-            if not tensor.is_contiguous():
-                tensor = tensor.contiguous()
-            if tensor.shape != shape or not tensor.is_cpu:
-                return None
-            if tensor.dtype is not dtype and not (kind == INPUT and self._picks(name, tensor, limits)):
-                return None
-            tensors[place] = tensor
-        changed: dict[str, Tensor] = {}
-        for place, name, clock, like in plan.states:
-            if clock is None or clock.fires(done + 1):
-                changed[name] = tensors[place] = torch.empty_like(like)
-            else:
-                tensors[place] = after[name]  # not written at this tick
-        outputs: dict[str, Tensor] = {}
-        for place, name, like in plan.outputs:
-            outputs[name] = tensors[place] = torch.empty_like(like)
-        try:
-            self._run(plan, tensors, done, batch)
+                if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
+                    return None
+                if not tensor.is_contiguous():
+                    tensor = tensor.contiguous()
+                    copies.append(tensor)
+                array[place] = tensor.data_ptr()
+            for place, position, shape, name in plan.whole:
+                tensor = inputs[position]
+                if tensor.__class__ is not Tensor or tensor.shape != shape or not tensor.is_cpu:
+                    return None
+                if not _picks(tensor, limits.get(name)):
+                    return None
+                if not tensor.is_contiguous():
+                    tensor = tensor.contiguous()
+                    copies.append(tensor)
+                array[place] = tensor.data_ptr()
         except RuntimeError:  # a tensor without memory: PyTorch traces or transforms
             return None
-        after.update(changed)
+        for place, name, clock, size, steps in plan.states:
+            if clock is None or clock.fires(done + 1):
+                after[name] = tensor = _empty(size, steps, dtype)
+                array[place] = tensor.data_ptr()  # at other ticks it is not written
+        outputs = {}
+        for place, name, size, steps in plan.outputs:
+            outputs[name] = tensor = _empty(size, steps, dtype)
+            array[place] = tensor.data_ptr()
+        array[TICK] = done
+        if plan.threads and torch.get_num_threads() > 1:
+            spread(plan.form.native, plan.form.kernel, table.base, plan.lanes)
+        else:
+            plan.form.native.address(table.pointers)
         for name in self.spread:
-            outputs[name] = outputs[name].expand(batch, *outputs[name].shape)
+            outputs[name] = outputs[name].expand(plan.batch, *outputs[name].shape)
         return outputs, after
 
-    def _picks(self, name: str, tensor: Tensor, limits: Mapping[str, int]) -> bool:
-        """Whether an input is integers within their limit."""
-        if name not in self.whole or tensor.dtype is not torch.int64:
-            return False
-        limit = limits.get(name)
-        if limit is None:
-            return True
-        if tensor.numel() == 1:
-            return 0 <= int(tensor) < limit
-        return int(tensor.min()) >= 0 and int(tensor.max()) < limit
 
-    @staticmethod
-    def _run(plan: Plan, tensors: list[Tensor], done: int, batch: int) -> None:
-        form = plan.form
-        if plan.threads and torch.get_num_threads() > 1:
-            call(form.native, form.kernel, tensors, plan.lanes, 1, 1, 0, done, 0, batch)
-            return
-        array = plan.table.array
-        plan.pack(array, 0, 1, 1, 0, done, 0, batch, *[t.data_ptr() for t in tensors])
-        array[-7], array[-5] = scratch(form.kernel.scratch), plan.lanes
-        form.native.address(plan.table.pointers)
+def _picks(tensor: Tensor, limit: int | None) -> bool:
+    """Whether an input is integers below their limit."""
+    if tensor.dtype is not torch.int64:
+        return False
+    if limit is None:
+        return True
+    if tensor.numel() == 1:
+        return 0 <= int(tensor) < limit
+    return int(tensor.min()) >= 0 and int(tensor.max()) < limit

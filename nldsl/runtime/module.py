@@ -23,7 +23,7 @@ Results = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torc
 
 
 Places = dict[str, tuple[nn.Module, str]]
-Tick = Callable[[Places, Tensors, Tensors, int, Mapping[str, int]], "tuple[Tensors, Tensors] | None"]
+Tick = Callable[[Places, Sequence[torch.Tensor], Tensors, int, Mapping[str, int]], "tuple[Tensors, Tensors] | None"]
 
 
 class Emitted(Protocol):
@@ -294,10 +294,11 @@ class Module(nn.Module):
 
     def step(self, *args: Any, **named: Any) -> tuple[Any, State]:
         """One tick: ``step(x, state)`` gives the outputs and the next state. Inputs have no axis of time."""
+        if self._tick is not None and not torch.is_grad_enabled():
+            quick = self._quick_step(self._tick, args, named)
+            if quick is not None:
+                return quick
         *tensors, state = args if "state" not in named else (*args, named.pop("state"))
-        quick = self._quick_step(tensors, named, state)
-        if quick is not None:
-            return quick
         inputs = self._check(tensors, named, time=False)
         start = self._begin(inputs, state)
         ahead = [d for d in self.streams.ahead if d.name not in inputs]
@@ -312,27 +313,32 @@ class Module(nn.Module):
         outputs = self.emitted.peek(self._params(), inputs, _to_emitted(now))
         return self._result(outputs), State(now.tick, now.states, inputs)
 
-    def _quick_step(self, tensors: Sequence[Any], named: Mapping[str, Any], state: Any) -> tuple[Any, State] | None:
-        """One tick by the backend's own code for it, where it has some and all is as it expects; no gradients."""
-        tick = self._tick
-        if tick is None or state.__class__ is not State or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    def _quick_step(self, tick: Tick, given: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, State] | None:
+        """One tick by the backend's own code for it, where all is as it expects; no gradients."""
+        if len(given) + len(named) != len(self._now) + 1:
             return None
-        inputs = dict(zip(self._now, tensors, strict=False))
+        if self.check_finite or torch.compiler.is_dynamo_compiling():
+            return None
         if named:
-            inputs |= named
-        if len(inputs) != len(self._now) or len(tensors) + len(named) != len(inputs) or self.check_finite:
-            return None
-        for given in inputs.values():
-            if given.__class__ is not torch.Tensor:
+            try:
+                given = (*given, *(named[name] for name in (*self._now, "state")[len(given) :]))
+            except KeyError:  # the usual way says what is wrong
                 return None
-        if state["pending"]:
+        state = given[-1]
+        if state.__class__ is not State or state["pending"]:
             return None
-        done = state["tick"]
         try:
-            found = tick(self._places, inputs, state["states"], done, self.streams.limits)
+            found = tick(self._places, given, state["states"], state["tick"], self.streams.limits)
         except KeyError:  # the usual way says what is missing
             return None
-        return None if found is None else (self._result(found[0]), State(done + 1, found[1]))
+        if found is None:
+            return None
+        outputs, after = found
+        following = State.__new__(State)  # as State(..) does it, in half the time: a tenth of a small tick
+        following["tick"] = state["tick"] + 1
+        following["states"] = after
+        following["pending"] = {}
+        return self._result(outputs), following
 
     # ------------------------------------------------------------ states that are never reset
 

@@ -50,8 +50,9 @@ def check(name: str) -> None:
     resets = [s.reset.clock for s in program.states if s.reset.clock is not None]
     for tick in range(TICKS):
         inputs = {n: x[tick].contiguous() for n, x in data.inputs.items()}
+        order = [inputs[d.name] for d in program.inputs if not d.ahead]
         before = {n: x.clone() for n, x in states.items() if n != "@tick"}
-        found = native.tick(places, inputs, {n: x.contiguous() for n, x in states.items() if n != "@tick"}, tick, {})
+        found = native.tick(places, order, {n: x.contiguous() for n, x in states.items() if n != "@tick"}, tick, {})
         outputs, _, _, after = written.step(data.params, inputs, states)
         assert (found is None) == any(clock.fires(tick + 1) for clock in resets)
         assert all(torch.equal(x, states[n]) for n, x in before.items()), "the state before was changed"
@@ -73,7 +74,8 @@ def compare(native: Module, written: Module, inputs: list[dict[str, Tensor]], bo
     states = [m.init_state(BATCH_SIZE) for m in (native, written)]
     with torch.no_grad():
         for given in inputs:
-            assert native._quick_step([], given, states[0]) is not None
+            assert native._tick is not None
+            assert native._quick_step(native._tick, (), {**given, "state": states[0]}) is not None
             (got, states[0]), (want, states[1]) = (
                 m.step(**given, state=s) for m, s in zip((native, written), states, strict=True)
             )
