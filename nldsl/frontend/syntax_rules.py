@@ -236,6 +236,18 @@ def comma(p: Place) -> Diagnostic | None:
     return None
 
 
+def anchor_with_clock(p: Place) -> Diagnostic | None:
+    """`e at start of 16 token`."""
+    if p.token.text not in ("token", "tokens", "tick", "ticks") or p.look(-3).type != "START":
+        return None
+    return Diagnostic(
+        "NL0123",
+        "an anchor is a number of ticks, or a level, without a clock",
+        p.span,
+        hints=(f"write `at start of {p.before.text}`",),
+    )
+
+
 def juxtaposed(p: Place) -> Diagnostic | None:
     """`x = 1 y = 2`, `f(a b)`, `x = 2 y`."""
     begins = p.token.type in ("NAME", "NUMBER", "STRING", "TRUE", "FALSE", "METHOD", "OWNER", "LPAR")
@@ -380,6 +392,7 @@ RULES: tuple[Rule, ...] = (
     chained,
     comma,
     reduction,
+    anchor_with_clock,
     juxtaposed,
     second_statement,
     ended,
