@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.torch.names import Names
 from nldsl.backends.torch.update_numbers import (
-    needed_clocks,
-    needed_numbers,
     python_number,
     write_numbers,
 )
@@ -65,7 +63,7 @@ class Writer:
 
     def write(self) -> None:
         rule = self.rule
-        shared = [f"x{v}" for v in needed_numbers(rule)] + [f"fires{i}" for i in range(len(needed_clocks(rule)))]
+        shared = [f"x{v}" for v in rule.needed_numbers()] + [f"fires{i}" for i in range(len(rule.needed_clocks()))]
         fresh = Names(FIXED.union(shared))
         order = self._order()
         states = [name for name, _, _ in rule.states]
@@ -186,7 +184,7 @@ class Writer:
     def _is_free(self, value: int) -> bool:
         """Whether the memory of this value may be written: ours, and nothing reads the value again."""
         free = self.left[value] == 0 and self.memory[value] is not None
-        return free and not needed_clocks(self.rule)
+        return free and not self.rule.needed_clocks()
 
     def _call(self, op: str, values: tuple[int, ...], args: list[str]) -> tuple[str | None, int | None]:
         """A foreach call, and the operand in whose memory its in-place form works."""
@@ -235,7 +233,7 @@ class Writer:
 
     def _when(self, value: int, name: str, args: list[str], lists: list[int]) -> None:
         instr = self.rule.body[value]
-        flag = f"fires{needed_clocks(self.rule).index(instr.attr('clock'))}"
+        flag = f"fires{self.rule.needed_clocks().index(instr.attr('clock'))}"
         like = self.names[lists[0]]
         texts = [
             a if self._is_list(v) else f"[torch.full_like(like, {a}) for like in {like}]"

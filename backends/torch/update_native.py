@@ -6,7 +6,6 @@ made here, never text of the program.
 
 from __future__ import annotations
 
-from nldsl.backends.torch.update_numbers import needed_clocks, needed_numbers
 from nldsl.ir.entrywise import Entrywise
 from nldsl.ir.program import Instr
 
@@ -110,7 +109,7 @@ def write_native(rule: Entrywise, double: bool) -> str:
     """
     states = [f"real *restrict s{i}" for i in range(len(rule.states))]
     values = [f"p->s[{i}] + from" for i in range(len(rule.states))]
-    shared = [f"x{v}" for v in needed_numbers(rule)] + [f"fires{i}" for i in range(len(needed_clocks(rule)))]
+    shared = [f"x{v}" for v in rule.needed_numbers()] + [f"fires{i}" for i in range(len(rule.needed_clocks()))]
     numbers = [f"    const real {name} = (real)numbers[{i}];\n" for i, name in enumerate(shared)]
     places = {name: i for i, (name, _, _) in enumerate(rule.states)}
     lines = [f"const real x{value} = {_text(rule, rule.body[value], places)};" for value in _order(rule)]
@@ -150,7 +149,7 @@ def _text(rule: Entrywise, instr: Instr, places: dict[str, int]) -> str:
         return f"s{places[instr.attr('state')]}[i]"
     args = [_operand(rule, a) for a in instr.args]
     if instr.op == "when":
-        flag = f"fires{needed_clocks(rule).index(instr.attr('clock'))}"
+        flag = f"fires{rule.needed_clocks().index(instr.attr('clock'))}"
         return f"{flag} != 0 ? {args[0]} : {args[1]}"
     if instr.op == "pow" and rule.body[instr.args[1]].op == "const":
         exponent = rule.body[instr.args[1]].attr("value")

@@ -36,21 +36,16 @@ FUNCTIONS = {
 }
 
 
-def needed_numbers(rule: Entrywise) -> tuple[int, ...]:
-    """The shared values that entries are computed with; constants stand where they are used."""
-    used = {a for v in rule.entries for a in rule.body[v].args}
-    used |= {value for _, _, value in rule.states} | {rule.change}
-    return tuple(sorted(v for v in used if v not in rule.entries and rule.body[v].op != "const"))
-
-
-def needed_clocks(rule: Entrywise) -> tuple[Clock, ...]:
-    """The clocks on which entries change; whether they fire is passed after the shared values."""
-    return tuple(dict.fromkeys(rule.body[v].attr("clock") for v in sorted(rule.entries) if rule.body[v].op == "when"))
-
-
 def fires(clock: Clock) -> str:
     """Whether a clock fires at tick ``t``, in Python."""
     return f"(t - 1) % {clock.period} == 0" if clock.start else f"t % {clock.period} == 0"
+
+
+def write_numbers_module(rule: Entrywise) -> str:
+    """A module that has ``numbers`` alone."""
+    text = write_numbers(rule)
+    imports = ["import math", ""] * any("math." in line for line in text) + ["import numpy as np", "", ""]
+    return "\n".join(['"""What all entries of an optimizer share, compiled by nldsl."""', "", *imports, *text, ""])
 
 
 def write_numbers(rule: Entrywise) -> list[str]:
@@ -60,10 +55,10 @@ def write_numbers(rule: Entrywise) -> list[str]:
         '    """What all entries share at tick t; held: the states that are one number."""',
         '    with np.errstate(all="ignore"):',
     ]
-    roots = [*needed_numbers(rule), *(value for _, _, value in rule.numbers)]
+    roots = [*rule.needed_numbers(), *(value for _, _, value in rule.numbers)]
     lines += [f"        x{value} = {_text(rule.body[value])}" for value in sorted(reachable(rule.body, roots))]
-    shared = "".join(f"float(x{v}), " for v in needed_numbers(rule))
-    shared += "".join(f"float({fires(clock)}), " for clock in needed_clocks(rule))
+    shared = "".join(f"float(x{v}), " for v in rule.needed_numbers())
+    shared += "".join(f"float({fires(clock)}), " for clock in rule.needed_clocks())
     new = ", ".join(f"{name!a}: float(x{value})" for name, _, value in rule.numbers)
     return [*lines, f"        return ({shared.rstrip()}), {{{new}}}" if shared else f"        return (), {{{new}}}"]
 

@@ -40,6 +40,21 @@ def softplus(x):
 
 
 @triton.jit
+def arctan(x):
+    """The angle, from an eighth of it: arctan z = 2 arctan (z / (1 + sqrt(1 + z^2))), then its series."""
+    large = tl.abs(x) > 1.0
+    z = tl.where(large, 1.0 / tl.where(large, x, 1.0), x)
+    z = z / (1.0 + tl.sqrt(1.0 + z * z))
+    z = z / (1.0 + tl.sqrt(1.0 + z * z))
+    z = z / (1.0 + tl.sqrt(1.0 + z * z))
+    y = z * z
+    rest = 1.0 / 9.0 - y * (1.0 / 11.0 - y * (1.0 / 13.0 - y * (1.0 / 15.0)))
+    angle = 8.0 * z * (1.0 - y * (1.0 / 3.0 - y * (1.0 / 5.0 - y * (1.0 / 7.0 - y * rest))))
+    right = tl.where(x > 0.0, 1.0, -1.0).to(x.dtype) * 1.5707963267948966
+    return tl.where(large, right - angle, angle)
+
+
+@triton.jit
 def modulo(x, y):
     """The remainder, with the sign of y."""
     return x - tl.floor(x / y) * y
@@ -48,6 +63,7 @@ def modulo(x, y):
 @triton.jit
 def power(x, y):
     """x ** y, also of a negative x with a whole y."""
+    y = tl.where(x == x, y, y)  # of x's shape: the interpreter does not stretch a condition that is a number
     size = tl.exp(y * tl.log(tl.where(x == 0.0, 1.0, tl.abs(x))))
     odd = (tl.floor(y) - 2.0 * tl.floor(tl.floor(y) / 2.0)) != 0.0
     value = tl.where((x < 0.0) & odd, -size, size)

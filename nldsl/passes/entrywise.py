@@ -1,8 +1,9 @@
 """Which optimizers do the same to every entry of a parameter: their tick as a program of one entry.
 
-Such an update needs no shapes: all parameters of a level are one long list of entries. The analysis reads the algebra
-alone. It gives up (None) at the first operation that mixes entries (a norm, a product of matrices, a slice), and at
-states that a flat list of entries cannot hold (anchors, resets on a clock, states shared by a batch).
+Such an update needs no shapes: all parameters of a level are one long list of entries. ``tensorwise`` also allows sums
+and maxima over all entries of a parameter (norms, means). The analysis reads the algebra alone. It gives up (None) at
+the first operation that mixes entries in another way (a product of matrices, a slice), and at states that a flat list
+of entries cannot hold (anchors, resets on a clock, states shared by a batch).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 
 from nldsl.dims import Dim
 from nldsl.ir import ops
-from nldsl.ir.entrywise import Entrywise
+from nldsl.ir.entrywise import ENTRY, REDUCTIONS, Entrywise, Tensorwise
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import Type
 
@@ -24,13 +25,21 @@ def entrywise(program: Program, shape: Shape) -> Entrywise | None:
 
     Needs: inputs ``g`` and perhaps ``weight`` of that shape, one output; ``grad`` expanded.
     """
+    rule = tensorwise(program, shape)
+    if rule is None or rule.has_sums:
+        return None
+    entries = frozenset(value for value, kind in enumerate(rule.kinds()) if kind == ENTRY)
+    return Entrywise(rule.body, entries, rule.states, rule.numbers, rule.change)
+
+
+def tensorwise(program: Program, shape: Shape) -> Tensorwise | None:
+    """The same, where sums over all entries of a parameter may be part of the tick."""
     if program.axes or program.params or len(program.outputs) != 1:
         return None
     if any(s.shared or s.reset.kind == "clock" or s.type.shape not in (shape, ()) for s in program.states):
         return None
     body: list[Instr] = []
     number: dict[int, int] = {}
-    entries: set[int] = set()
     for value, instr in enumerate(program.body):
         found = _scalar(program.body, instr, shape, number)
         if found is None:
@@ -38,11 +47,9 @@ def entrywise(program: Program, shape: Shape) -> Entrywise | None:
         if isinstance(found, int):
             number[value] = found
             continue
-        for new in found:
-            body.append(new)
-            last = len(body) - 1
-            if _own(program, new, shape) or any(a in entries for a in new.args):
-                entries.add(last)
+        body += found
+        if instr.op == "einsum" and any(ops.split_spec(instr.attr("spec"))[0]) and not instr.type.shape:
+            body.append(Instr("sum", (len(body) - 1,), (), Type()))
         number[value] = len(body) - 1
     starts = {s.name: _number(program.init, s.init) for s in program.states}
     known = {name: start for name, start in starts.items() if start is not None}
@@ -54,23 +61,13 @@ def entrywise(program: Program, shape: Shape) -> Entrywise | None:
         if state.name not in updates:
             body.append(Instr("state", (), (("state", state.name),), Type()))
             new_value[state.name] = len(body) - 1
-            if state.type.shape == shape:
-                entries.add(len(body) - 1)
     rows = [(s, (s.name, known[s.name], new_value[s.name])) for s in program.states]
-    return Entrywise(
+    return Tensorwise(
         tuple(body),
-        frozenset(entries),
         tuple(row for s, row in rows if s.type.shape == shape),
         tuple(row for s, row in rows if s.type.shape != shape),
         number[program.outputs[0][1]],
     )
-
-
-def _own(program: Program, instr: Instr, shape: Shape) -> bool:
-    """Whether a leaf differs from entry to entry."""
-    if instr.op == "state":
-        return program.state(instr.attr("state")).type.shape == shape
-    return instr.op == "input"
 
 
 def _scalar(body: tuple[Instr, ...], instr: Instr, shape: Shape, number: dict[int, int]) -> list[Instr] | int | None:
@@ -81,20 +78,29 @@ def _scalar(body: tuple[Instr, ...], instr: Instr, shape: Shape, number: dict[in
     if instr.op in COPIES:
         return args[0] if body[instr.args[0]].type.shape in (shape, (), instr.type.shape) else None
     plain = replace(instr, args=args, type=Type((), (), instr.type.kind), guard=None)
+    if instr.op in REDUCTIONS:
+        whole = body[instr.args[0]].type.shape
+        return (
+            [replace(plain, attrs=())] if whole == shape and set(instr.attr("dims")) == set(range(len(shape))) else None
+        )
     if instr.op in ops.POINTWISE or instr.op in ("when", "const", "clock", "input", "state"):
         return [plain]
     if instr.op == "einsum":
-        return _product(instr, args)
+        return _product(instr, args, len(shape))
     return None
 
 
-def _product(instr: Instr, args: tuple[int, ...]) -> list[Instr] | int | None:
-    """A contraction that sums over nothing is a product of its operands."""
+def _product(instr: Instr, args: tuple[int, ...], rank: int) -> list[Instr] | int | None:
+    """A contraction that sums over nothing is a product of its operands; one that sums over all dims of both (or of one
+    where the other is a number) is a product too, and is summed by the caller."""
     inputs, output = ops.split_spec(instr.attr("spec"))
-    if len(set(output)) != len(output) or any(letters not in (output, "") for letters in inputs):
+    whole = output or max(inputs, key=len)
+    if len(set(whole)) != len(whole) or any(letters not in (whole, "") for letters in inputs):
+        return None
+    if not output and any(inputs) and len(whole) != rank:
         return None
     if len(args) == 1:
-        return args[0]
+        return args[0] if output or not whole else [replace(instr, op="to_real", attrs=(), type=Type(), guard=None)]
     if len(args) != 2:
         return None
     return [replace(instr, op="mul", args=args, attrs=(), type=Type(), guard=None)]

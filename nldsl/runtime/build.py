@@ -34,7 +34,9 @@ def build_module(
         ticks=getattr(chosen, "ticks", False),
         serial=getattr(chosen, "serial", False),
     )
-    return Module(program, chosen.load(chosen.emit(planned), planned), initialize(program, seed))
+    built = Module(program, chosen.load(chosen.emit(planned), planned), initialize(program, seed))
+    built.backend = chosen.name
+    return built
 
 
 def build_checked(

@@ -52,7 +52,10 @@ class Module(nn.Module):
 
     ``module(x)`` begins a sequence; ``module(x, state=s)`` goes on where ``s`` was left and also returns the new state.
     However a sequence is cut into calls, the results are the same. Parameters have their names of the program.
+    ``backend`` is the name of the one it was compiled with.
     """
+
+    backend = "torch"
 
     def __init__(
         self, program: Program, emitted: Emitted, values: Mapping[str, ArrayLike], check_finite: bool = False

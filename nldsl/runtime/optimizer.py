@@ -1,8 +1,9 @@
 """Optimizer memories as ``torch.optim.Optimizer``: one tick of the memory for each ``step()``.
 
 A rule that does the same to every entry is one fused update over all parameters (``optimizer_entries.py``). For any
-other the parameters of equal shape are the rows of one batch (``optimizer_stacked.py``). The states of the memory are
-kept per parameter in ``state``, as PyTorch's own optimizers do.
+other the parameters of equal shape are the rows of one batch (``optimizer_stacked.py``). With ``backend="triton"`` both
+are generated kernels (``optimizer_backend.py``). The states of the memory are kept per parameter in ``state``, as
+PyTorch's own optimizers do.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ from typing import Any, overload
 
 import torch
 
-from nldsl.ir.entrywise import Entrywise
+from nldsl.ir.entrywise import Entrywise, Tensorwise
 from nldsl.ir.program import Program
 from nldsl.passes.derive import Derive
 from nldsl.passes.entrywise import entrywise
 from nldsl.passes.simplify import Simplify
 from nldsl.runtime.module import Module
+from nldsl.runtime.optimizer_backend import Batch, Kernels, Kind
 from nldsl.runtime.optimizer_entries import EntryBatch
 from nldsl.runtime.optimizer_stacked import Compiled, Shape, StackedBatch, Tensors, compile_rule
 
 Rule = Callable[[Shape], Program]  # the program of an optimizer for parameters of a shape
-Batch = EntryBatch | StackedBatch
-Place = tuple[int, Shape | Entrywise, torch.dtype, torch.device, int]  # the last: how many ticks were done
+Place = tuple[int, Kind, torch.dtype, torch.device, int]  # the last: how many ticks were done
 
 
 class MemoryOptimizer(torch.optim.Optimizer):
@@ -33,6 +34,10 @@ class MemoryOptimizer(torch.optim.Optimizer):
     the change that the memory computes, so that PyTorch's schedulers work; the rate itself is in the program.
     ``fused`` = False runs every rule shape by shape; ``native`` says whether entrywise rules are compiled by the C
     compiler of the system (None: where there is one, on a CPU, from 2^18 parameters on).
+
+    ``backend``: ``torch`` or ``triton``; with kernels, parameters that are not on a GPU are an error, or get the form
+    of PyTorch if ``fallback``. ``capturable`` (kernels only): the tick is counted on the device, so that a CUDA graph
+    may hold ``step()``; the rate of a group may then be a tensor. Raises ValueError for another backend.
     """
 
     def __init__(
@@ -45,8 +50,12 @@ class MemoryOptimizer(torch.optim.Optimizer):
         seed: int = 0,
         fused: bool = True,
         native: bool | None = None,
+        backend: str = "torch",
+        fallback: bool = False,
+        capturable: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr})
+        self.kernels = Kernels.wanted(backend, fallback, capturable)
         self.rule = rule
         self.seed = seed
         self.fused = fused
@@ -73,7 +82,8 @@ class MemoryOptimizer(torch.optim.Optimizer):
         for number, group in enumerate(self.param_groups):
             for batch in self._batches_of(number, [p for p in group["params"] if p.requires_grad]):
                 if any(p.grad is not None for p in batch.members):
-                    batch.update(float(group["lr"]), [self.state[p] for p in batch.members])
+                    rate = group["lr"] if self.kernels and self.kernels.capturable else float(group["lr"])
+                    batch.update(rate, [self.state[p] for p in batch.members])
         return loss
 
     def sources(self) -> tuple[str, ...]:
@@ -87,11 +97,13 @@ class MemoryOptimizer(torch.optim.Optimizer):
             return known
         places: dict[Place, list[torch.Tensor]] = {}
         for param in params:
-            shape = tuple(param.shape[self._lanes.get(param, 0) :])
-            _, entries = self._program(shape)
+            shape = self._shape(param)
+            program, entries = self._program(shape)
+            kind: Kind | None = self.kernels.kind(program, shape, param) if self.kernels else None
+            if kind is None:
+                kind = entries if entries is not None else shape
             ticks = int(self.state[param]["step"]) if self.state.get(param) else 0
-            place = number, entries if entries is not None else shape, param.dtype, param.device, ticks
-            places.setdefault(place, []).append(param)
+            places.setdefault((number, kind, param.dtype, param.device, ticks), []).append(param)
         self._batches[number] = [self._batch(place, members) for place, members in places.items()]
         self._members[number] = [(id(p), p.dtype, p.device) for p in params]
         return self._batches[number]
@@ -101,6 +113,10 @@ class MemoryOptimizer(torch.optim.Optimizer):
         batch: Batch
         if isinstance(kind, Entrywise):
             batch = EntryBatch(kind, members, self.native)
+        elif isinstance(kind, Tensorwise):
+            assert self.kernels is not None
+            shapes = [self._shape(p) for p in members]
+            batch = self.kernels.entries([(self._program(s)[0], s) for s in shapes], members)
         else:
             if (kind, dtype, device) not in self._compiled:
                 compiled = compile_rule(self._program(kind)[0], members[0].detach(), self.seed)
@@ -110,6 +126,10 @@ class MemoryOptimizer(torch.optim.Optimizer):
             batch.restore([self.state[p] for p in members])
         batch.publish([self.state[p] for p in members])
         return batch
+
+    def _shape(self, param: torch.Tensor) -> Shape:
+        """The shape that the rule sees: without dims that count copies."""
+        return tuple(param.shape[self._lanes.get(param, 0) :])
 
     def _program(self, shape: Shape) -> tuple[Program, Entrywise | None]:
         """The program for a shape, and what it does to one entry if it does the same to all."""
@@ -133,8 +153,14 @@ class MemoryOptimizer(torch.optim.Optimizer):
         return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from ``state_dict()``."""
+        """Go on from ``state_dict()``; states keep their own type, which may be wider than that of a parameter."""
         super().load_state_dict(state_dict)
+        numbers = [n for group in state_dict["param_groups"] for n in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for number, param in zip(numbers, params, strict=True):
+            for name, value in state_dict["state"].get(number, {}).items():
+                if isinstance(value, torch.Tensor) and value.is_floating_point():
+                    self.state[param][name] = value.to(param.device, copy=True)
         self._batches.clear()
         self._members.clear()
 
@@ -143,9 +169,18 @@ class LevelOptimizers:
     """One optimizer for each level of steps of a module: ``step()`` once for every training step.
 
     A level that ticks every n steps is trained with the sum of the gradients of the steps since its last tick.
+    ``backend``: that of the updates; None: that of the module, for parameters on a GPU (``MemoryOptimizer``).
     """
 
-    def __init__(self, module: Module, *, lr: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        module: Module,
+        *,
+        lr: float = 1.0,
+        seed: int = 0,
+        backend: str | None = None,
+        capturable: bool = False,
+    ) -> None:
         self.steps = 0
         self.optimizers: dict[str, MemoryOptimizer] = {}
         self.periods: dict[str, int] = {}
@@ -165,7 +200,16 @@ class LevelOptimizers:
                 raise ValueError(
                     f"the level `{name}` has no optimizer: say `with`, for example `with AdamW(rate = 3e-4)`"
                 )
-            self.optimizers[name] = MemoryOptimizer(params.values(), level.optimizer, lr=lr, lanes=lanes, seed=seed)
+            self.optimizers[name] = MemoryOptimizer(
+                params.values(),
+                level.optimizer,
+                lr=lr,
+                lanes=lanes,
+                seed=seed,
+                backend=backend or ("triton" if module.backend == "triton" else "torch"),
+                fallback=backend is None,
+                capturable=capturable,
+            )
             self.periods[name] = level.period
             self.cadence[name] = 0
             self._sums[name] = {}
