@@ -81,11 +81,13 @@ class LoopCall:
 @dataclass(frozen=True)
 class LoopSource:
     """Python source of the function of a loop; ``imports`` (lines) and ``shared`` (definitions that several loops use)
-    stand in the module once."""
+    stand in the module once. ``packs``: the function has one more argument, ``cuts=()``: where sequences that lie in
+    one row begin, and the end; the states have a row for each."""
 
     source: str
     imports: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
+    packs: bool = False
 
 
 class LoopKernels(Protocol):

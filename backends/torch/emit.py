@@ -15,6 +15,8 @@ from nldsl.backends.interface import LoopKernels
 from nldsl.backends.torch.body import literal, write_tick
 from nldsl.backends.torch.layout import Layout
 from nldsl.backends.torch.names import LOOP, Names, plain, short_names
+from nldsl.backends.torch.packing import CUTS, packable, packed_sources
+from nldsl.backends.torch.packing import IMPORTS as PACKED_IMPORTS
 from nldsl.backends.torch.phases import Emission, operands, write_phase
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.segment import IMPORTS, sources
@@ -39,19 +41,25 @@ def emit(schedule: Schedule, longest: int = LONGEST, kernels: LoopKernels | None
     def new_scope(name: str, doc: str) -> Scope:
         return Scope(LOOP + names.new(name), layout, doc)
 
-    emission = Emission(schedule, new_scope, _kept(schedule), kernels=kernels)
+    packs = getattr(kernels, "packs", False) and bool(program.inputs) and packable(schedule)
+    emission = Emission(schedule, new_scope, _kept(schedule), kernels=kernels, packs=packs)
     init, forward, step = _init_state(layout), _forward(emission, layout, schedule), _step(layout, schedule)
     functions = [init, *emission.functions, forward, step]
     if needs_next(schedule):
         functions.append(_peek(layout, schedule))
     whole = [part for function in functions for part in split(function, emission.new_scope, longest)]
     text = "\n\n".join(function.text() for function in whole)
-    own = backward_sources(text)
+    own = [*packed_sources(text), *backward_sources(text)]
+    text += '\n\nPACKED = True  # sequences may lie in one row: state["@cuts"] says where\n' if emission.packs else ""
     given = [*dict.fromkeys(part for source in emission.given for part in source.shared)]
     given += [source.source for source in emission.given]
     text = "\n\n".join([*sources(text), *own, *given, text])
-    imports = [*(BACKWARD_IMPORTS if own else IMPORTS if "scan_wide(" in text else ()), "import torch"]
+    imports = [
+        *(BACKWARD_IMPORTS if backward_sources(text) else IMPORTS if "scan_wide(" in text else ()),
+        "import torch",
+    ]
     imports += dict.fromkeys(line for source in emission.given for line in source.imports if line != "import torch")
+    imports += [line for line in PACKED_IMPORTS if packed_sources(text) and line not in imports]
     imports += ["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else []
     return "\n".join([_doc(layout), *imports, "", "", text])
 
@@ -174,6 +182,9 @@ def _forward(emission: Emission, layout: Layout, schedule: Schedule) -> Scope:
     scope.arguments = ["params", "inputs", "state"] if program.inputs else ["params", "inputs", "state", "T"]
     _unpack_leaves(scope, program, _needed(schedule), at_once=True)
     held = _unpack_states(scope, program, at_once=True)
+    if emission.packs:
+        scope.unpacking.append(f"{scope.names.new('cuts')} = state.get({quoted(CUTS)}, ())")
+        scope.given["ticks"] = "packed_ticks(t, T, cuts, device)"
     changed: set[str] = set()
     for phase in schedule.phases:
         changed.update(getattr(phase, "states", ()))

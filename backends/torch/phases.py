@@ -27,7 +27,8 @@ from nldsl.ir.types import BATCH, TIME
 @dataclass
 class Emission:
     """The module being emitted. ``functions`` are those written so far, ``given`` those that ``kernels`` wrote;
-    ``kept`` are values that more than one phase or the result of the call uses."""
+    ``kept`` are values that more than one phase or the result of the call uses. ``packs``: so far everything works on
+    sequences packed in a row (``packing.py``)."""
 
     schedule: Schedule
     new_scope: Callable[[str, str], Scope]
@@ -35,6 +36,7 @@ class Emission:
     functions: list[Scope] = field(default_factory=list)
     kernels: LoopKernels | None = None
     given: list[LoopSource] = field(default_factory=list)
+    packs: bool = False
 
     @property
     def program(self) -> Program:
@@ -81,6 +83,11 @@ def _write_delay(emission: Emission, scope: Scope, held: Variables, phase: Delay
     type = scope.layout.with_axis(variable.type, TIME)
     stream = scope.simple(scope.stretched(scope.env[phase.value], type), "x")
     dim = _time_dim(stream)
+    if emission.packs:
+        delayed = Expr(scope.names.new(f"{variable.text}_before"), type)
+        scope.env.update(dict.fromkeys(leaves, delayed))
+        add_call(scope.code, [delayed.text, variable.text], "packed_delay", [stream.text, variable.text, "cuts"])
+        return
     index = ":, " * dim
     if leaves:
         text = f"torch.cat([{variable.text}.unsqueeze({dim}), {stream.text}[{index}:-1]], {dim})"
@@ -111,7 +118,9 @@ def _called(emission: Emission, scope: Scope, made: Call) -> None:
     if made.given is not None:
         emission.given.append(made.given)
     scope.last_place = ""
-    add_call(scope.code, made.targets, made.function, made.arguments)
+    cuts = emission.packs and made.given is not None and made.given.packs
+    emission.packs = cuts
+    add_call(scope.code, made.targets, made.function, [*made.arguments, *(["cuts=cuts"] if cuts else [])])
 
 
 def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) -> None:
@@ -119,6 +128,7 @@ def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) 
     prefix = _common(phase.states)
     if _write_ticked(emission, scope, held, phase, prefix):
         return
+    emission.packs = False
     loop = emission.new_scope(prefix, f"One tick after the other: {_list(phase.states)}.")
     inner = variables(loop, program, phase.states)
     passed, streams = _take_operands(emission, scope, loop, phase)

@@ -130,7 +130,7 @@ class Scope:
             else:
                 lines.append(self._size(what))
         if "ticks" in self.used and "ticks" not in self.arguments:
-            lines.append("ticks = torch.arange(t + 1, t + T + 1, device=device)")
+            lines.append(f"ticks = {self.given.get('ticks', 'torch.arange(t + 1, t + T + 1, device=device)')}")
         return lines
 
     def _size(self, what: str) -> str:

@@ -139,7 +139,7 @@ def run_lines(written: Written) -> list[str]:
     lines += [_new(slot, first) for slot in kept]
     lines.append("if launch:")
     inside = [
-        f"bounds, since, owner, cuts = segment_tables(*segments, {first}.device)",
+        f"bounds, since, shared, owner, cuts = segment_tables(*segments, {first}.device)",
         "constants = {**types, 'BT': BT, 'LOG_BT': BT.bit_length() - 1}",
     ]
     for n, kernel in enumerate(written.kernels):
@@ -170,14 +170,10 @@ def _counts(written: Written) -> list[str]:
     if BATCH not in written.job.lanes:
         return ["sequences = 1"]  # nothing differs from sequence to sequence
     batched = [s for s in written.inputs if BATCH in s.type.axes]
-    stream = next((s for s in batched if TIME in s.type.axes), None)
-    other = next((s for s in batched if TIME not in s.type.axes), None)
-    assert stream or other
-    rows = f"{(stream or other).name}.shape[0]"
-    return [
-        f"B = {rows}",
-        f"sequences = {other.name}.shape[0]" if other else "sequences = len(cuts) - 1 if cuts else B",
-    ]
+    streams = [s.name for s in batched if TIME in s.type.axes]
+    others = [s.name for s in batched if TIME not in s.type.axes]
+    rows = f"B = {[*streams, *others][0]}.shape[0]"
+    return [rows, f"sequences = {others[0]}.shape[0]" if others else "sequences = len(cuts) - 1 if cuts else B"]
 
 
 def _new(slot: Slot, like: str) -> str:

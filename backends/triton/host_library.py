@@ -50,11 +50,13 @@ def segment_tables(
     most: int,
     clocks: tuple[tuple[int, int], ...],
     device: torch.device,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, ...]:
     """Of all segments, sequence by sequence: where they begin, with the end of the last one; how many ticks of their
-    sequence are before them; the sequence; and of the sequences the number of their first segment, with the end.
+    sequence are before them; where they begin in a stream without batch; the sequence; and of the sequences the number
+    of their first segment, with the end.
 
-    All ticks lie in one row, ``rows`` sequences of ``ticks`` or those between ``cuts``. Found by these numbers and not
+    All ticks lie in one row, ``rows`` sequences of ``ticks`` or those between ``cuts``. A stream without batch is the
+    same for all rows, or lies as the packed sequences do. Found by these numbers and not
     by a tensor, which may change; kept, so that nothing is copied in later calls, and none can be in a CUDA graph."""
     ends = cuts or tuple(range(0, (rows + 1) * ticks, ticks))
     starts = [segment_starts(tick, after - before, most, clocks)[:-1] for before, after in itertools.pairwise(ends)]
@@ -62,9 +64,8 @@ def segment_tables(
     first = [begin + at for begin, own in zip(ends, starts, strict=False) for at in own]
     owner = [sequence for sequence, own in enumerate(starts) for _ in own]
     counts = itertools.accumulate((len(own) for own in starts), initial=0)
-    found = [torch.tensor(x, dtype=torch.int64) for x in ([*first, ends[-1]], since, owner, [*counts])]
-    bounds, since_table, owner_table, cut_table = (x.to(device) for x in found)
-    return bounds, since_table, owner_table, cut_table
+    tables = ([*first, ends[-1]], since, first if cuts else since, owner, [*counts])
+    return tuple(torch.tensor(x, dtype=torch.int64).to(device) for x in tables)
 
 
 def kernel_types(

@@ -23,7 +23,7 @@ from nldsl.ir.types import BATCH, TIME, Clock
 
 STAGE_NAMES = {PREPARE: "prepare", STEP: "step", FINISH: "finish"}
 # Tables of segments and sequences, as ``host_library.segment_tables`` gives them, and the ticks before the call.
-FRAME = ("bounds", "since", "owner", "cuts", "tick")
+FRAME = ("bounds", "since", "shared", "owner", "cuts", "tick")
 CONSTANTS = ("BT", "LOG_BT", "BV", "REAL", "DOT", "PRECISION", "SOLVE")
 
 

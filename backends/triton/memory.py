@@ -29,6 +29,11 @@ def since(b: Builder) -> str:
     return b.define("load", "tl.load(since_ptr + n)", "since")
 
 
+def _shared(b: Builder) -> str:
+    """Where the segment ``n`` begins in a stream without batch."""
+    return b.define("load", "tl.load(shared_ptr + n)", "shared")
+
+
 def _sequence(b: Builder, lanes: Lanes) -> str:
     return "sequence" if lanes.step else b.define("load", "tl.load(owner_ptr + n)", "owner")
 
@@ -38,7 +43,7 @@ def _place(b: Builder, lanes: Lanes, axis: str, axes: tuple[str, ...]) -> str:
     if axis == BATCH and axis in lanes.index:
         return "" if TIME in axes else _sequence(b, lanes)
     if axis == TIME:
-        return since(b) if BATCH in lanes.index and BATCH not in axes else "first"
+        return _shared(b) if BATCH in lanes.index and BATCH not in axes else "first"
     return lanes.index.get(axis, "")
 
 

@@ -75,7 +75,8 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
     states = ", ".join(f"`{state}`" for state in naming.call.phase.states)
     texts = [" + ".join(grads.get(a, ["None"])) for a in inputs]
     lines += [
-        f"{INDENT}return None, None, [None] * len(ctx.cuts), {', '.join(texts)}",
+        f"{INDENT}no_cuts = None if ctx.cuts else []  # an empty list counts as one of tensors",
+        f"{INDENT}return None, None, no_cuts, {', '.join(texts)}",
         "",
         "",
         f"{name}.register_autograd({name}_back, setup_context={name}_keep)",

@@ -6,6 +6,7 @@ import hashlib
 import re
 import warnings
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from nldsl.backends.interface import LoopCall, LoopSource
 from nldsl.backends.triton.generate import Choices, generate
@@ -17,6 +18,7 @@ from nldsl.backends.triton.operators import loop_source
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.tune import read
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
+from nldsl.ir.types import BATCH
 from nldsl.source import NO_SPAN
 
 IMPORTS = ("import functools", "import itertools", "import torch", "import triton", "import triton.language as tl")
@@ -32,6 +34,7 @@ class LoopKernelWriter:
     defaults. ``refused`` collects the loops without, and why;
     ``written`` the jobs that have kernels."""
 
+    packs: ClassVar[bool] = True  # loops take sequences that lie in one row
     required: bool = False
     choices: Choices | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
@@ -70,7 +73,8 @@ class LoopKernelWriter:
         self.written += [forward, backward]
         text = loop_source(naming, forward, backward, title)
         shared = (*called("library", text), *called("host_library", text))
-        return LoopSource(text, IMPORTS, shared)
+        held = [a for a in call.arguments if a.kind in ("state", "anchor")]
+        return LoopSource(text, IMPORTS, shared, packs=all(BATCH in a.type.axes for a in held))
 
     def _backward(self, call: LoopCall, naming: Naming, forward: Written, choices: Choices, title: str) -> Written:
         assert call.derived is not None

@@ -14,6 +14,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.schedule import anchor_key, anchors
 from nldsl.ir.types import BATCH
 from nldsl.runtime.inputs import InputError, Streams, Tensors, streams_of
+from nldsl.runtime.packed import CUTS, at_places, followed, one_ahead, runs_packed, states_after
 from nldsl.runtime.ragged import Ragged, Rows, own_sequences, ragged, separable
 from nldsl.runtime.state import State
 
@@ -165,6 +166,8 @@ class Module(nn.Module):
 
     def _ragged(self, inputs: Tensors, state: Any, form: Ragged) -> Any:
         own_sequences(self.program, inputs)
+        if runs_packed(self.program, self.emitted, form):
+            return self._packed(inputs, state, form)
         alone = separable(self.program) and not (self.emitted.needs_next and self.streams.ahead)
         if state is None and alone and form.longest:
             whole: Tensors = {}
@@ -186,6 +189,39 @@ class Module(nn.Module):
             self._carry(State(0, joined))
         return found
 
+    def _packed(self, inputs: Tensors, state: Any, form: Ragged) -> Any:
+        start = self._begin_packed(state, form)
+        outputs, _, _, after = self._run_packed(inputs, start, form)
+        found = self._result(outputs)
+        return found if state is None else (found, states_after(self.program, start, after.states, form))
+
+    def _begin_packed(self, state: Any, form: Ragged) -> State:
+        if state is None:
+            return self.init_state(len(form.lengths))
+        start = self.stack_states(state) if isinstance(state, (list, tuple)) else State.of(state)
+        self._check_state(start, len(form.lengths))
+        return start
+
+    def _run_packed(self, inputs: Tensors, start: State, form: Ragged) -> tuple[Tensors, Tensors, Tensors, State]:
+        given = {CUTS: form.cuts, **_to_emitted(start)}
+        return self._checked(self.emitted.forward(self._params(), inputs, given))
+
+    def _packed_loss(
+        self, given: Tensors, targets: Any, form: Ragged, ahead: bool
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        if ahead and targets is None:
+            missing = [d for d in self.streams.ahead if d.name not in given and d.source in given]
+            given = {**given, **{d.name: one_ahead(given[d.source]) for d in missing}}
+        self._shift(given, targets)
+        inputs = self.streams.check(given, (), True, self._like.dtype)
+        _, losses, probes, _ = self._run_packed(inputs, self._begin_packed(None, form), form)
+        if ahead:
+            counted = followed(form.cuts, self._like.device)
+            losses, probes = at_places(losses, counted), at_places(probes, counted)
+        count = sum(max(0, n - ahead) for n in form.lengths)
+        means = {name: value.sum() / count for name, value in losses.items()}
+        return torch.stack(list(means.values())).sum(), {"losses": means, "probes": probes, "state": None}
+
     def _ragged_loss(
         self, given: Tensors, targets: Any, state: Mapping[str, Any] | None, form: Ragged
     ) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -194,6 +230,8 @@ class Module(nn.Module):
         own_sequences(self.program, given)
         alone, whole, count = separable(self.program), dict[str, torch.Tensor](), 0
         ahead = any(d.name not in given for d in self.streams.ahead) and targets is None
+        if runs_packed(self.program, self.emitted, form) and any(n > ahead for n in form.lengths):
+            return self._packed_loss(given, targets, form, ahead)
         for part in form.parts() if alone else [form]:
             lengths = [max(0, n - ahead) for n in part.lengths]  # the last tick has no next one
             if not any(lengths):

@@ -29,11 +29,13 @@ Run = Callable[[Tensors, State], tuple[Tensors, State]]
 
 @dataclass(frozen=True)
 class Ragged:
-    """``places``: for each sequence its places in the inputs, as numbers ``row * time + tick``."""
+    """``places``: for each sequence its places in the inputs, as numbers ``row * time + tick``. ``cuts``: where packed
+    sequences begin, and the end."""
 
     places: tuple[torch.Tensor, ...]
     rows: int
     time: int
+    cuts: tuple[int, ...] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -88,7 +90,9 @@ def ragged(
         if tuple(mask.shape) != (rows, time):
             raise InputError(f"`mask` is [batch, time] = [{rows}, {time}], got {list(mask.shape)}")
         return Ragged(tuple(m.nonzero()[:, 0] + row * time for row, m in enumerate(mask.cpu().bool())), rows, time)
-    numbers = [int(n) for n in (lengths if lengths is not None else cu_seqlens)]  # type: ignore[union-attr]
+    given = lengths if lengths is not None else cu_seqlens
+    assert given is not None
+    numbers = [int(n) for n in (given.tolist() if isinstance(given, torch.Tensor) else given)]  # waits once
     if lengths is not None:
         if len(numbers) != rows or any(not 0 <= n <= time for n in numbers):
             raise InputError(f"`lengths` are {rows} numbers from 0 to {time}, got {numbers}")
@@ -98,7 +102,7 @@ def ragged(
     ordered = all(a <= b for a, b in pairwise(numbers))
     if len(numbers) < 2 or numbers[0] != 0 or numbers[-1] != time or not ordered:
         raise InputError(f"`cu_seqlens` goes up from 0 to {time}, got {numbers}")
-    return Ragged(tuple(torch.arange(a, b) for a, b in pairwise(numbers)), rows, time)
+    return Ragged(tuple(torch.arange(a, b) for a, b in pairwise(numbers)), rows, time, tuple(numbers))
 
 
 def separable(program: Program) -> bool:
