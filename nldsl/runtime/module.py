@@ -15,6 +15,7 @@ from nldsl.ir.schedule import anchor_key, anchors
 from nldsl.ir.types import BATCH
 from nldsl.runtime.inputs import InputError, Streams, Tensors, streams_of
 from nldsl.runtime.packed import CUTS, at_places, followed, one_ahead, runs_packed, states_after
+from nldsl.runtime.places import register
 from nldsl.runtime.ragged import Ragged, Rows, own_sequences, ragged, separable
 from nldsl.runtime.state import State
 
@@ -78,7 +79,7 @@ class Module(nn.Module):
         self._places: Places = {}
         for declared in program.params:
             value = torch.as_tensor(values[declared.name]).to(torch.get_default_dtype())
-            self._places[declared.name] = _register(self, declared.name, nn.Parameter(value.clone()))
+            self._places[declared.name] = register(self, declared.name, nn.Parameter(value.clone()))
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Module:
         """What ``to``, ``cuda`` and others call; a module compiled for one kind of device stays there."""
@@ -491,19 +492,3 @@ def _to_emitted(state: State) -> dict[str, Any]:
 
 def _from_emitted(state: dict[str, Any]) -> State:
     return State(state[TICK], {name: tensor for name, tensor in state.items() if name != TICK})
-
-
-def _register(root: nn.Module, name: str, parameter: nn.Parameter) -> tuple[nn.Module, str]:
-    """Put a parameter where ``state_dict`` finds it under its dotted name.
-
-    Entered into the tables of ``nn.Module`` directly: a part of the name may be that of a method.
-    """
-    *path, key = name.split(".")
-    owner = root
-    for part in path:
-        child = owner._modules.get(part)
-        if child is None:
-            child = owner._modules[part] = nn.Module()
-        owner = child
-    owner._parameters[key] = parameter
-    return owner, key
