@@ -64,7 +64,9 @@ class LoopCall:
     streams (``counts``). One result comes alone, several as a tuple. ``derived`` is the backward pass of the loop, if
     it has one: with it the function must be differentiable by autograd in all tensors of kind real. ``numbers`` are the
     leaves that are Python numbers: their text. A state keeps its dtype. Not ``last``: if this form of the loop is
-    refused, another one is tried.
+    refused, another one is tried. ``initials``: for each state that is reset within the sequence a function that gives
+    the value: the state, the name of the function, its arguments (the state as it is, for its sizes, then parameters of
+    this call), its source.
     """
 
     name: str
@@ -76,6 +78,7 @@ class LoopCall:
     numbers: tuple[tuple[tuple[str, Any], str], ...]
     counts: bool
     last: bool = True
+    initials: tuple[tuple[str, str, tuple[str, ...], str], ...] = ()
 
 
 @dataclass(frozen=True)

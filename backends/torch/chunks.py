@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nldsl.backends.interface import LoopCall, LoopKernels, LoopSource, LoopTensor
@@ -15,11 +15,11 @@ from nldsl.backends.torch.names import short_names
 from nldsl.backends.torch.runs import Argument, Operands, RunWriter, SegmentLayout, axis_dim, leaf_of, without_segment
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ATOM, INDENT, Expr
-from nldsl.backends.torch.tick import Variables, fold, variables, write_resets
+from nldsl.backends.torch.tick import Variables, fold, variables, write_initial, write_resets
 from nldsl.ir.backward import BackwardLoop, Key
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Axis, Program
-from nldsl.ir.schedule import Schedule
+from nldsl.ir.schedule import Schedule, init_reads, init_values
 from nldsl.ir.stages import SEGMENT, stages
 from nldsl.ir.types import TIME, Type
 
@@ -63,7 +63,9 @@ def write_chunk_loop(
 
     driver = Driver(inner, operands, outputs, phase)
     given = (
-        kernels.loop(loop_call(entry, driver, derived, program, attempt != "first")) if kernels is not None else None
+        kernels.loop(loop_call(entry, driver, derived, program, attempt != "first", run.params))
+        if kernels is not None
+        else None
     )
     functions: list[Scope] = []
     if given is None and attempt:
@@ -88,9 +90,14 @@ def outside_type(scope: Scope, type: Type) -> Type:
 
 
 def loop_call(
-    entry: Scope, what: Driver, derived: BackwardLoop | None, program: Program, last: bool = True
+    entry: Scope,
+    what: Driver,
+    derived: BackwardLoop | None,
+    program: Program,
+    last: bool,
+    params: Mapping[str, Expr],
 ) -> LoopCall:
-    """The function of a loop as another backend may write it."""
+    """The function of a loop as another backend may write it. ``params``: its parameters by their names."""
     held = [LoopTensor("state", e.text, e.type, ((name, 0),)) for name, e in what.inner.states.items()]
     held += [LoopTensor("anchor", e.text, e.type, (key,)) for key, e in what.inner.anchors.items()]
     arguments = list(held)
@@ -103,7 +110,30 @@ def loop_call(
         results.append(LoopTensor("output", expr.text, outside_type(entry, expr.type), (("value", value),), expr.low))
     numbers = tuple((leaf, e.text) for leaf, e in what.operands.leaves.items() if e.is_literal)
     counts = not what.operands.streams
-    return LoopCall(entry.name, program, what.phase, derived, tuple(arguments), tuple(results), numbers, counts, last)
+    initials = tuple(
+        _initial(entry, program, name, expr, params)
+        for name, expr in what.inner.states.items()
+        if program.state(name).reset.kind == "clock" and not init_reads(program, name)
+    )
+    return LoopCall(
+        entry.name, program, what.phase, derived, tuple(arguments), tuple(results), numbers, counts, last, initials
+    )
+
+
+def _initial(
+    entry: Scope, program: Program, name: str, variable: Expr, params: Mapping[str, Expr]
+) -> tuple[str, str, tuple[str, ...], str]:
+    """The value that a state is reset to, as a function of the state (for its sizes) and of parameters."""
+    read = [program.init[v].attr("param") for v in init_values(program, name) if program.init[v].op == "param"]
+    used = {param: params[param] for param in dict.fromkeys(read)}
+    scope = Scope(f"{entry.name}_initial_{variable.text}", entry.layout, "What the state is reset to.")
+    scope.arguments = [variable.text, *(e.text for e in used.values())]
+    for argument in scope.arguments:
+        scope.names.new(argument)
+    scope.tensors, scope.params = [variable, *used.values()], used
+    found = write_initial(scope, program, name, {})
+    scope.code.add(f"return {found.text}")
+    return name, scope.name, tuple(scope.arguments), scope.text()
 
 
 def _own_functions(

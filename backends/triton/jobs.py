@@ -14,7 +14,6 @@ from nldsl.dims import Dim
 from nldsl.ir.backward import BackwardLoop, Leaf
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Instr, Program
-from nldsl.ir.schedule import init_values
 from nldsl.ir.stages import _stages, stages
 from nldsl.ir.types import TIME, Clock
 
@@ -28,15 +27,6 @@ def axes_of(program: Program, loop: ChunkLoop) -> tuple[tuple[str, Dim | None], 
     return tuple(known)
 
 
-@dataclass(frozen=True)
-class Initial:
-    """What a state is reset to: a parameter, or a number, stretched."""
-
-    source: Source
-    param: str = ""
-    number: float = 0.0
-
-
 @dataclass
 class Naming:
     """The tensors of a call by what they are, in the loop: packs instead of their members."""
@@ -47,7 +37,7 @@ class Naming:
     leaves: dict[Leaf, Source]
     numbers: dict[Leaf, str]
     outputs: dict[int, Source]
-    initials: dict[str, Initial]
+    initials: dict[str, Source]  # what states are reset to
     cotangents: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)  # a name of the program that is also one of ours: new, old
 
@@ -96,27 +86,10 @@ class Naming:
             reset = program.state(pack.states[0] if pack else state).reset
             if period or reset.kind != "clock":
                 continue
-            if pack:
-                raise UnsupportedError("packed states are reset within the sequence")
+            if state not in (name for name, *_ in self.call.initials):
+                raise UnsupportedError(f"`{state}` is reset to what depends on other states")
             source = Source(self.names.new(f"{self.variables[state, 0].name}_initial"), program.state(state).type)
-            self.initials[state] = _initial(program, state, source)
-
-
-def _initial(program: Program, state: str, source: Source) -> Initial:
-    values = init_values(program, state)
-    leaf = None
-    for value in values:
-        instr = program.init[value]
-        if instr.op in ("param", "const"):
-            if leaf is not None:
-                raise UnsupportedError(f"the value that `{state}` is reset to is computed")
-            leaf = instr
-        elif instr.op != "broadcast":
-            raise UnsupportedError(f"the value that `{state}` is reset to is computed")
-    assert leaf is not None
-    if leaf.op == "param":
-        return Initial(source, param=leaf.attr("param"))
-    return Initial(source, number=float(leaf.attr("value")))
+            self.initials[state] = source
 
 
 def leaf_of(instr: Instr) -> Leaf:
@@ -181,7 +154,7 @@ def forward_job(naming: Naming, name: str) -> Job:
         carry=tuple(((s, 0), v) for s, v in carry),
         outputs=tuple((naming.outputs[v], inside) for v, inside in outputs),
         anchors=loop.anchors,
-        resets={s: (_clock(program, s), i.source) for s, i in naming.initials.items()},
+        resets={s: (_clock(program, s), source) for s, source in naming.initials.items()},
         keep=call.derived.boundaries if call.derived else (),
     )
 
@@ -268,8 +241,8 @@ def _job(
         sums=sums,
         anchors=call.phase.anchors,
         resets={
-            s: (_clock(call.program, s), Source(naming.cotangent(i.source.name), i.source.type))
-            for s, i in naming.initials.items()
+            s: (_clock(call.program, s), Source(naming.cotangent(source.name), source.type))
+            for s, source in naming.initials.items()
         },
         reverse=True,
     )

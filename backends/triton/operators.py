@@ -153,18 +153,12 @@ def _result(naming: Naming, key: tuple[str, object]) -> str:
 
 def _initials(naming: Naming) -> list[str]:
     """The values that states are reset to, in the layout of the states."""
-    lines = []
-    for state, initial in naming.initials.items():
-        variable = naming.variables[state, 0]
-        if initial.param:
-            source = naming.leaves["param", initial.param]
-            axes, own = variable.type.axes, source.type.axes
-            ones = [":" if a in own else "None" for a in axes]
-            view = f"[{', '.join([*ones, '...'])}]" if "None" in ones else ""
-            lines.append(f"{initial.source.name} = {source.name}{view}.expand_as({variable.name})")
-        else:
-            lines.append(f"{initial.source.name} = torch.full_like({variable.name}, {initial.number})")
-    return lines
+    own = {old: new for new, old in naming.renamed.items()}
+    return [
+        f"{naming.initials[state].name} = {function}({', '.join(own.get(a, a) for a in arguments)})"
+        for state, function, arguments, _ in naming.call.initials
+        if state in naming.initials
+    ]
 
 
 def digest_of(*texts: str) -> str:
@@ -191,5 +185,6 @@ def loop_source(naming: Naming, forward: Written, backward: Written | None, titl
         back = f"{title}_backward"
         texts.append(operator_source(backward, f"{title}_back_launch", back, digest))
         texts.append(derivative_source(naming, forward, backward, f"{title}_forward", back))
+    texts += [text.rstrip() for state, *_, text in naming.call.initials if state in naming.initials]
     texts.append(entry_source(naming, forward, f"{title}_forward"))
     return "\n\n\n".join(texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nldsl.api import load_program
 from nldsl.backends.triton.generate import Choices
 from tests.triton.compare import inputs_of, kernels_of, largest_error, low_errors, program, run, ticks_of
 
@@ -103,3 +104,22 @@ def test_half_precision(path: str, entry: str) -> None:
     """Everything that a kernel reads, writes and multiplies in bfloat16; states within it and gates in float32."""
     errors = low_errors(program(path, entry, dk=32, dv=32), 64)
     assert max(errors.values()) < 6e-3, errors
+
+
+def test_states_that_are_reset_to_what_is_computed() -> None:
+    text = """
+    memory Fresh(d: dim) {
+      param a, b: [d, d] = normal(0.5)
+      state rows: [d, d] = a @ b reset every 7 token
+      state more: [d, d] = 2 * a reset every 5 token
+      step(k: [d], v: [d], keep: []) -> [d] {
+        rows <- keep * rows + outer(v, k)
+        more <- keep * more + outer(k, v)
+        return rows @ k + more @ v
+      }
+    }
+    """
+    source = load_program("fresh.nl", "Fresh", text=text, d=3)
+    inputs = inputs_of(source, 2, 19, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    assert largest_error(expected, run(kernels_of(source).double(), inputs, (1, 12, 6))) < 1e-10
