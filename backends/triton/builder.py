@@ -64,7 +64,7 @@ class Builder:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.top = self.block = Block()
         self.taken: set[str] = set(RESERVED) | set(functions("library")) | set(names)
-        self.split: Extent | None = None
+        self.walking = False  # whether the columns are a loop's, which sums over them
 
     # -- names and operations
 
@@ -110,7 +110,8 @@ class Builder:
     def index(self, extent: Extent, position: int = 0, rank: int = 1) -> str:
         """The indices of a dim, to broadcast at ``position`` of ``rank`` dims."""
         if extent.split:
-            name = self.define("index", f"{COLUMN} + tl.arange(0, BV)", extent.index, top=True)
+            top = not self.walking
+            name = self.define("index", f"{COLUMN} + tl.arange(0, BV)", extent.index, top=top)
         else:
             name = self.define("index", f"tl.arange(0, {extent.block})", extent.index, top=True)
         return name + brackets((position,), rank)
@@ -176,6 +177,7 @@ class Builder:
         inner, outer = self.block, self.block.outer
         assert outer is not None
         self.block = outer
+        self.taken -= {op.target for op in inner.ops if op.target and not op.keep}
         outer.ops.append(Op("loop", head, keep=True, inner=inner))
 
     # -- the text

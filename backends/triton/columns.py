@@ -21,6 +21,40 @@ def columns(job: Job, roots: Iterable[int], stored: Iterable[int], least: int) -
     """The places of the largest class with more than ``least`` entries that a carried value has, or an output: empty
     if there is none. ``roots`` are what the kernel computes, ``stored`` what it finds in memory."""
     finder = _Finder(job)
+    seen = _seen(finder, roots, stored)
+    return finder.best(seen, least)
+
+
+def walks(job: Job, roots: Sequence[int], stored: Collection[int], least: int, step: bool) -> list[frozenset[Place]]:
+    """The classes of places of one dim with more than ``least`` entries that a program can take some columns at a time
+    of, sums over it included: the largest tiles first. ``step``: carried values lie alike before and after."""
+    finder = _Finder(job, sums=True)
+    again = set(roots)
+    seen = _seen(finder, roots, set(stored) - again, step)
+    lost = {finder.root(p) for p in finder.lost}
+    classes: dict[Place, set[Place]] = {}
+    for place in list(finder.parent):
+        if place[0] in seen:
+            classes.setdefault(finder.root(place), set()).add(place)
+    found = []
+    for root, places in classes.items():
+        sizes = {finder.sizes(v)[d] for v, d in places}
+        size = next(iter(sizes))
+        once = len({v for v, _ in places}) == len(places)
+        if root not in lost and len(sizes) == 1 and isinstance(size, int) and size > least and once:
+            found.append((sum(_entries(finder, v) for v, _ in places), min(places), frozenset(places)))
+    return [places for _, _, places in sorted(found, key=lambda item: (-item[0], item[1]))]
+
+
+def _entries(finder: _Finder, value: int) -> int:
+    total = 1
+    for size in finder.sizes(value):
+        total *= size if isinstance(size, int) else 64
+    return total
+
+
+def _seen(finder: _Finder, roots: Iterable[int], stored: Iterable[int], carried: bool = True) -> set[int]:
+    """What a kernel needs for ``roots``; the finder knows how their dims correspond."""
     stored, seen = set(stored), set[int]()
     stack = list(roots)
     while stack:
@@ -28,11 +62,12 @@ def columns(job: Job, roots: Iterable[int], stored: Iterable[int], least: int) -
         if value in seen:
             continue
         seen.add(value)
-        if value not in stored and job.body[value].args:
+        if value not in stored and finder.job.body[value].args:
             finder.instruction(value)
-            stack.extend(job.body[value].args)
-    finder.carried(seen)
-    return finder.best(seen, least)
+            stack.extend(finder.job.body[value].args)
+    if carried:
+        finder.carried(seen)
+    return seen
 
 
 class Relations:
@@ -118,8 +153,10 @@ class _Relation:
 
 
 class _Finder:
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    """``sums``: whether a dim may be summed over, as where one program goes through all of its columns."""
+
+    def __init__(self, job: Job, sums: bool = False) -> None:
+        self.job, self.sums = job, sums
         self.lanes = frozenset(job.lanes)
         self.parent: dict[Place, Place] = {}
         self.lost: set[Place] = set()
@@ -221,7 +258,7 @@ class _Finder:
         for arg, text in zip(instr.args, inputs, strict=True):
             labels = [*self.axes(self.job.body[arg].type), *text]
             for d, label in enumerate(labels):
-                if label not in target or labels.count(label) > 1:
+                if (label not in target and not self.sums) or labels.count(label) > 1:
                     self.lose(arg, [d])
                 self.same((arg, d), first.setdefault(label, (arg, d)))
 
@@ -267,13 +304,14 @@ class _Finder:
             lead = self.lead(arg)
             if instr.op in ("sum", "max"):
                 gone = {lead + d for d in instr.attr("dims")}
-                self.rest(arg, value, gone, set())
+                self.rest(arg, value, gone, set(), keep=self.sums and instr.op == "sum")
             else:
                 self.rest(arg, value, {lead + instr.attr("dim")}, {self.lead(value) + instr.attr("dim")})
 
-    def rest(self, arg: int, value: int, gone: set[int], new: set[int]) -> None:
-        """All dims but these correspond."""
-        self.lose(arg, gone)
+    def rest(self, arg: int, value: int, gone: set[int], new: set[int], keep: bool = False) -> None:
+        """All dims but these correspond; those that are gone are lost, unless they are only summed over (``keep``)."""
+        if not keep:
+            self.lose(arg, gone)
         self.lose(value, new)
         own, out = self.axes(self.job.body[arg].type), self.axes(self.job.body[value].type)
         for d, name in enumerate(own):

@@ -52,7 +52,7 @@ def total(b: Builder, value: Value, which: tuple[int, ...]) -> Value:
     tile = b.clean(b.real(tile_of(b, value)), which)
     text = tile.name
     for d in sorted(which, reverse=True):
-        if tile.dims[d].split:
+        if tile.dims[d].split and not b.walking:
             raise UnsupportedError("a sum over columns that are divided among programs")
         text = f"tl.sum({text}, {d})"
     kept = [d for d in range(len(tile.dims)) if d not in which]
@@ -122,7 +122,7 @@ def _two(b: Builder, one: Value, la: Labels, two: Value, lb: Labels, target: Lab
     two, lb = total(b, two, alone), tuple(x for x in lb if x in la or x in target)
     contracted = tuple(x for x in la if x in lb and x not in target)
     a, c = b.real(tile_of(b, one)), b.real(tile_of(b, two))
-    if any(size[x].split for x in contracted):
+    if any(size[x].split for x in contracted) and not b.walking:
         raise UnsupportedError("a product over columns that are divided among programs")
     if not contracted:
         return _outer(b, a, la, c, lb, target, result, hint)

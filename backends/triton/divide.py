@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.pressure import SAME, Pressure
+from nldsl.backends.triton.walk import Walk, walk_of
 
 COLUMNS = (64, 32, 16)
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
@@ -21,12 +22,13 @@ VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
 @dataclass(frozen=True)
 class Task:
     """What one kernel computes: values of the body to leave in memory, and results. ``places``: what a program has
-    ``columns`` columns of, if programs divide a dim."""
+    ``columns`` columns of, if programs divide a dim, or what it goes through in tiles of so many, if it is a walk."""
 
     left: tuple[int, ...]
     results: tuple[int, ...] = ()
     places: frozenset[Place] = frozenset()
     columns: int = 0
+    walk: Walk | None = None
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -47,6 +49,9 @@ class Division:
         whole = self._task(tuple(left), tuple(results), known)
         if self._fits(whole, known):
             return [whole]
+        walk = self._walk(whole, known)
+        if walk is not None:
+            return [walk]
         tasks: list[Task] = []
         for value in self._shared([*left, *results], known):
             self._add((value,), (), known, tasks)
@@ -73,6 +78,13 @@ class Division:
                 if self._fits(best, stored):
                     break
         return best
+
+    def _walk(self, task: Task, stored: Collection[int]) -> Task | None:
+        """One kernel that goes through a dim in tiles, if that fits."""
+        found = walk_of(self.relations.job, self.pressure, task.targets, stored)
+        if found is None or found.peak > self.pressure.room:
+            return None
+        return Task(task.left, task.results, found.places, found.columns, found)
 
     def _load(self, task: Task, stored: Collection[int]) -> float:
         return self.pressure.load(task.targets, stored, task.places, task.columns)

@@ -15,25 +15,29 @@ from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.plan import Plan, plan
 from nldsl.backends.triton.pressure import ROOM, Pressure
 from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.backends.triton.walk import walk_of
+from nldsl.backends.triton.walk_kernel import WalkWriter
 from nldsl.ir.stages import FINISH, PREPARE, STEP
 
 
 @dataclass(frozen=True)
 class Choices:
     """The most columns that a program of STEP takes, and of FINISH: forward, and on the way back; 0: as many as fit
-    into registers (of STEP: all of them). ``segment``: the most ticks that it takes at once."""
+    into registers (of STEP: all of them). ``segment``: the most ticks that it takes at once. ``room``: the entries of
+    tiles that may live at once in a program."""
 
     step_columns: int = 32
     finish_columns: int = 0
     back_columns: int = 0
     segment: int = 64
+    room: int = ROOM
 
 
 def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None) -> Written:
     """The kernels of a job. Raises UnsupportedError, with the reason, where there are none."""
     choices = choices or Choices()
     relations = Relations(job)
-    pressure = Pressure(relations, frame.block)
+    pressure = Pressure(relations, frame.block, choices.room)
     planned = plan(job)
     spaces = spaces or Workspaces()
     results = [s for s, _ in (*job.outputs, *job.sums)]
@@ -69,8 +73,12 @@ def _step(relations: Relations, pressure: Pressure, planned: Plan, choices: Choi
         places = columns_of(job, roots, planned.prepared, columns) if columns else frozenset[Place]()
         if places:
             best = Task(planned.stepped, (), places, columns)
-            if pressure.peak(roots, planned.prepared, places, columns) <= ROOM:
-                break
+            if pressure.peak(roots, planned.prepared, places, columns) <= pressure.room:
+                return best
+    most = pressure.peak(roots, planned.prepared, best.places, best.columns)
+    walk = walk_of(job, pressure, roots, planned.prepared, step=True) if most > pressure.room else None
+    if walk is not None and walk.peak < most:
+        return Task(planned.stepped, (), walk.places, walk.columns, walk)
     return best
 
 
@@ -92,12 +100,13 @@ def _kernel(
     if task.places:
         before = dict(spaces.values), dict(spaces.kept), set(spaces.names)
         try:
-            kernel = KernelWriter(job, planned, stage, spaces, task).write(name)
+            writer = WalkWriter if task.walk else KernelWriter
+            kernel = writer(job, planned, stage, spaces, task).write(name)
         except UnsupportedError:  # a form that needs all columns: the kernel without the division
             spaces.values, spaces.kept, spaces.names = before
         else:
             kernel.column_block = task.columns
-            kernel.peak = pressure.peak(roots, stored, task.places, task.columns)
+            kernel.peak = task.walk.peak if task.walk else pressure.peak(roots, stored, task.places, task.columns)
             return kernel
     kernel = KernelWriter(job, planned, stage, spaces, Task(task.left, task.results)).write(name)
     kernel.peak = pressure.peak(roots, stored)

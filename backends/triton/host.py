@@ -203,7 +203,7 @@ def launch_lines(kernel: Kernel) -> list[str]:
     grid = ["sequences * lanes" if kernel.stage == STEP else "N * lanes"]
     block = column_block(kernel)
     if isinstance(kernel.columns, int):
-        grid.append(str(-(-kernel.columns // block)))
+        grid.append(str(power_of_two(kernel.columns) // block))
     given = [*kernel.frame, *kernel.arguments, *kernel.workspaces]
     return [
         f"{kernel.name}[{listed(grid)}](",
@@ -214,9 +214,9 @@ def launch_lines(kernel: Kernel) -> list[str]:
 
 
 def column_block(kernel: Kernel) -> int:
-    """How many columns a program takes; 1 if they are not divided."""
+    """How many columns a program takes, or goes through at a time; 1 if they are not divided."""
     if kernel.columns is None:
-        return 1
+        return kernel.column_block
     if not isinstance(kernel.columns, int):
         raise UnsupportedError("columns of unknown number")
     return min(kernel.column_block, power_of_two(kernel.columns))

@@ -13,7 +13,7 @@ from nldsl.backends.triton.divide import Task
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.lower import Lowering
 from nldsl.backends.triton.plan import Plan
-from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Value
+from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Value, column_extent
 from nldsl.backends.triton.views import scalar, tile_of
 from nldsl.dims import Dim
 from nldsl.ir.chunk import TICKS
@@ -65,8 +65,8 @@ class Workspaces:
 @dataclass
 class Kernel:
     """``frame`` says where segments and sequences are, ``arguments`` are tensors and ``workspaces`` slots, in the order
-    of the signature. ``columns`` is the size of the dim that programs divide, if there is one. ``peak``: the entries of
-    tiles that live at once, by estimate."""
+    of the signature. ``columns`` is the size of the dim that programs divide, if there is one, ``column_block`` how many
+    a program takes, or goes through at a time. ``peak``: the entries of tiles that live at once, by estimate."""
 
     name: str
     stage: int
@@ -110,13 +110,14 @@ class KernelWriter:
         self.sizes = sizes | {TIME: TICKS}
         self.lanes = self._lanes(lanes)
         # values with divided columns, and those that a kernel needs with all of their entries
-        axes, places = frozenset(lanes), split if stage == STEP else type(split)()
-        self.entire = Lowering(self.b, job.body, axes, self.sizes, self.leaf, self.given, places, self.fires)
+        axes, places = frozenset(lanes), split if stage == STEP or task.walk else type(split)()
+        columns = task.columns
+        self.entire = Lowering(self.b, job.body, axes, self.sizes, self.leaf, self.given, places, columns, self.fires)
         self.lowering = self.active = self.entire
-        if split and stage != STEP:
+        if split and stage != STEP and not task.walk:
             self.divided = frozenset(value for value, _ in split)
             self.lowering = Lowering(
-                self.b, job.body, axes, self.sizes, self.leaf, self.given_divided, split, self.fires
+                self.b, job.body, axes, self.sizes, self.leaf, self.given_divided, split, columns, self.fires
             )
             self.active = self.lowering
         self.variables: dict[Key, str] = {}
@@ -136,12 +137,12 @@ class KernelWriter:
         count = math.prod(int(size[name]) for name in others)
         place = "sequence" if self.stage == STEP else "n"
         if count == 1:
-            b.top.ops.append(_op(place, "tl.program_id(0).to(tl.int64)"))
+            b.top.ops.append(plain_op(place, "tl.program_id(0).to(tl.int64)"))
             index = dict.fromkeys(others, "0")
         else:
-            b.top.ops.append(_op("row", "tl.program_id(0).to(tl.int64)"))
-            b.top.ops.append(_op(place, f"row // {count}"))
-            b.top.ops.append(_op("lane", f"row % {count}"))
+            b.top.ops.append(plain_op("row", "tl.program_id(0).to(tl.int64)"))
+            b.top.ops.append(plain_op(place, f"row // {count}"))
+            b.top.ops.append(plain_op("lane", f"row % {count}"))
             rest = "lane"
             for name in reversed(others[1:]):
                 index[name] = b.define("index", f"{rest} % {size[name]}", name)
@@ -149,15 +150,15 @@ class KernelWriter:
             index[others[0]] = rest
         if BATCH in lanes:
             index[BATCH] = "sequence"
-        if self.split:
-            b.top.ops.append(_op(COLUMN, "tl.program_id(1) * BV"))
+        if self.split and not self.task.walk:
+            b.top.ops.append(plain_op(COLUMN, "tl.program_id(1) * BV"))
         b.taken |= {"row", "lane", "sequence", COLUMN, *FRAME}
         return memory.Lanes(index, size, count, self.stage == STEP)
 
     def _segment(self) -> None:
         """Where the segment begins, and how long it is."""
-        self.b.block.ops.append(_op("first", "tl.load(bounds_ptr + n)"))
-        self.b.block.ops.append(_op("T", "(tl.load(bounds_ptr + n + 1) - first).to(tl.int32)"))
+        self.b.block.ops.append(plain_op("first", "tl.load(bounds_ptr + n)"))
+        self.b.block.ops.append(plain_op("T", "(tl.load(bounds_ptr + n + 1) - first).to(tl.int32)"))
 
     def fires(self, clock: object) -> str:
         """Whether a clock fires at the last tick of the segment."""
@@ -234,14 +235,19 @@ class KernelWriter:
 
     # -- stages
 
-    def write(self, name: str) -> Kernel:
+    def _write(self) -> None:
+        """The operations of the kernel."""
         if self.stage == STEP:
             self._write_step()
         else:
             self._segment()
             self._leave(self.task.left)
-            self._results()
+            self._results(self.task.results)
             self.b.sink()
+
+    def write(self, name: str) -> Kernel:
+        """The kernel. Raises UnsupportedError, with the reason, if there is none."""
+        self._write()
         lines = self.b.text()
         text = "\n".join(lines)
         sources = [*self.job.sources.values(), *self.job.variables.values(), *self._written()]
@@ -249,7 +255,7 @@ class KernelWriter:
         spaces = [s.name for s in self.spaces.every()]
         spaces = [s for s in dict.fromkeys(spaces) if _mentions(text, memory.pointer(s))]
         columns = None
-        if self.split:
+        if self.split and not self.task.walk:
             value, dim = min(self.split)
             type = self.job.body[value].type
             columns = ([*(self.sizes[a] for a in self.lowering.axes(type)), *type.shape])[dim]
@@ -284,12 +290,12 @@ class KernelWriter:
                 self.spaces.values[value] = self.spaces.new(f"{hint}_kept", sizes, _zero(tile))
             memory.keep(self.b, self.lanes, self.spaces.values[value].name, tile)
 
-    def _results(self) -> None:
+    def _results(self, values: Sequence[int]) -> None:
         for source, value in self.job.outputs:
-            if value in self.task.results:
+            if value in values:
                 self._output(source, value)
         for source, value in self.job.sums:
-            if value not in self.task.results:
+            if value not in values:
                 continue
             tile = self.whole(value)
             self.spaces.sums[source.name] = Slot(source.name, tuple(e.size for e in self.lowering.dims(value)))
@@ -297,12 +303,12 @@ class KernelWriter:
 
     def _output(self, source: Source, value: int) -> None:
         axes = tuple(a for a in source.type.axes if a not in self.lanes.index)
-        rank = len(source.type.shape)
+        rank, shape = len(source.type.shape), enumerate(source.type.shape)
         own = self.lowering.axes(self.job.body[value].type)
         split = {d - len(own) for v, d in self.split if v == value and d >= len(own)}
         dims = (
             *(Extent(self.sizes[a]) for a in axes),
-            *(Extent(s, n in split) for n, s in enumerate(source.type.shape)),
+            *(column_extent(s, self.task.columns) if n in split else Extent(s) for n, s in shape),
         )
         found = tile_of(self.b, self.lowering.aligned(value, axes, rank))
         memory.store(self.b, self.lanes, source, self.b.broadcast(self.b.real(found), dims))
@@ -322,7 +328,7 @@ class KernelWriter:
         high = b.define("load", "tl.load(cuts_ptr + sequence + 1)", "high")
         b.open()
         if job.reverse:
-            b.block.ops.append(_op("n", f"{low} + {high} - 1 - i"))
+            b.block.ops.append(plain_op("n", f"{low} + {high} - 1 - i"))
         self._segment()
         if job.reverse:
             for state, (clock, _) in job.resets.items():
@@ -370,7 +376,9 @@ class KernelWriter:
             value = next((v for k, v in self.job.carry if k == key), None)
         axes = self.lowering.axes(type)
         sizes = [*(self.sizes[a] for a in axes), *type.shape]
-        return tuple(Extent(s, (value, d) in self.split) for d, s in enumerate(sizes))
+        return tuple(
+            column_extent(s, self.task.columns) if (value, d) in self.split else Extent(s) for d, s in enumerate(sizes)
+        )
 
     def _keep(self, key: Key) -> None:
         dims = self._variable_dims(key)
@@ -429,7 +437,8 @@ def _zero(tile: Tile) -> frozenset[int]:
     return frozenset(d for d in range(len(tile.dims)) if tile.clean(d))
 
 
-def _op(target: str, text: str) -> Op:
+def plain_op(target: str, text: str) -> Op:
+    """What every kernel begins with."""
     return Op("index", text, target)
 
 

@@ -11,7 +11,7 @@ from nldsl.backends.triton.apart import INVERSE
 from nldsl.backends.triton.builder import Builder
 from nldsl.backends.triton.contract import permute
 from nldsl.backends.triton.pointwise import aligned, pointwise, settled
-from nldsl.backends.triton.tiles import Extent, Tile, UnsupportedError, Value
+from nldsl.backends.triton.tiles import Extent, Tile, UnsupportedError, Value, column_extent
 from nldsl.backends.triton.views import tile_of
 from nldsl.dims import Dim
 from nldsl.ir.ops import POINTWISE, split_spec
@@ -25,7 +25,8 @@ Place = tuple[int, int]  # a value of the body and one of its dims (mapped axes 
 @dataclass
 class Lowering:
     """``lanes`` are the mapped axes that programs of the launch divide; ``sizes`` has those of the others. ``leaves``
-    gives the values that the body takes from outside. ``split`` are the places of the dim divided into columns."""
+    gives the values that the body takes from outside. ``split`` are the places of the dim divided into tiles of
+    ``columns``."""
 
     b: Builder
     body: Sequence[Instr]
@@ -34,6 +35,7 @@ class Lowering:
     leaves: Leaf
     given: Callable[[int], Value | None] = lambda value: None
     split: frozenset[Place] = frozenset()
+    columns: int = 0
     fires: Callable[[object], str] = str
     known: dict[int, Value] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
@@ -71,7 +73,9 @@ class Lowering:
         """The dims of a value, all of them."""
         type = self.body[value].type
         sizes = [*(self.sizes[a] for a in self.axes(type)), *type.shape]
-        return tuple(Extent(s, (value, d) in self.split) for d, s in enumerate(sizes))
+        return tuple(
+            column_extent(s, self.columns) if (value, d) in self.split else Extent(s) for d, s in enumerate(sizes)
+        )
 
     def hint(self, value: int) -> str:
         """What to call a value."""
@@ -274,9 +278,9 @@ class Lowering:
     def same_axes(self, arg: int, value: int) -> Value:
         """An operand with all mapped axes of the result."""
         axes = self.axes(self.body[value].type)
-        own, shape = self.axes(self.body[arg].type), self.body[arg].type.shape
+        own = self.axes(self.body[arg].type)
         found = settled(self.b, self(arg))
-        wide = (*self.dims(value)[: len(axes)], *(Extent(s) for s in shape))
+        wide = (*self.dims(value)[: len(axes)], *self.dims(arg)[len(own) :])
         if not found.dims:
             return self.b.broadcast(tile_of(self.b, found), wide)
         if own == axes:

@@ -119,9 +119,9 @@ def _store(b: Builder, where: str, text: str, target: str, mask: str) -> None:
     b.effect("store", f"tl.store({where}, {text}.to({target}.dtype.element_ty){', mask=' + mask if mask else ''})")
 
 
-def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder) -> str:
+def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder, segment: str = "n") -> str:
     """The addresses of a tile in a workspace."""
-    own = "n" if lanes.count == 1 else f"(n * {lanes.count} + lane)"
+    own = segment if lanes.count == 1 else f"({segment} * {lanes.count} + lane)"
     blocks = [e.whole for e in dims]
     size = " * ".join(x for x in blocks if x != "1") or "1"
     if size == "1":
@@ -131,11 +131,11 @@ def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder) -> str:
     return base + _offsets(b, dims, steps)
 
 
-def keep(b: Builder, lanes: Lanes, name: str, tile: Tile) -> None:
+def keep(b: Builder, lanes: Lanes, name: str, tile: Tile, segment: str = "n") -> None:
     """Put a tile into a workspace."""
     if all(e.size == 1 for e in tile.dims) and tile.dims:
         raise AssertionError("one number is kept as a scalar")
-    _store(b, slot(name, lanes, tile.dims, b), b.real(tile).name, pointer(name), "")
+    _store(b, slot(name, lanes, tile.dims, b, segment), b.real(tile).name, pointer(name), "")
 
 
 def fetch(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], zero: frozenset[int]) -> Tile:

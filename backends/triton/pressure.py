@@ -19,8 +19,8 @@ from nldsl.ir.types import TIME
 
 # Entries that may live at once in a program of eight warps: 256 threads of which each holds 120 in its 255 registers.
 ROOM = 256 * 120
-# All that a kernel may read, and its matrix products: the compiler moves loads for later work up.
-LOADED = ROOM + ROOM // 4
+# How much more than that a kernel may read, and its matrix products: the compiler moves loads for later work up.
+LOADED_MORE = 1.25
 PRODUCTS, DEAR = 4, 4  # a call of a library function counts as so many products
 # Views of another value: no registers of their own.
 SAME = frozenset("collect spread reshape stop_grad fixed".split())
@@ -29,10 +29,10 @@ INSIDE = {INVERSE: (4, 0), "decay_gram": (0, 2), "decay_gram_grad": (2, 10)}
 
 
 class Pressure:
-    """Estimates for the body of a job, for segments that take ``ticks`` entries of a tile."""
+    """Estimates for the body of a job, for segments that take ``ticks`` entries of a tile, and kernels with ``room``."""
 
-    def __init__(self, relations: Relations, ticks: int) -> None:
-        self.relations, self.job, self.ticks = relations, relations.job, ticks
+    def __init__(self, relations: Relations, ticks: int, room: int = ROOM) -> None:
+        self.relations, self.job, self.ticks, self.room = relations, relations.job, ticks, room
         self._sizes: dict[int, tuple[int, ...]] = {}
         self._order: dict[int, tuple[int, ...]] = {}
 
@@ -140,7 +140,7 @@ class Pressure:
         read = [v for v in cone if (v in stored and v not in targets) or not self.job.body[v].args]
         loaded = sum(self.entries(v, split, columns) for v in read if self.job.body[v].op not in ("const", "iota"))
         peak = self.peak(targets, stored, places, columns)
-        return max(products / PRODUCTS, peak / ROOM, loaded / LOADED)
+        return max(products / PRODUCTS, peak / self.room, loaded / (LOADED_MORE * self.room))
 
     def product(self, value: int) -> bool:
         """Whether a value is a product of matrices."""

@@ -21,11 +21,13 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True)
 class Extent:
-    """The size of a dim, a number or a polynomial of the ticks of the segment. A ``split`` dim is divided among
-    programs of the launch: the tile has the entries from ``COLUMN`` on."""
+    """The size of a dim, a number or a polynomial of the ticks of the segment. A ``split`` dim is divided into columns:
+    the tile has those from ``COLUMN`` on, another program or another round of a loop has the rest. ``even``: the tiles
+    of columns end where the columns do."""
 
     size: Dim
     split: bool = False
+    even: bool = False
 
     @property
     def text(self) -> str:
@@ -43,7 +45,9 @@ class Extent:
     @property
     def padded(self) -> bool:
         """Whether there can be padding."""
-        return self.split or not isinstance(self.size, int) or power_of_two(self.size) != self.size
+        if self.split:
+            return not self.even
+        return not isinstance(self.size, int) or power_of_two(self.size) != self.size
 
     @property
     def index(self) -> str:
@@ -53,6 +57,12 @@ class Extent:
 
 COLUMN = "column"
 ONE = Extent(1)
+
+
+def column_extent(size: Dim, columns: int) -> Extent:
+    """A dim of which a tile has ``columns`` columns."""
+    assert isinstance(size, int)
+    return Extent(size, True, size % min(columns, power_of_two(size)) == 0)
 
 
 @dataclass(frozen=True)
