@@ -134,7 +134,7 @@ def forward_job(naming: Naming, name: str) -> Job:
     body, where = taken_apart(loop.body, [n for n, _ in axes])
     carry = tuple((s, where[v]) for s, v in loop.carry)
     outputs = tuple((v, where[inside]) for v, inside in loop.outputs)
-    stage = stages(replace(loop, body=body, carry=carry, outputs=outputs))
+    stage = stages(replace(loop, body=body, carry=carry, outputs=outputs), together=False)
     carried: dict[int, Key] = {}
     for value, instr in enumerate(body):
         if stage[value] is not None and instr.op in ("state", "anchor"):
@@ -208,7 +208,7 @@ def _job(
     outputs = tuple((source, where[v]) for source, v in outputs)
     sums = tuple((source, where[v]) for source, v in sums)
     results = [v for _, v in (*outputs, *sums)]
-    stage = _stages(body, [v for _, v in carry], results, ("cotangent",))
+    stage = _stages(body, [v for _, v in carry], results, ("cotangent",), together=False)
     carried: dict[int, Key] = {}
     boundaries: dict[int, Key] = {}
     keys: dict[Key, None] = {key: None for key, _ in derived.carry}

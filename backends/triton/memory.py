@@ -90,12 +90,15 @@ def address(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) 
 
 
 def _offsets(b: Builder, dims: tuple[Extent, ...], steps: list[str]) -> str:
-    text = ""
+    """What to add to an address for each entry of a tile: in int32, which tiles of other tensors share."""
+    parts = []
     for d, (extent, step) in enumerate(zip(dims, steps, strict=True)):
         one = "tl.arange(0, 1)" + brackets((d,), len(dims))
         index = one if extent.size == 1 else b.index(extent, d, len(dims))
-        text += f" + {index}" + ("" if step == "1" else f" * {step}" if " " not in step else f" * ({step})")
-    return text
+        parts.append(index + ("" if step == "1" else f" * {step}" if " " not in step else f" * ({step})"))
+    if not parts:
+        return ""
+    return f" + {parts[0]}" if len(parts) == 1 else f" + ({' + '.join(parts)})"
 
 
 def load(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) -> Tile:

@@ -18,9 +18,13 @@ SEGMENT = "segment"
 PREPARE, STEP, FINISH = range(3)
 
 
-def stages(loop: ChunkLoop) -> tuple[int | None, ...]:
-    """The stage of every value of the body; None for what nothing needs. Without ``loop.hoist`` all is STEP."""
-    found = _stages(loop.body, [v for _, v in loop.carry], [v for _, v in loop.outputs], ("state", "anchor"))
+def stages(loop: ChunkLoop, together: bool = True) -> tuple[int | None, ...]:
+    """The stage of every value of the body; None for what nothing needs. Without ``loop.hoist`` all is STEP.
+
+    ``together``: PREPARE and FINISH run for segments of equal length as one, and no clock can be asked there whether it
+    fires at the end of a segment."""
+    results = [v for _, v in loop.outputs]
+    found = _stages(loop.body, [v for _, v in loop.carry], results, ("state", "anchor"), together)
     if loop.hoist:
         return found
     leaf = [not i.args and i.op not in ("state", "anchor") for i in loop.body]
@@ -34,16 +38,17 @@ def backward_stages(loop: BackwardLoop) -> tuple[int | None, ...]:
 
 
 def _stages(
-    body: Sequence[Instr], carry: list[int], results: list[int], carried: tuple[str, ...]
+    body: Sequence[Instr], carry: list[int], results: list[int], carried: tuple[str, ...], together: bool = True
 ) -> tuple[int | None, ...]:
     """``carried``: the leaves that are known only when the loop arrives at the segment."""
     needed = reachable(body, [*carry, *results])
-    choices = [v for v in needed if body[v].op == "when"]  # made at the end of each segment
+    choices = [v for v in needed if together and body[v].op == "when"]  # made at the end of each segment
     sequential = reachable(body, [*carry, *choices])
     late: list[bool] = []
     found: list[int | None] = []
     for value, instr in enumerate(body):
-        late.append(instr.op in carried or instr.op == "when" or any(late[a] for a in instr.args))
+        choice = together and instr.op == "when"
+        late.append(instr.op in carried or choice or any(late[a] for a in instr.args))
         if value not in needed:
             found.append(None)
         elif not late[value]:
