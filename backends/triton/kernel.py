@@ -65,8 +65,8 @@ class Workspaces:
 @dataclass
 class Kernel:
     """``frame`` says where segments and sequences are, ``arguments`` are tensors and ``workspaces`` slots, in the order
-    of the signature. ``columns`` is the size of the dim that programs divide, if there is one, ``column_block`` how many
-    a program takes, or goes through at a time. ``peak``: the entries of tiles that live at once, by estimate."""
+    of the signature. ``columns`` is the size of the dim that programs divide, if there is one, ``column_block`` how
+    many a program takes, or goes through at a time. ``peak``: the entries of tiles that live at once, by estimate."""
 
     name: str
     stage: int

@@ -29,7 +29,7 @@ INSIDE = {INVERSE: (4, 0), "decay_gram": (0, 2), "decay_gram_grad": (2, 10)}
 
 
 class Pressure:
-    """Estimates for the body of a job, for segments that take ``ticks`` entries of a tile, and kernels with ``room``."""
+    """Estimates for the body of a job, for segments that take ``ticks`` entries of a tile and kernels with ``room``."""
 
     def __init__(self, relations: Relations, ticks: int, room: int = ROOM) -> None:
         self.relations, self.job, self.ticks, self.room = relations, relations.job, ticks, room

@@ -2,8 +2,8 @@
 
 The hidden layer of a deep memory has more columns than registers have room for, and its outputs sum over them: no
 program can have only some. So one program takes them a tile at a time, in *rounds*. What has no columns has a level:
-how many sums over columns it is away from what is read. Round ``l`` computes, tile by tile, the sums that need only what
-has levels up to ``l``; values with columns are computed again in each round that needs them, from what is in memory.
+how many sums over columns it is away from what is read. Round ``l`` computes, tile by tile, the sums that need only
+what has levels up to ``l``; values with columns are computed again in each round that needs them.
 """
 
 from __future__ import annotations
@@ -139,13 +139,12 @@ def _peak(
     most = 0
     made: set[int] = set()
     for at, round_ in enumerate(rounds):
-        later = [r for r in rounds[at:]]
-        wanted = {v for r in later for v in r.before} | {v for v in targets if v not in split}
+        wanted = {v for r in rounds[at:] for v in r.before} | {v for v in targets if v not in split}
         outer = {v for v in made if v in wanted} | set(round_.before)
         cone = inside(job, (*round_.sums, *round_.written), known, split)
         held = sum(pressure.entries(v, {}, 0) for v in outer if body[v].args and v not in known)
         held += sum(pressure.entries(v, {}, 0) for v in round_.sums)
-        most = max(most, held + _inner(pressure, cone, round_, known, split, columns))
+        most = max(most, held + _inner(pressure, cone, known, split, columns))
         made |= {*round_.before, *round_.sums}
     outside = [v for v in targets if v not in split]
     if outside:
@@ -157,7 +156,6 @@ def _peak(
 def _inner(
     pressure: Pressure,
     cone: Sequence[int],
-    round_: Round,
     known: Collection[int],
     split: dict[int, set[int]],
     columns: int,

@@ -158,7 +158,9 @@ class WalkWriter(KernelWriter):
         b, job = self.b, self.job
         first = f"({self.high} - 1)" if job.reverse else self.low
         self.b.open()
-        tiles = {key: memory.load(b, self.lanes, job.variables[key], self._variable_dims(key)) for key in self.in_memory}
+        tiles = {
+            key: memory.load(b, self.lanes, job.variables[key], self._variable_dims(key)) for key in self.in_memory
+        }
         for key in self.in_memory:
             memory.store(b, self.lanes, final(job.variables[key]), tiles[key])
         if not job.reverse:

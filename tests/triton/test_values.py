@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -123,3 +125,13 @@ def test_states_that_are_reset_to_what_is_computed() -> None:
     inputs = inputs_of(source, 2, 19, torch.float64)
     expected = run(ticks_of(source).double(), inputs)
     assert largest_error(expected, run(kernels_of(source).double(), inputs, (1, 12, 6))) < 1e-10
+
+
+def test_a_hidden_layer_in_tiles() -> None:
+    """A program that goes through the columns of a layer in tiles, its states in memory, with an anchor and momenta."""
+    source = load_program(Path(__file__).parent / "novel.nl", "DeepMoments", dk=4, dv=3, hidden=20)
+    inputs = inputs_of(source, 2, 12, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    module = kernels_of(source, Choices(room=2000))
+    assert module.emitted.source.count("for column in range(0, 32, BV):") >= 6
+    assert largest_error(expected, run(module.double(), inputs)) < 1e-10
