@@ -18,6 +18,7 @@ class TritonBackend:
     emitter: Backend
     kernels: LoopKernelWriter
     name: str = "triton"
+    ticks: bool = True  # loops over ticks are kernels too
 
     def emit(self, schedule: Schedule) -> str:
         """The module as text; needs no Triton."""
@@ -32,5 +33,5 @@ class TritonBackend:
         """The kernels of every loop of a program, forward and backward."""
         self.emitter.emit(schedule)
         parts = [f"# no kernels for the loop of {states}: {reason}" for states, reason in self.kernels.refused]
-        parts += [kernel.source for job in self.kernels.written for kernel in job.kernels]
-        return "\n\n\n".join(parts or ["# the program has no loop over segments"]) + "\n"
+        parts += [text for job in self.kernels.written for text in job.texts]
+        return "\n\n\n".join(parts or ["# the program has no loop that needs a kernel"]) + "\n"

@@ -198,10 +198,12 @@ def _summed(
     contracted: Labels,
     size: dict[str, Extent],
 ) -> Value:
-    """For products that are too thin for the hardware: multiply, then sum."""
-    every = (*target, *contracted)
+    """For products that are too thin for the hardware: multiply, then sum, where the wider operand has its entries."""
+    every = next((text for text in (la, lb) if {*text} == {*target, *contracted}), (*target, *contracted))
     product = _outer(b, a, la, c, lb, every, tuple(size[x] for x in every), "product")
-    return total(b, product, tuple(range(len(target), len(every))))
+    summed = total(b, product, tuple(d for d, x in enumerate(every) if x in contracted))
+    left = tuple(x for x in every if x not in contracted)
+    return permute(b, summed, tuple(left.index(x) for x in target))
 
 
 def _product(

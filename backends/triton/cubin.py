@@ -12,6 +12,9 @@ from typing import Any
 
 from nldsl.backends.triton.host import STAGES, Written, column_block, warps
 from nldsl.backends.triton.memory import pointer
+from nldsl.backends.triton.tick_host import TickWritten
+from nldsl.backends.triton.tick_host import warps as tick_warps
+from nldsl.backends.triton.tick_kernel import NUMBERS
 from nldsl.extras import require
 from nldsl.ir.types import TIME
 
@@ -63,6 +66,9 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
     language = require("triton.language", "triton")
     found = []
     for written in jobs:
+        if isinstance(written, TickWritten):
+            found += [_ticks(written, module, capability)] if part in written.kernel.name else []
+            continue
         block = written.frame.block
         constants = {
             "BT": block,
@@ -86,6 +92,21 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
             function = getattr(module, kernel.name)
             found.append(compile_kernel(function, types, own, capability, warps(kernel), STAGES))
     return found
+
+
+def _ticks(written: TickWritten, module: Any, capability: int) -> Report:
+    """The kernel of a loop over ticks."""
+    language = require("triton.language", "triton")
+    kernel = written.kernel
+    known = {"REAL": language.float32, "DOT": language.bfloat16, "PRECISION": "ieee", "SOLVE": "tf32x3"}
+    streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
+    low = {s.name for s in streams if TIME in s.type.axes and s.type.shape}
+    whole = {s.name for s in streams if s.type.kind == "int"}
+    types = dict.fromkeys(kernel.mentioned(NUMBERS), "i32")
+    for name in kernel.pointers:
+        types[pointer(name)] = "*i64" if name in whole else "*bf16" if name in low else "*fp32"
+    constants = {c: kernel.columns.block if c == "BV" else known[c] for c in kernel.constants}
+    return compile_kernel(getattr(module, kernel.name), types, constants, capability, tick_warps(kernel), 1)
 
 
 def _report(compiled: Any, capability: int) -> Report:

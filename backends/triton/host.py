@@ -60,6 +60,11 @@ class Written:
         return list({s.name: s for s in every}.values())
 
     @property
+    def texts(self) -> list[str]:
+        """The source of the kernels."""
+        return [kernel.source for kernel in self.kernels]
+
+    @property
     def begun(self) -> list[Slot]:
         """What the forward run has left for this one."""
         return list(self.spaces.begun.values())
@@ -114,7 +119,7 @@ def run_lines(written: Written) -> list[str]:
     cut = f"({tick}, TICKS, sequences, tuple(cuts), {frame.size}, {frame.pairs})"
     lines = [f"{name} = {name}.contiguous()" for name in arguments(written)]
     lines += [
-        *_counts(written),
+        *counts(written),
         f"lanes = {' * '.join(lanes(job)) or '1'}",
         f"BT = {frame.block}",
         f"segments = {cut}",
@@ -165,7 +170,7 @@ def run_lines(written: Written) -> list[str]:
     return lines
 
 
-def _counts(written: Written) -> list[str]:
+def counts(written: Written) -> list[str]:
     """``B``, the rows of streams, and ``sequences``: as many, but where sequences are packed in a row."""
     if BATCH not in written.job.lanes:
         return ["sequences = 1"]  # nothing differs from sequence to sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 
 import torch
 import triton
@@ -116,3 +117,25 @@ def check_device(tensor: torch.Tensor, name: str) -> None:
             f"the kernels of `{name}` need tensors on a GPU, these are on {tensor.device.type}: move the module "
             "and its inputs, compile with backend='torch', or set TRITON_INTERPRET=1 to run them slowly"
         )
+
+
+def longest_sequence(ticks: int, cuts: tuple[int, ...]) -> int:
+    """The ticks of the longest sequence: ``ticks``, or between two of ``cuts``."""
+    return max((after - before for before, after in itertools.pairwise(cuts)), default=ticks)
+
+
+def ticks_of_block(ticks: int, cuts: tuple[int, ...]) -> int:
+    """Ticks between two states that are kept for the way back: with about the root of all, least is held at once."""
+    return min(64, max(8, math.isqrt(max(longest_sequence(ticks, cuts) - 1, 0)) + 1))
+
+
+def blocks_of_ticks(ticks: int, cuts: tuple[int, ...]) -> int:
+    """How many such blocks a sequence has at most."""
+    return -(-longest_sequence(ticks, cuts) // ticks_of_block(ticks, cuts))
+
+
+@functools.lru_cache(maxsize=64)
+def sequence_table(ticks: int, rows: int, cuts: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where sequences begin, with the end of the last one: ``rows`` of ``ticks`` ticks, or at ``cuts``. Kept, so that
+    nothing is copied in later calls, and none can be in a CUDA graph."""
+    return torch.tensor(cuts or range(0, (rows + 1) * ticks, ticks), dtype=torch.int64).to(device)

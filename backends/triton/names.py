@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 # What the functions around kernels call their own.
 OWN = frozenset(
-    "tick t N T B TICKS BT lanes segments sequences bounds since shared owner cuts low wide types constants out launch "
-    "torch triton tl functools itertools results grads ctx inputs output grad shape dtype device".split()
+    "tick t N T B TICKS BT EVERY PACKED lanes rows segments sequences bounds since shared owner cuts low wide types "
+    "constants out launch torch triton tl functools itertools math results grads ctx inputs output grad shape dtype "
+    "device".split()
 )
 
 

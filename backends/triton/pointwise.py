@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from nldsl.backends.triton.builder import Builder, brackets
@@ -145,6 +146,8 @@ def _pointwise(b: Builder, op: str, tiles: list[Tile], dims: tuple[Extent, ...],
             kind = "int"
         else:
             tiles = [b.real(t) for t in tiles]
+            if all(_number(t.name) for t in tiles):  # a choice of two numbers is float32 otherwise
+                tiles[0] = replace(tiles[0], name=f"tl.full((), {tiles[0].name}, REAL)")
         text = f"tl.where({condition}, {tiles[0].name}, {tiles[1].name})"
     elif op == "logical_not":
         text = f"{_bool(tiles[0])} == 0"
@@ -198,6 +201,10 @@ def _text(op: str, tiles: list[Tile], kind: str) -> str:
 def _plain(text: str) -> bool:
     """Whether a text needs no brackets around it."""
     return text.replace(".", "").replace("_", "").isalnum() or (text.endswith("]") and " " not in text.split("[")[0])
+
+
+def _number(text: str) -> bool:
+    return not text.isidentifier() and re.fullmatch(r"[-+.\w()']+", text) is not None
 
 
 def _power(base: str, exponent: str) -> str:

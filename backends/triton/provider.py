@@ -15,6 +15,7 @@ from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
 from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.operators import loop_source
+from nldsl.backends.triton.tick_source import tick_loop
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.tune import read
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
@@ -39,14 +40,28 @@ class LoopKernelWriter:
     choices: Choices | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
+    waiting: dict[tuple[str, ...], UnsupportedError] = field(default_factory=dict)
 
     def loop(self, call: LoopCall) -> LoopSource | None:
         """The function of a loop by kernels, or None with a remark. Raises DiagnosticError if kernels are required."""
         try:
-            return self._loop(call)
+            return self._ticked(call) if call.phase.size == 1 else self._loop(call)
         except UnsupportedError as reason:
-            self._refuse(call, reason)
+            if call.last:
+                self._refuse(call, self.waiting.get(call.phase.states, reason))
+            else:
+                self.waiting[call.phase.states] = reason
             return None
+
+    def _ticked(self, call: LoopCall) -> LoopSource:
+        """A loop over ticks. One over segments whose ticks could be kernels stays PyTorch, which does the ticks of a
+        segment together, unless it has to be kernels."""
+        segments = self.waiting.get(call.phase.states)
+        if segments is not None and not self.required:
+            raise segments
+        source, written = tick_loop(call, IMPORTS)
+        self.written += written
+        return source
 
     def _refuse(self, call: LoopCall, reason: UnsupportedError) -> None:
         states = ", ".join(call.phase.states)

@@ -74,7 +74,7 @@ def test_states_that_are_reset_within_the_sequence() -> None:
 
 
 def test_columns_divided_among_programs() -> None:
-    source = program("memories/delta.nl", "GatedDelta", dk=4, dv=7)
+    source = program("memories/delta.nl", "GatedDelta", dk=4, dv=6)  # three pairs of columns, of four in a workspace
     inputs = inputs_of(source, 1, 18, torch.float64)
     expected = run(ticks_of(source).double(), inputs)
     module = kernels_of(source, Choices(step_columns=2, finish_columns=4, back_columns=2))
