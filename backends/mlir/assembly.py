@@ -14,7 +14,7 @@ from nldsl.ir.types import BATCH
 LONGEST = 400  # lines of one function: LLVM takes more than twice as long for twice as many
 NAME = re.compile(r"%\w+")
 DEFINED = re.compile(r"(%\w+)(?::\d+)? = ")
-NUMBERS = ("segments", "total", "offset", "tick0", "first", "batches")  # what the table begins with, see launch.py
+NUMBERS = ("segments", "total", "offset", "tick0", "first", "batches", "sequences")  # what the table begins with, see launch.py
 HEADER = len(NUMBERS)
 
 
@@ -63,6 +63,7 @@ def assembled(
     body.append("      %segment_batches = arith.muli %segment_number, %batches : index")
     body.append(f"      %ticks = arith.muli %segment, {f.index(ticks)} : index")
     body.append("      %start = arith.addi %ticks, %offset : index")
+    body.append("      %start_sequences = arith.muli %start, %sequences : index")
     body.append("      %tick = arith.addi %ticks, %tick0 : index")
     outlined = _Outlined(f, buffers, elements, blocks.conditions)
     body += outlined.calls(blocks.segment)

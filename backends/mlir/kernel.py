@@ -52,7 +52,8 @@ class Argument:
 
 @dataclass(frozen=True)
 class Kernel:
-    """``text``: the module. ``scratch``: bytes that a thread needs. ``axes``: the lanes but the batch, with sizes."""
+    """``text``: the module. ``scratch``: bytes that a thread needs. ``axes``: the lanes but the batch, with sizes.
+    ``rows``: see ``KernelWriter``."""
 
     name: str
     text: str
@@ -62,6 +63,14 @@ class Kernel:
     batched: bool
     ticks: int
     real: str
+    rows: int = 0
+
+    def count(self, batch: int) -> int:
+        """How many lanes there are."""
+        total = batch // (self.rows or 1) if self.batched else 1
+        for _, size in self.axes:
+            total *= size
+        return total
 
 
 @dataclass
@@ -75,7 +84,11 @@ class Held:
 
 @dataclass
 class KernelWriter:
-    """Writes the function of a loop, forward or backward, for segments of ``ticks`` ticks."""
+    """Writes the function of a loop, forward or backward, for segments of ``ticks`` ticks.
+
+    ``rows``: how many sequences a lane has, whose streams then lie as [time, sequences, ..] (0: one, as [sequences,
+    time, ..]). They are one more dimension of its tensors, so that a weight is read once for all of them. What looks
+    over the sequences of a batch needs a lane that has all of them, as do segments of more than one tick."""
 
     loop: ChunkLoop | BackwardLoop
     program: Program
@@ -84,6 +97,7 @@ class KernelWriter:
     lanes: int
     save: tuple[Key, ...] = ()
     name: str = "loop"
+    rows: int = 0
     arguments: list[Argument] = field(default_factory=list)
     sources: dict[Argument, View] = field(default_factory=dict)
     held: dict[Key, Held] = field(default_factory=dict)
@@ -102,24 +116,28 @@ class KernelWriter:
         order = (*self.program.axis_names(), *(a for a in extra if a not in self.program.axis_names()))
         self.order = axis_order((*order, TIME), order)
         mixed = {TIME, *extra} | mixed_axes(self.body, self.needed, peeled(self.body, sums))
+        if self.rows:
+            mixed.add(BATCH)
         inner = [a for a in self.order if a in mixed]
         self.body, self.terms = split_sums(self.body, sums, inner)
         self.needed = reachable(self.body, [*roots, *(t.value for t in self.terms)])
         live = [self.body[v] for v in sorted(self.needed)]
-        if BATCH in inner or BATCH in mixed_axes(self.body, self.needed, frozenset()):
+        if not self.rows and (BATCH in inner or BATCH in mixed_axes(self.body, self.needed, frozenset())):
             raise UnsupportedError("an operation over the sequences of a batch")
         self.sizes: dict[str, int] = {}
+        known = {TIME: self.ticks, BATCH: self.rows}
         for axis in inner:
-            size = self.ticks if axis == TIME else extra.get(axis) or self.program.axis_size(axis)
+            size = known.get(axis) or extra.get(axis) or self.program.axis_size(axis)
             self.sizes[axis] = self._whole(substitute(size or 0, {str(TICKS): self.ticks}))
         used = {a for i in live for a in i.type.axes} | {
             a for n in self.states() for a in self.program.state(n).type.axes
         }
-        self.outer = [a for a in self.order if a in used and a not in inner]
+        self.outer = [a for a in self.order if a in used and (a not in inner or a == BATCH)]
+        if not self.rows and BATCH in self.outer:
+            for name in self.states():
+                if BATCH not in self.program.state(name).type.axes:
+                    raise UnsupportedError(f"the state {name} is one for the whole batch")
         self.f = Function(self.name, self.real, self.lanes)
-        for instr in live:
-            if instr.op == "batch_mean":
-                raise UnsupportedError(f"the operation `{instr.op}`")
 
     def _lane_axes(self) -> tuple[str, ...]:
         """The axes that every state of the loop has."""
@@ -164,7 +182,17 @@ class KernelWriter:
         if kind == "sum":
             axes = [a for a in axes if a in self.sizes]
         for axis in reversed(axes):
-            if axis == TIME:
+            if axis == TIME and self.rows and BATCH in axes:
+                lead.insert(0, (step * self.rows, self.ticks))
+                base = base + at("%start_sequences") * step
+            elif axis == BATCH and self.rows:
+                lead.insert(0, (step, self.rows))
+                if kind == "sum":
+                    step *= self.rows
+                else:
+                    base = base + at("%batch") * (step * self.rows)
+                    step = -1 if kind == "boundary" else step
+            elif axis == TIME:
                 lead.insert(0, (step, self.ticks))
                 base = base + at("%start") * step
             elif axis in self.sizes:
@@ -194,9 +222,11 @@ class KernelWriter:
         for size in type.shape:
             total *= self.lane.size(size)
         for axis in type.axes:
+            if axis == BATCH:
+                continue
             if axis in self.sizes:
                 total *= self.sizes[axis]
-            elif axis != BATCH:
+            else:
                 total *= self._whole(self.program.axis_size(axis))
         return total
 
@@ -467,4 +497,7 @@ class KernelWriter:
         blocks = Blocks(opening, segment, closing, tuple(v.name for v in self.lane.fires.values()))
         text = assembled(self.f, self.lane.buffers, elements, lanes, self.ticks, self.forward, blocks)
         axes = tuple((a, n) for a, n in lanes if a != BATCH)
-        return Kernel(self.name, text, tuple(self.arguments), scratch, axes, BATCH in self.outer, self.ticks, self.real)
+        batched = BATCH in self.outer
+        return Kernel(
+            self.name, text, tuple(self.arguments), scratch, axes, batched, self.ticks, self.real, self.rows
+        )

@@ -19,13 +19,13 @@ from nldsl.ir.chunk import TICKS
 from nldsl.ir.ops import split_spec
 from nldsl.ir.program import Instr
 from nldsl.ir.triangular import Terms, Triangles, terms
-from nldsl.ir.types import Clock
+from nldsl.ir.types import BATCH, Clock
 
 Index = tuple[Ix, ...]
 Vec = tuple[int, int]
 
 HEAVY = frozenset(
-    "sum max cumsum concat pad scatter_add axis_sum solve".split()
+    "sum max cumsum concat pad scatter_add solve".split()
     + "solve_triangular segprod cumprod decay_gram decay_gram_grad linear_scan matrix_scan unband".split()
 )
 MOVES = frozenset("collect spread slice reshape lane broadcast stop_grad einsum unfold band".split())
@@ -102,7 +102,14 @@ class Lane:
         instr = self.body[value]
         if instr.op in ("sum", "max") and not instr.attr("dims"):
             return False
+        if instr.op in ("axis_sum", "batch_mean"):
+            return self.summed(value) in self.axes(instr.args[0])
         return instr.op in HEAVY or (instr.op == "einsum" and self.contracts(value))
+
+    def summed(self, value: int) -> str:
+        """The axis over which a value is a sum or a mean."""
+        instr = self.body[value]
+        return BATCH if instr.op == "batch_mean" else str(instr.attr("axis"))
 
     def contracts(self, value: int) -> bool:
         letters, output = split_spec(self.body[value].attr("spec"))
@@ -255,6 +262,13 @@ class Lane:
             return self._one_hot(value, index, vec)
         if op == "take":
             return self._take(value, index, vec)
+        if op == "batch_mean":  # of what is the same for all sequences
+            return self.at(instr.args[0], index, vec)
+        if op == "axis_sum":  # the same
+            if instr.attr("axis") not in self.sizes:
+                raise UnsupportedError("a sum over an axis that the value does not have")
+            one = f.cast(self.at(instr.args[0], index, vec), "f")
+            return vm.mul(f, *f.same_width([one, f.number(float(self.sizes[instr.attr("axis")]))]))
         if op in MOVES or op in ("sum", "max"):
             inside = self.mapped(value, index, vec)
             if inside is not None:

@@ -48,10 +48,13 @@ def call(
     tick: int,
     first: int = 0,
     batches: int = 1,
+    sequences: int = 1,
 ) -> None:
-    """Run ``segments`` segments, the first of them ``offset`` ticks into the streams of ``total`` ticks."""
+    """Run ``segments`` segments, the first of them ``offset`` ticks into the streams of ``total`` ticks.
+
+    ``sequences``: how many there are, for a function whose lanes are several of them."""
     table = (ctypes.c_int64 * (HEADER + len(tensors)))(
-        segments, total, offset, tick, first, batches, *(x.data_ptr() for x in tensors)
+        segments, total, offset, tick, first, batches, sequences, *(x.data_ptr() for x in tensors)
     )
     spread(native, kernel, ctypes.addressof(table), lanes)
 

@@ -22,6 +22,13 @@ TAILS = (16, 1)  # lengths of the segments that a short rest is cut into
 BITS = {torch.float32: "f32", torch.float64: "f64"}
 
 
+def over_sequences(loop: ChunkLoop, program: Program) -> bool:
+    """Whether a segment looks over the sequences of a batch, or has a state that they share."""
+    shared = any(BATCH not in program.state(s).type.axes for s in loop.states) and BATCH in program.axis_names()
+    mean = any(i.op == "batch_mean" or dict(i.attrs).get("axis") == BATCH for i in loop.body)
+    return shared or mean
+
+
 def runs(tick: int, count: int, size: int, loop: ChunkLoop) -> list[tuple[int, int]]:
     """The segments of a call as (ticks, number of such segments in a row). Where segments are cut never matters to the
     result: a single short one is cut into a few usual lengths, so that few functions are compiled."""
@@ -48,47 +55,48 @@ class NativeLoop:
     loop: ChunkLoop
     backward: BackwardLoop | None
     program: Program
-    kernels: dict[tuple[bool, int, str], tuple[Kernel, Native]] = field(default_factory=dict)
+    kernels: dict[tuple[bool, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.order = axis_order((TIME, *self.program.axis_names()), self.program.axis_names())
-        shape = self._written(True, self.loop.size, "f32")
+        self.whole = over_sequences(self.loop, self.program)
+        rows = 1 if self.whole else 0
+        shape = self._written(True, self.loop.size, "f32", rows)
         self.arguments = shape.arguments
         self.inputs = tuple(a for a in shape.arguments if a.kind in READ)
         self.states = tuple(a for a in self.inputs if a.kind == "state")
         self.streams = tuple(a for a in shape.arguments if a.kind == "output")
         self.boundaries = tuple(a for a in shape.arguments if a.kind == "boundary")
         if self.backward is not None:
-            self.back = self._written(False, self.loop.size, "f32")
-            self.back_arguments = self.back.arguments
-
+            self._written(False, self.loop.size, "f32", rows)
         if self.loop.size > 1:  # what has no form for a rest of one tick is refused now, not in the middle of a call
-            self._written(True, 1, "f32")
+            self._written(True, 1, "f32", rows)
             if self.backward is not None:
-                self._written(False, 1, "f32")
+                self._written(False, 1, "f32", rows)
 
     # -- code
 
     def _saved(self) -> tuple[Key, ...]:
         return self.backward.boundaries if self.backward is not None else ()
 
-    def _written(self, forward: bool, ticks: int, real: str) -> Kernel:
+    def _written(self, forward: bool, ticks: int, real: str, rows: int) -> Kernel:
         loop = self.loop if forward else self.backward
         assert loop is not None
-        lanes = vector_bytes() // (4 if real == "f32" else 8)
-        return KernelWriter(loop, self.program, ticks, real, lanes, self._saved() if forward else ()).write()
+        lanes, saved = vector_bytes() // (4 if real == "f32" else 8), self._saved() if forward else ()
+        return KernelWriter(loop, self.program, ticks, real, lanes, saved, rows=rows).write()
 
     def text(self, real: str = "f32") -> str:
         """The MLIR of a segment of full length, forward and backward."""
-        found = [f"module @forward {{\n{self._written(True, self.loop.size, real).text}}}\n"]
+        rows = 1 if self.whole else 0
+        found = [f"module @forward {{\n{self._written(True, self.loop.size, real, rows).text}}}\n"]
         if self.backward is not None:
-            found.append(f"module @backward {{\n{self._written(False, self.loop.size, real).text}}}\n")
+            found.append(f"module @backward {{\n{self._written(False, self.loop.size, real, rows).text}}}\n")
         return "\n".join(found)
 
-    def kernel(self, forward: bool, ticks: int, real: str) -> tuple[Kernel, Native]:
-        key = forward, ticks, real
+    def kernel(self, forward: bool, ticks: int, real: str, rows: int = 0) -> tuple[Kernel, Native]:
+        key = forward, ticks, real, rows
         if key not in self.kernels:
-            kernel = self._written(forward, ticks, real)
+            kernel = self._written(forward, ticks, real, rows)
             self.kernels[key] = kernel, compiled(kernel.text, kernel.name)
         return self.kernels[key]
 
@@ -110,13 +118,27 @@ class NativeLoop:
         axes = [given[a] if a in given else int(str(self.program.axis_size(a))) for a in self.axes_of(type)]
         return [*axes, *(int(str(n)) for n in type.shape)]
 
-    @staticmethod
-    def lanes(kernel: Kernel, batch: int) -> int:
-        """How many lanes a function has: those of the way back may be fewer."""
-        total = batch if kernel.batched else 1
-        for _, size in kernel.axes:
-            total *= size
-        return total
+    def rows(self, batch: int) -> int:
+        """How many sequences a lane has, see ``KernelWriter``."""
+        return batch if self.whole else 0
+
+    def laid(self, argument: Argument, tensor: torch.Tensor, rows: int) -> torch.Tensor:
+        """A tensor of canonical shape as the functions read it."""
+        return (tensor.transpose(0, 1) if rows and self._streams(argument) else tensor).contiguous()
+
+    def empty(self, argument: Argument, batch: int, count: int, rows: int, real: torch.dtype) -> torch.Tensor:
+        """Room for a stream that the functions write."""
+        shape = self.shape(argument.type, batch, count)
+        if rows and self._streams(argument):
+            shape[:2] = shape[1], shape[0]
+        return torch.empty(shape, dtype=real)
+
+    def canonical(self, argument: Argument, tensor: torch.Tensor, rows: int) -> torch.Tensor:
+        """What the functions wrote, in its canonical shape."""
+        return tensor.transpose(0, 1).contiguous() if rows and self._streams(argument) else tensor
+
+    def _streams(self, argument: Argument) -> bool:
+        return self.axes_of(argument.type)[:2] == (BATCH, TIME)
 
     def saved_shape(self, argument: Argument, batch: int, number: int) -> list[int]:
         """A boundary: of a state, or of a pack, whose axis only the loop has."""
@@ -136,6 +158,7 @@ class NativeLoop:
         """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
+        rows = self.rows(batch)
         plan = runs(tick, count, self.loop.size, self.loop)
         number = sum(n for _, n in plan)
         # what is not wanted is written to one place by all segments, which stays in cache
@@ -143,22 +166,23 @@ class NativeLoop:
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
             full = tensor.expand(self.shape(argument.type, batch, count))
-            held[argument] = (
-                full.clone(memory_format=torch.contiguous_format) if argument.kind == "state" else full.contiguous()
-            )
+            if argument.kind == "state":
+                held[argument] = full.clone(memory_format=torch.contiguous_format)
+            else:
+                held[argument] = self.laid(argument, full, rows)
         for argument in self.streams:
-            held[argument] = torch.empty(self.shape(argument.type, batch, count), dtype=real)
+            held[argument] = self.empty(argument, batch, count, rows, real)
         for argument in self.boundaries:
             held[argument] = torch.empty(self.saved_shape(argument, batch, number if kept else 1), dtype=real)
         offset = first = 0
         for ticks, n in plan:
-            kernel, native = self.kernel(True, ticks, BITS[real])
+            kernel, native = self.kernel(True, ticks, BITS[real], rows)
             order = [held[a] for a in kernel.arguments]
-            lanes, batches = self.lanes(kernel, batch), batch if kept else 0
-            call(native, kernel, order, lanes, n, count, offset, tick + offset, first, batches)
+            lanes, batches = kernel.count(batch), batch if kept else 0
+            call(native, kernel, order, lanes, n, count, offset, tick + offset, first, batches, batch)
             offset += ticks * n
             first += n
-        results = [held[a] for a in (*self.states, *self.streams)]
+        results = [self.canonical(a, held[a], rows) for a in (*self.states, *self.streams)]
         return results + ([held[a] for a in self.boundaries] if save else [])
 
     def backpropagate(
@@ -170,34 +194,36 @@ class NativeLoop:
         count: int,
     ) -> list[torch.Tensor]:
         """The cotangents of the real inputs, from those of the states and streams, in their order."""
-        held, lanes = self._way_back(tensors, boundaries, cotangents, count)
         batch = self.batch(tensors)
+        rows = self.rows(batch)
         real = next(t.dtype for t in tensors if t.is_floating_point())
         plan = runs(tick, count, self.loop.size, self.loop)
+        back = self.kernel(False, plan[-1][0], BITS[real], rows)[0]
+        held = self._way_back(back, tensors, boundaries, cotangents, count)
         offset, first = count, sum(n for _, n in plan)
         for ticks, n in reversed(plan):
             offset -= ticks * n
             first -= n
-            kernel, native = self.kernel(False, ticks, BITS[real])
-            call(native, kernel, held, lanes, n, count, offset, tick + offset, first, batch)
-        return [self._gradient(a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
+            kernel, native = self.kernel(False, ticks, BITS[real], rows)
+            call(native, kernel, held, kernel.count(batch), n, count, offset, tick + offset, first, batch, batch)
+        return [self._gradient(back, a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
 
     def _way_back(
         self,
+        back: Kernel,
         tensors: Sequence[torch.Tensor],
         boundaries: Sequence[torch.Tensor],
         cotangents: Sequence[torch.Tensor],
         count: int,
-    ) -> tuple[list[torch.Tensor], int]:
-        """The tensors of the backward function, and how many lanes it has."""
+    ) -> list[torch.Tensor]:
+        """The tensors of the backward function."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         given = {(a.kind, a.key): t for a, t in zip(self.inputs, tensors, strict=True)}
         results = dict(zip((*self.states, *self.streams), cotangents, strict=True))
         saved = {a.key: t for a, t in zip(self.boundaries, boundaries, strict=True)}
-        lanes = self.lanes(self.back, batch)
         held: list[torch.Tensor] = []
-        for argument in self.back_arguments:
+        for argument in back.arguments:
             kind, key = argument.kind, argument.key
             if kind == "boundary":
                 held.append(saved[key])
@@ -208,26 +234,31 @@ class NativeLoop:
                 held.append(start.to(real).expand(shape).clone(memory_format=torch.contiguous_format))
             elif kind == "cotangent_of":
                 stream = next(c for a, c in results.items() if a.kind == "output" and a.key == key)
-                held.append(stream.to(real).expand(shape).contiguous())
+                held.append(self.laid(argument, stream.to(real).expand(shape), back.rows))
             elif kind == "output":
-                held.append(torch.empty(shape, dtype=real))
+                held.append(self.empty(argument, batch, count, back.rows, real))
             elif kind == "sum":
-                held.append(torch.zeros(self._sum_shape(argument, lanes), dtype=real))
+                held.append(torch.zeros(self._sum_shape(back, argument, batch), dtype=real))
             else:
-                held.append(given[kind, key].expand(shape).contiguous())
-        return held, lanes
+                held.append(self.laid(argument, given[kind, key].expand(shape), back.rows))
+        return held
 
-    def _sum_shape(self, argument: Argument, lanes: int) -> list[int]:
-        inner = [a for a in self.axes_of(argument.type) if a not in dict(self.back.axes) and a != BATCH]
-        sizes = [self.program.axis_size(a) for a in inner]
-        return [lanes, *(int(str(n)) for n in (*sizes, *argument.type.shape))]
+    def _sum_shape(self, back: Kernel, argument: Argument, batch: int) -> list[int]:
+        sizes = {BATCH: back.rows} | {a.name: a.size for a in self.program.axes if a.size is not None}
+        inner = [sizes[a] for a in self._inner(back, argument.type)]
+        return [back.count(batch), *(int(str(n)) for n in (*inner, *argument.type.shape))]
+
+    def _inner(self, back: Kernel, type: Type) -> list[str]:
+        """The axes that a lane has within itself."""
+        outer = dict(back.axes)
+        return [a for a in self.axes_of(type) if a not in outer and (a != BATCH or back.rows)]
 
     def _gradient(
-        self, argument: Argument, tensor: torch.Tensor, held: Sequence[torch.Tensor], batch: int
+        self, back: Kernel, argument: Argument, tensor: torch.Tensor, held: Sequence[torch.Tensor], batch: int
     ) -> torch.Tensor:
         """What a backward call left for one input."""
         total: torch.Tensor | None = None
-        for found, value in zip(self.back_arguments, held, strict=True):
+        for found, value in zip(back.arguments, held, strict=True):
             if argument.kind == "given" and TIME in argument.type.axes:
                 own = found.kind == "output" and found.key == argument.key
             elif argument.kind == "state":
@@ -236,9 +267,9 @@ class NativeLoop:
                 leaf = "state" if argument.kind == "fixed" else argument.kind
                 own = found.kind == "sum" and found.key[:2] == (leaf, argument.key)
             if own:
-                part = self._summed(found, value, argument.type, batch) if found.kind == "sum" else value
+                part = self._summed(back, found, value, argument.type, batch) if found.kind == "sum" else value
                 if found.kind == "output":
-                    part = self._shared(found, part, argument.type)
+                    part = self._shared(found, self.canonical(found, part, back.rows), argument.type)
                 total = part if total is None else total + part
         return torch.zeros_like(tensor) if total is None else _reduced(total, tensor.shape)
 
@@ -247,11 +278,16 @@ class NativeLoop:
         surplus = [n for n, a in enumerate(self.axes_of(found.type)) if a not in type.axes]
         return value.sum(surplus) if surplus else value
 
-    def _summed(self, argument: Argument, value: torch.Tensor, type: Type, batch: int) -> torch.Tensor:
+    def _summed(
+        self, back: Kernel, argument: Argument, value: torch.Tensor, type: Type, batch: int
+    ) -> torch.Tensor:
         """The parts of the lanes, added where the sum goes over them; where it does not, they are the same."""
-        outer = ([(BATCH, batch)] if self.back.batched else []) + list(self.back.axes)
-        inner = [a for a in self.axes_of(argument.type) if a not in dict(outer)]
+        outer = ([(BATCH, batch // (back.rows or 1))] if back.batched else []) + list(back.axes)
+        inner = self._inner(back, argument.type)
         value = value.reshape([n for _, n in outer] + list(value.shape[1:]))
+        if BATCH in inner:  # after the lanes, where it comes first
+            inner.remove(BATCH)
+            value = value.movedim(len(outer), 1).flatten(0, 1)
         names = [a for a, _ in outer] + inner
         for axis in [a for a in names if a not in type.axes]:
             dim = names.index(axis)

@@ -22,8 +22,9 @@ from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.kernel import Kernel
 from nldsl.backends.mlir.launch import spread
-from nldsl.backends.mlir.native_loop import BITS
+from nldsl.backends.mlir.native_loop import BITS, over_sequences
 from nldsl.backends.mlir.step_kernel import StepWriter
+from nldsl.backends.mlir.tick_loop import rows_of
 from nldsl.backends.mlir.views import FallbackWarning, UnsupportedError
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
@@ -41,7 +42,7 @@ Slot = tuple[int, str, tuple[int, ...], bool]  # what a tensor is, its name, its
 
 @dataclass(frozen=True)
 class Form:
-    """The compiled function for one dtype. ``slots``: its tensors, with shapes but for the batch. ``clocks``: at the
+    """The compiled function for one dtype, with so many sequences in a lane. ``slots``: its tensors, with shapes but for the batch. ``clocks``: at the
     ticks of which clock alone a state changes. ``entries``: how many numbers a lane reads."""
 
     kernel: Kernel
@@ -65,7 +66,7 @@ class _Table(threading.local):
         base = ctypes.addressof(array)
         first = base + 8 * size
         self.base = base
-        array[:HEADER] = [1, 1, 0, 0, 0, batch]
+        array[:HEADER] = [1, 1, 0, 0, 0, batch, batch]
         array[size] = base
         self.memory = ctypes.create_string_buffer(memory + 64)  # of its own: that of all calls may move
         array[size + 1] = (ctypes.addressof(self.memory) + 63) // 64 * 64
@@ -145,7 +146,8 @@ class NativeStep:
         self.positions = {d.name: n for n, d in enumerate(now)}
         self.lead = next((n for n, d in enumerate(now) if BATCH in d.type.axes), -1)
         self.whole = frozenset(d.name for d in program.inputs if d.type.kind == "int")
-        self.forms: dict[torch.dtype, Form | None] = {}
+        self.all = over_sequences(tick, program)
+        self.forms: dict[tuple[torch.dtype, int], Form | None] = {}
         self.plans: dict[tuple[torch.dtype, int], Plan | None] = {}
         self.last: Plan | None = None
         self._refuse_what_is_not_simple()
@@ -164,23 +166,31 @@ class NativeStep:
         for state in program.states:
             if state.type.kind != "real":
                 raise UnsupportedError(f"the state {state.name} is an integer")
-            if BATCH in program.axis_names() and BATCH not in state.type.axes:
-                raise UnsupportedError(f"the state {state.name} is one for the whole batch")
         if self.lead < 0:
             raise UnsupportedError("no input has a batch")
 
     # -- code
 
-    def written(self, real: str) -> StepWriter:
-        """The writer of the function, when it has written; raises UnsupportedError."""
+    def written(self, real: str, rows: int = 0) -> StepWriter:
+        """The writer of the function; raises UnsupportedError. ``rows``: see ``KernelWriter``."""
         lanes = vector_bytes() // (4 if real == "f32" else 8)
-        return StepWriter(self.tick, self.program, 1, real, lanes, name="step")
+        rows = max(rows, 1) if self.all else rows
+        return StepWriter(self.tick, self.program, 1, real, lanes, name="step", rows=rows)
 
-    def _compiled(self, dtype: torch.dtype) -> Form | None:
+    def _rows(self, batch: int) -> int:
+        """How many sequences a lane has: all where the tick looks over them, several where the weights of the program
+        are larger than its states."""
+        if self.all:
+            return batch
+        weights = sum(math.prod(self.shape(p.type)) for p in self.program.params)
+        states = sum(math.prod(self.shape(s.type)) for s in self.program.states)
+        return rows_of(batch, 1) if weights > states else 0
+
+    def _compiled(self, dtype: torch.dtype, rows: int) -> Form | None:
         if dtype not in BITS:
             return None
         try:
-            writer = self.written(BITS[dtype])
+            writer = self.written(BITS[dtype], rows)
             kernel = writer.write()
         except UnsupportedError as problem:
             _refused(str(problem))
@@ -207,14 +217,13 @@ class NativeStep:
         return (*(int(str(self.program.axis_size(a))) for a in axes), *(int(str(n)) for n in type.shape))
 
     def _plan(self, dtype: torch.dtype, batch: int) -> Plan | None:
-        if dtype not in self.forms:
-            self.forms[dtype] = self._compiled(dtype)
-        form = self.forms[dtype]
+        rows = self._rows(batch)
+        if (dtype, rows) not in self.forms:
+            self.forms[dtype, rows] = self._compiled(dtype, rows)
+        form = self.forms[dtype, rows]
         if form is None:
             return None
-        lanes = batch if form.kernel.batched else 1
-        for _, size in form.kernel.axes:
-            lanes *= size
+        lanes = form.kernel.count(batch)
         threads = lanes > 1 and lanes * form.entries > WORTH_THREADS
         inputs, whole, params, before, states, outputs = [], [], [], [], [], {}
         for number, (kind, name, tail, batched) in enumerate(form.slots):

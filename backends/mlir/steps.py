@@ -258,12 +258,11 @@ class Steps:
                 lead = len(lane.axes(value))
                 dims = [lead + d for d in instr.attr("dims")]
                 reduction(lane, instr.args[0], target, dims, range(len(target.dims)), op == "max")
-            elif op == "axis_sum":
-                axes = lane.axes(instr.args[0])
-                if instr.attr("axis") not in axes:
-                    raise UnsupportedError("a sum over an axis that the value does not have")
-                dims = [axes.index(instr.attr("axis"))]
+            elif op in ("axis_sum", "batch_mean"):
+                dims = [lane.axes(instr.args[0]).index(lane.summed(value))]
                 reduction(lane, instr.args[0], target, dims, range(len(target.dims)), largest=False)
+                if op == "batch_mean":
+                    self._scaled(target, 1.0 / lane.sizes[lane.summed(value)])
             elif op == "einsum":
                 single(lane, value, target)
             elif op == "concat":
@@ -283,6 +282,11 @@ class Steps:
                 }
                 table[op](lane, value, target)
         return target
+
+    def _scaled(self, target: View, factor: float) -> None:
+        f = self.lane.f
+        with f.fence():
+            fill(f, target, lambda i, v: f.apply("arith.mulf", *f.same_width([load(f, target, i, v), f.number(factor)])))
 
     def _pointwise(self, value: int, target: View | None) -> View:
         lane, dims = self.lane, self.lane.dims(value)

@@ -40,7 +40,8 @@ def split_sums(
             elif instr.op == "add" and all(body[a].type.shape == instr.type.shape for a in instr.args):
                 stack += [(a, gone) for a in reversed(instr.args)]
             else:
-                outer = tuple(sorted(a for a in gone if a not in inner))
+                # a lane has some of the sequences: it adds up its own
+                outer = tuple(sorted(a for a in gone if a not in inner or a == BATCH))
                 for axis in gone:
                     if axis in inner:
                         type = found[value].type

@@ -17,8 +17,10 @@ from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.kernel import Argument, Kernel, KernelWriter, Key
 from nldsl.backends.mlir.launch import call
 from nldsl.backends.mlir.native_loop import BITS, NativeLoop
+from nldsl.ir.types import BATCH, TIME
 
 SHORTEST, LONGEST = 8, 64  # ticks of a block
+MOST_ROWS = 16  # sequences of a lane
 
 
 def block_ticks(count: int) -> int:
@@ -26,32 +28,56 @@ def block_ticks(count: int) -> int:
     return min(LONGEST, max(SHORTEST, math.isqrt(max(count - 1, 0)) + 1))
 
 
+def rows_of(batch: int, lanes: int) -> int:
+    """How many sequences a lane has where a weight is worth reading once for several: a power of two, so that few
+    functions are compiled, which leaves a lane for each thread. ``lanes``: of one sequence."""
+    rows, threads = 1, torch.get_num_threads()
+    while rows < MOST_ROWS and batch % (2 * rows) == 0 and batch // (2 * rows) * lanes >= min(threads, batch * lanes):
+        rows *= 2
+    return rows if rows > 1 else 0
+
+
 @dataclass
 class TickLoop(NativeLoop):
     """``replays``: the functions that run a block once more and keep the state before each tick."""
 
-    replays: dict[str, tuple[Kernel, Native]] = field(default_factory=dict)
+    replays: dict[tuple[str, int], tuple[Kernel, Native]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.boundaries = tuple(replace(a, kind="boundary") for a in self.states)
         if self.backward is not None:
-            self._replay_written("f32")
+            self._replay_written("f32", 1 if self.whole else 0)
+
+    def rows(self, batch: int) -> int:
+        """All sequences where the loop looks over them; some of them where its weights are larger than its states."""
+        if self.whole:
+            return batch
+        own = shared = 0
+        for argument in self.inputs:
+            axes = set(self.axes_of(argument.type)) - {TIME}
+            size = math.prod(n for n in self.shape(argument.type, 1, 1))
+            if BATCH not in axes:
+                shared += size
+            elif argument.kind == "state":
+                own += size
+        return rows_of(batch, 1) if shared > own else 0
 
     def _saved(self) -> tuple[Key, ...]:
         return ()
 
-    def _replay_written(self, real: str) -> Kernel:
+    def _replay_written(self, real: str, rows: int) -> Kernel:
         assert self.backward is not None
         lanes = vector_bytes() // (4 if real == "f32" else 8)
         loop = replace(self.loop, outputs=())
-        return KernelWriter(loop, self.program, 1, real, lanes, self.backward.boundaries).write()
+        return KernelWriter(loop, self.program, 1, real, lanes, self.backward.boundaries, rows=rows).write()
 
-    def replay(self, real: str) -> tuple[Kernel, Native]:
-        if real not in self.replays:
-            kernel = self._replay_written(real)
-            self.replays[real] = kernel, compiled(kernel.text, kernel.name)
-        return self.replays[real]
+    def replay(self, real: str, rows: int = 0) -> tuple[Kernel, Native]:
+        key = real, rows
+        if key not in self.replays:
+            kernel = self._replay_written(real, rows)
+            self.replays[key] = kernel, compiled(kernel.text, kernel.name)
+        return self.replays[key]
 
     def saved_number(self, tick: int, count: int) -> int:
         return -(-count // block_ticks(count))
@@ -59,24 +85,27 @@ class TickLoop(NativeLoop):
     def forward(self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool) -> list[torch.Tensor]:
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
+        rows = self.rows(batch)
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
             full = tensor.expand(self.shape(argument.type, batch, count))
-            whole = torch.contiguous_format
-            held[argument] = full.clone(memory_format=whole) if argument.kind == "state" else full.contiguous()
+            if argument.kind == "state":
+                held[argument] = full.clone(memory_format=torch.contiguous_format)
+            else:
+                held[argument] = self.laid(argument, full, rows)
         for argument in self.streams:
-            held[argument] = torch.empty(self.shape(argument.type, batch, count), dtype=real)
+            held[argument] = self.empty(argument, batch, count, rows, real)
         number = self.saved_number(tick, count) if save else 0
         kept = [torch.empty(self.saved_shape(a, batch, number), dtype=real) for a in self.boundaries if save]
-        kernel, native = self.kernel(True, 1, BITS[real])
+        kernel, native = self.kernel(True, 1, BITS[real], rows)
         order = [held[a] for a in kernel.arguments]
-        lanes, step = self.lanes(kernel, batch), block_ticks(count) if save else count
+        lanes, step = kernel.count(batch), block_ticks(count) if save else count
         for block, start in enumerate(range(0, count, step)):
             for boundary, state in zip(kept, self.states, strict=False):
                 boundary[block] = held[state]
             ticks = min(step, count - start)
-            call(native, kernel, order, lanes, ticks, count, start, tick + start, 0, batch)
-        return [*(held[a] for a in (*self.states, *self.streams)), *kept]
+            call(native, kernel, order, lanes, ticks, count, start, tick + start, 0, batch, batch)
+        return [*(self.canonical(a, held[a], rows) for a in (*self.states, *self.streams)), *kept]
 
     def backpropagate(
         self,
@@ -89,28 +118,29 @@ class TickLoop(NativeLoop):
         assert self.backward is not None
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch, step = self.batch(tensors), block_ticks(count)
-        replayed, native_replay = self.replay(BITS[real])
+        rows = self.rows(batch)
+        replayed, native_replay = self.replay(BITS[real], rows)
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
             shape = self.shape(argument.type, batch, count)
             if argument.kind == "state":
                 held[argument] = torch.empty(shape, dtype=real)
             elif argument in replayed.arguments:
-                held[argument] = tensor.expand(shape).contiguous()
+                held[argument] = self.laid(argument, tensor.expand(shape), rows)
         for argument in replayed.arguments:
             if argument.kind == "boundary":
                 held[argument] = torch.empty(self.saved_shape(argument, batch, step), dtype=real)
         again = [held[a] for a in replayed.arguments]
         before = {a.key: held[a] for a in replayed.arguments if a.kind == "boundary"}
         saved = [before.get(a.key, b) for a, b in zip(self.boundaries, boundaries, strict=True)]
-        back, lanes = self._way_back(tensors, saved, cotangents, count)
-        kernel, native = self.kernel(False, 1, BITS[real])
+        kernel, native = self.kernel(False, 1, BITS[real], rows)
+        back = self._way_back(kernel, tensors, saved, cotangents, count)
         for block in reversed(range(-(-count // step))):
             start = block * step
             ticks = min(step, count - start)
             for state, boundary in zip(self.states, boundaries, strict=True):
                 held[state].copy_(boundary[block])
-            number = self.lanes(replayed, batch)
-            call(native_replay, replayed, again, number, ticks, count, start, tick + start, 0, batch)
-            call(native, kernel, back, lanes, ticks, count, start, tick + start, 0, batch)
-        return [self._gradient(a, t, back, batch) for a, t in zip(self.inputs, tensors, strict=True)]
+            number, tick_number = replayed.count(batch), tick + start
+            call(native_replay, replayed, again, number, ticks, count, start, tick_number, 0, batch, batch)
+            call(native, kernel, back, kernel.count(batch), ticks, count, start, tick_number, 0, batch, batch)
+        return [self._gradient(kernel, a, t, back, batch) for a, t in zip(self.inputs, tensors, strict=True)]

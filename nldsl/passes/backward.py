@@ -29,19 +29,20 @@ SUMS_LAST = frozenset({"axis-sum-of-scaled"})
 K = TypeVar("K", bound=Hashable)
 
 
-def backward(loop: ChunkLoop, program: Program) -> BackwardLoop | None:
-    """The loop over the same segments that takes cotangents back, or None if there is none."""
+def backward(loop: ChunkLoop, program: Program, shared: bool = False) -> BackwardLoop | None:
+    """The loop over the same segments that takes cotangents back, or None if there is none. ``shared``: also where the
+    sequences of a batch share a state, which only code that has all of them at once can run."""
     for name in loop.states:
         state = program.state(name)
-        if state.shared or (state.reset.kind == "clock" and init_reads(program, name)):
+        if (state.shared and not shared) or (state.reset.kind == "clock" and init_reads(program, name)):
             return None
     return _Derivation(loop, program).derive()
 
 
-def with_backward(schedule: Schedule) -> Schedule:
-    """The schedule with the backward pass of each of its chunk loops that has one."""
+def with_backward(schedule: Schedule, shared: bool = False) -> Schedule:
+    """The schedule with the backward pass of each of its chunk loops that has one; ``shared``: see ``backward``."""
     loops = [p for p in schedule.all_phases() if isinstance(p, ChunkLoop)]
-    found = [backward(loop, schedule.program) for loop in loops]
+    found = [backward(loop, schedule.program, shared) for loop in loops]
     return replace(schedule, backwards=tuple(b for b in found if b is not None))
 
 

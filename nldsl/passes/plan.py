@@ -44,5 +44,5 @@ def plan(
     chunked, _ = chunk(planned, chosen)
     if "backward" in disabled:
         return chunked
-    derived = with_backward(chunked)
+    derived = with_backward(chunked, shared=serial)
     return replace(with_ticks(derived) if ticks else derived, recompute_above=recompute_above)

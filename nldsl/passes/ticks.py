@@ -30,7 +30,7 @@ def with_ticks(schedule: Schedule) -> Schedule:
 
     def form(scan: Scan) -> tuple[ChunkLoop, BackwardLoop | None]:
         loop = tick_loop(program, scan)
-        return loop, backward(loop, program)
+        return loop, backward(loop, program, shared=True)
 
     return replace(schedule, tick_form=form, tick=whole_tick(program))
 
