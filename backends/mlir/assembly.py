@@ -14,7 +14,15 @@ from nldsl.ir.types import BATCH
 LONGEST = 400  # lines of one function: LLVM takes more than twice as long for twice as many
 NAME = re.compile(r"%\w+")
 DEFINED = re.compile(r"(%\w+)(?::\d+)? = ")
-NUMBERS = ("segments", "total", "offset", "tick0", "first", "batches", "sequences")  # what the table begins with, see launch.py
+NUMBERS = (
+    "segments",
+    "total",
+    "offset",
+    "tick0",
+    "first",
+    "batches",
+    "sequences",
+)  # what the table begins with, see launch.py
 HEADER = len(NUMBERS)
 
 

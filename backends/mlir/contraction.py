@@ -70,7 +70,7 @@ def choose(
         if label not in output:
             if copies:
                 continue
-            cost += results * 6
+            cost += results * 3
         else:
             cost += sum(0.3 * entries(operands[n].view.dims) for n in copies if n not in packed)
             if unit is not None and unit != label:
@@ -126,8 +126,12 @@ def contract(
     if narrow:
         across = -(-width_count // NARROW)
     height = max(1, registers // across) if down is not None else 1
-    if not in_output:
-        height = min(height, 4)
+    beside, columns_at_once = None, 1
+    if not in_output and down is not None:
+        beside = _beside(operands, sizes, down, outer)
+        outer = [x for x in outer if x != beside]
+        height = min(8, f.lanes)
+        columns_at_once = max(1, registers // height)
     height = 1 << (height.bit_length() - 1)
 
     with ExitStack() as stack:
@@ -140,7 +144,14 @@ def contract(
                 f,
                 (0, size) if down is not None else None,
                 height,
-                lambda rows: _dots(f, operands, sizes, along, summed, place, down, rows, epilogue),
+                lambda rows: _rows(
+                    f,
+                    (0, sizes[beside]) if beside is not None else None,
+                    columns_at_once,
+                    lambda columns: _Dots(f, operands, sizes, along, summed, place, down, epilogue).write(
+                        rows, [{beside: x} if beside is not None else {} for x in columns]
+                    ),
+                ),
             )
             return
         assert along is not None
@@ -154,6 +165,16 @@ def contract(
             for start, stop in ((0, first), (last, size)):
                 _rows(f, (start, stop), 1, block.zeros)
             _rows(f, (first, last), height, block.write)
+
+
+def _beside(operands: list[Operand], sizes: dict[str, int], down: str | None, rest: Sequence[str]) -> str | None:
+    """A second label of the result for a block of sums along vectors, so that each vector that is read is used
+    several times: the operands that have it do not have ``down``."""
+    for label in rest:
+        apart = all((label in o.labels) != (down in o.labels) for o in operands)
+        if apart and sizes[label] > 1:
+            return label
+    return None
 
 
 NARROW = 8  # how many blocks of vectors one after the other, where which terms count depends on the vector
@@ -324,45 +345,83 @@ class _Block:
                 self.epilogue(self.at_cell(self.place, row, column), value, (self.along, width) if width else None)
 
 
-def _dots(
-    f: Function,
-    operands: list[Operand],
-    sizes: dict[str, int],
-    along: str | None,
-    summed: Sequence[str],
-    place: Place,
-    down: str | None,
-    rows: list[Ix],
-    epilogue: Epilogue,
-) -> None:
-    """Results of some rows, each a sum along vectors (``along`` is summed) or of scalars (None)."""
-    totals: list[Val | None] = [None] * len(rows)
-    blocks = pieces(sizes[along], f.lanes) if along is not None else [(0, 1, 0)]
-    for first, count, width in blocks:
+@dataclass
+class _Dots:
+    """Results that are sums along vectors (``along`` is summed) or of scalars (None)."""
+
+    f: Function
+    operands: list[Operand]
+    sizes: dict[str, int]
+    along: str | None
+    summed: Sequence[str]
+    place: Place
+    down: str | None
+    epilogue: Epilogue
+
+    def write(self, rows: list[Ix], columns: list[Place]) -> None:
+        """The results of some rows (positions of ``down``) at some places of other labels."""
+        cells = [column | ({self.down: row} if self.down is not None else {}) for column in columns for row in rows]
+        blocks = pieces(self.sizes[self.along], self.f.lanes) if self.along is not None else [(0, 1, 0)]
+        sums = [self._sums(cells, block) for block in blocks]
+        for n, column in enumerate(columns):
+            own = [found[n * len(rows) : (n + 1) * len(rows)] for found in sums]
+            widths = {found[0].width for found in own}
+            if self.down is not None and len(rows) >= 4 and widths == {self.f.lanes}:
+                self._done(column | {self.down: rows[0]}, [_together(self.f, own[0])], (self.down, len(rows)))
+                continue
+            for r in range(len(rows)):
+                self._done(cells[n * len(rows) + r], [horizontal(self.f, found[r]) for found in own], None)
+
+    def _done(self, cell: Place, parts: list[Val], vec: tuple[str, int] | None) -> None:
+        total = parts[0]
+        for part in parts[1:]:
+            total = vm.add(self.f, total, part)
+        with self.f.fence():
+            self.epilogue(self.place | cell, total, vec)
+
+    def _sums(self, cells: list[Place], block: tuple[int, int, int]) -> list[Val]:
+        """For each place the vector of its sums over a block of vectors."""
+        f, along = self.f, self.along
+        first, count, width = block
         step = max(width, 1)
 
-        def body(place: Place, values: list[Val], width: int = width) -> list[Val]:
+        def body(place: Place, values: list[Val]) -> list[Val]:
             found = []
-            for row, sofar in zip(rows, values, strict=True):
-                here = place | ({down: row} if down is not None else {})
-                a, b = _terms(f, operands, here, (along, width) if along is not None and width else None)
+            for cell, sofar in zip(cells, values, strict=True):
+                vec = (along, width) if along is not None and width else None
+                a, b = _terms(f, self.operands, place | cell, vec)
                 found.append(_add(f, sofar, a, b))
             return found
 
-        start = [f.number(0.0, width) for _ in rows]
+        def nest(place: Place, values: list[Val]) -> list[Val]:
+            return _nest(f, self.sizes, self.summed, place, values, body, {}, {})
+
+        start = [f.number(0.0, width) for _ in cells]
         if along is None:
-            found = _nest(f, sizes, summed, place, start, body, {}, {})
-        else:
+            return nest(self.place, start)
+        stop = f.index(first + count * step)
+        return f.reduce(
+            stop, step, start, lambda name, values: nest(self.place | {along: at(name)}, values), f.index(first)
+        )
 
-            def inside(name: str, values: list[Val], body: Callable[[Place, list[Val]], list[Val]] = body) -> list[Val]:
-                return _nest(f, sizes, summed, place | {along: at(name)}, values, body, {}, {})
 
-            found = f.reduce(f.index(first + count * step), step, start, inside, f.index(first))
-        for n, value in enumerate(found):
-            value = horizontal(f, value)
-            before = totals[n]
-            totals[n] = value if before is None else vm.add(f, before, value)
-    for row, total in zip(rows, totals, strict=True):
-        assert total is not None
-        with f.fence():
-            epilogue(place | ({down: row} if down is not None else {}), total, None)
+def _together(f: Function, vectors: list[Val]) -> Val:
+    """The sum of the entries of each vector, as one vector: neighbours are added, of two vectors at a time."""
+    found = list(vectors)
+    while len(found) > 1:
+        found = [_neighbours(f, a, b) for a, b in zip(found[::2], found[1::2], strict=True)]
+    (total,) = found
+    while total.width > len(vectors):
+        total = _neighbours(f, total, None)
+    return total
+
+
+def _neighbours(f: Function, a: Val, b: Val | None) -> Val:
+    """The sums of neighbours in ``a``, and then those in ``b``."""
+    shape, width = f.type("f", a.width), a.width if b is None else 2 * a.width
+    other = a if b is None else b
+    even, odd = (
+        Val(f.op(f"vector.shuffle {a.name}, {other.name} {order} : {shape}, {shape}"), "f", len(order))
+        for order in (list(range(0, width, 2)), list(range(1, width, 2)))
+    )
+    return vm.add(f, even, odd)

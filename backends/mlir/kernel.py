@@ -13,6 +13,7 @@ from typing import Any
 
 from nldsl.backends.mlir.assembly import Blocks, assembled
 from nldsl.backends.mlir.carry import Carry
+from nldsl.backends.mlir.function import Argument, Kernel, Key
 from nldsl.backends.mlir.lane import Index, Lane, Vec
 from nldsl.backends.mlir.memory import place
 from nldsl.backends.mlir.nests import copy, fill
@@ -27,50 +28,6 @@ from nldsl.ir.demand import reachable
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.triangular import needs, zeros
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
-
-Key = tuple[str, int]  # a state (period 0) or its anchor
-
-
-@dataclass(frozen=True)
-class Argument:
-    """A tensor of a call. ``kind``: what it is
-
-    given, param        read
-    state               read, and written as it is at the end: a state or an anchor (in a backward loop: its cotangent)
-    fixed               a state of another loop
-    initial             the initial value of a state that is reset
-    output              written: a stream (its cotangent)
-    boundary            written by a forward loop, read by a backward one: [segments, ..]
-    cotangent_of        read: the cotangent of a stream
-    sum                 added to: [lanes, ..]
-    """
-
-    kind: str
-    key: Any
-    type: Type
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """``text``: the module. ``scratch``: bytes that a thread needs. ``axes``: the lanes but the batch, with sizes.
-    ``rows``: see ``KernelWriter``."""
-
-    name: str
-    text: str
-    arguments: tuple[Argument, ...]
-    scratch: int
-    axes: tuple[tuple[str, int], ...]
-    batched: bool
-    ticks: int
-    real: str
-    rows: int = 0
-
-    def count(self, batch: int) -> int:
-        """How many lanes there are."""
-        total = batch // (self.rows or 1) if self.batched else 1
-        for _, size in self.axes:
-            total *= size
-        return total
 
 
 @dataclass
@@ -98,6 +55,7 @@ class KernelWriter:
     save: tuple[Key, ...] = ()
     name: str = "loop"
     rows: int = 0
+    several: bool = True  # a call may have many segments
     arguments: list[Argument] = field(default_factory=list)
     sources: dict[Argument, View] = field(default_factory=dict)
     held: dict[Key, Held] = field(default_factory=dict)
@@ -245,6 +203,7 @@ class KernelWriter:
         f.depth = 3
         self._held()
         opening, f.lines = f.lines, []
+        self.lane.opening = opening if self.several else None
         self._segment(steps)
         segment, f.lines = f.lines, []
         self._release()
@@ -271,6 +230,8 @@ class KernelWriter:
             elif op == "boundary":
                 name = instr.attr("state")
                 self.lane.views[v] = self.source("boundary", (name, instr.attr("period")), self.type_of(name))
+            if op == "param" or (v in self.lane.views and op in ("given", "state") and TIME not in type.axes):
+                self.lane.still.add(self.lane.views[v].buffer)
         for v in sorted(self.needed):
             if self.body[v].op in ("state", "anchor", "cotangent") and v not in self.lane.views:
                 instr = self.body[v]
@@ -498,6 +459,4 @@ class KernelWriter:
         text = assembled(self.f, self.lane.buffers, elements, lanes, self.ticks, self.forward, blocks)
         axes = tuple((a, n) for a, n in lanes if a != BATCH)
         batched = BATCH in self.outer
-        return Kernel(
-            self.name, text, tuple(self.arguments), scratch, axes, batched, self.ticks, self.real, self.rows
-        )
+        return Kernel(self.name, text, tuple(self.arguments), scratch, axes, batched, self.ticks, self.real, self.rows)

@@ -7,7 +7,8 @@ the tensors of a lane; time is always one of these. ``Lane.at`` gives entries of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from nldsl.backends.mlir import vector_math as vm
@@ -78,6 +79,8 @@ class Lane:
     zero: Sequence[Triangles] = ()  # which entries of each value are zero, and which nobody needs
     need: Mapping[int, Triangles] = field(default_factory=dict)
     gathers: list[tuple[View, int]] | None = None  # what code on trial reads across, see layout.py
+    still: set[str] = field(default_factory=set)  # buffers that are the same in all segments
+    opening: list[str] | None = None  # lines of what is done once, before all segments
 
     # -- sizes
 
@@ -180,6 +183,23 @@ class Lane:
         name = f"%buf{len(self.buffers)}"
         self.buffers.append(Buffer(name, entries(dims), self.step, self.step))
         return View(name, Ix(), row_major(dims, last), tuple(dims))
+
+    @contextmanager
+    def before_segments(self, source: View) -> Iterator[None]:
+        """Code for the newest buffer, made of ``source``: where that is the same in all segments it is done once."""
+        f, opening = self.f, self.opening
+        if opening is None or not self.is_still(source):
+            yield
+            return
+        self.buffers[-1].first, self.buffers[-1].last = 0, 1 << 30
+        kept = f.lines, f.known, f.depth
+        f.lines, f.known, f.depth = opening, [{}], 3
+        yield
+        f.lines, f.known, f.depth = kept
+
+    def is_still(self, view: View) -> bool:
+        """Whether copies of a tensor are made once for all segments."""
+        return self.opening is not None and view.buffer in self.still
 
     def touched(self, buffer: str) -> None:
         """Note that memory is used in this step."""

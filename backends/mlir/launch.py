@@ -13,7 +13,7 @@ import torch
 
 from nldsl.backends.mlir.assembly import HEADER
 from nldsl.backends.mlir.engine import Native
-from nldsl.backends.mlir.kernel import Kernel
+from nldsl.backends.mlir.function import Kernel
 
 _LOCAL = threading.local()
 

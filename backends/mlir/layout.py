@@ -77,7 +77,7 @@ def laid_along(lane: Lane, view: View, dim: int) -> View:
     if key not in lane.packed:
         target = lane.scratch(view.dims, dim)
         down = next((d for d in range(len(view.dims)) if view.step(d) == 1 and d != dim), None)
-        with lane.f.fence():
+        with lane.before_segments(view), lane.f.fence():
             if down is None:
                 copy(lane, view, target)
             else:

@@ -10,7 +10,8 @@ import torch
 
 from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
-from nldsl.backends.mlir.kernel import Argument, Kernel, KernelWriter, Key
+from nldsl.backends.mlir.function import Argument, Kernel, Key
+from nldsl.backends.mlir.kernel import KernelWriter
 from nldsl.backends.mlir.launch import call
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop, segments
@@ -278,9 +279,7 @@ class NativeLoop:
         surplus = [n for n, a in enumerate(self.axes_of(found.type)) if a not in type.axes]
         return value.sum(surplus) if surplus else value
 
-    def _summed(
-        self, back: Kernel, argument: Argument, value: torch.Tensor, type: Type, batch: int
-    ) -> torch.Tensor:
+    def _summed(self, back: Kernel, argument: Argument, value: torch.Tensor, type: Type, batch: int) -> torch.Tensor:
         """The parts of the lanes, added where the sum goes over them; where it does not, they are the same."""
         outer = ([(BATCH, batch // (back.rows or 1))] if back.batched else []) + list(back.axes)
         inner = self._inner(back, argument.type)

@@ -20,7 +20,7 @@ from torch import Tensor
 from nldsl.backends.mlir.assembly import HEADER, NUMBERS
 from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
-from nldsl.backends.mlir.kernel import Kernel
+from nldsl.backends.mlir.function import Kernel
 from nldsl.backends.mlir.launch import spread
 from nldsl.backends.mlir.native_loop import BITS, over_sequences
 from nldsl.backends.mlir.step_kernel import StepWriter
@@ -42,7 +42,9 @@ Slot = tuple[int, str, tuple[int, ...], bool]  # what a tensor is, its name, its
 
 @dataclass(frozen=True)
 class Form:
-    """The compiled function for one dtype, with so many sequences in a lane. ``slots``: its tensors, with shapes but for the batch. ``clocks``: at the
+    """The compiled function for one dtype and number of sequences in a lane.
+
+    ``slots``: its tensors, with shapes but for the batch. ``clocks``: at the
     ticks of which clock alone a state changes. ``entries``: how many numbers a lane reads."""
 
     kernel: Kernel
@@ -175,7 +177,7 @@ class NativeStep:
         """The writer of the function; raises UnsupportedError. ``rows``: see ``KernelWriter``."""
         lanes = vector_bytes() // (4 if real == "f32" else 8)
         rows = max(rows, 1) if self.all else rows
-        return StepWriter(self.tick, self.program, 1, real, lanes, name="step", rows=rows)
+        return StepWriter(self.tick, self.program, 1, real, lanes, name="step", rows=rows, several=False)
 
     def _rows(self, batch: int) -> int:
         """How many sequences a lane has: all where the tick looks over them, several where the weights of the program

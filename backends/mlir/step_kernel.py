@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nldsl.backends.mlir.carry import Carry
-from nldsl.backends.mlir.kernel import Held, KernelWriter, Key
+from nldsl.backends.mlir.function import Key
+from nldsl.backends.mlir.kernel import Held, KernelWriter
 from nldsl.backends.mlir.steps import Steps
 from nldsl.backends.mlir.text import at
 from nldsl.backends.mlir.views import View

@@ -286,7 +286,9 @@ class Steps:
     def _scaled(self, target: View, factor: float) -> None:
         f = self.lane.f
         with f.fence():
-            fill(f, target, lambda i, v: f.apply("arith.mulf", *f.same_width([load(f, target, i, v), f.number(factor)])))
+            fill(
+                f, target, lambda i, v: f.apply("arith.mulf", *f.same_width([load(f, target, i, v), f.number(factor)]))
+            )
 
     def _pointwise(self, value: int, target: View | None) -> View:
         lane, dims = self.lane, self.lane.dims(value)
@@ -379,7 +381,8 @@ class Steps:
         for n, (arg, own) in enumerate(zip(known.args, known.labels, strict=True)):
             operand = Operand(self.in_memory(arg), list(own))
             operands.append(operand)
-            if any(key[:2] == ("packed", operand.view) for key in lane.packed if isinstance(key, tuple)):
+            copied = any(key[:2] == ("packed", operand.view) for key in lane.packed if isinstance(key, tuple))
+            if copied or lane.is_still(operand.view):
                 packed.add(n)
         sizes: dict[str, int] = {}
         for operand in operands:

@@ -14,7 +14,8 @@ import torch
 
 from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
-from nldsl.backends.mlir.kernel import Argument, Kernel, KernelWriter, Key
+from nldsl.backends.mlir.function import Argument, Kernel, Key
+from nldsl.backends.mlir.kernel import KernelWriter
 from nldsl.backends.mlir.launch import call
 from nldsl.backends.mlir.native_loop import BITS, NativeLoop
 from nldsl.ir.types import BATCH, TIME

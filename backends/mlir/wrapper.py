@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nldsl.backends.interface import LoopCall, LoopSource, LoopTensor
-from nldsl.backends.mlir.kernel import Argument
+from nldsl.backends.mlir.function import Argument
 from nldsl.backends.mlir.native_loop import NativeLoop
 from nldsl.backends.mlir.views import UnsupportedError
 from nldsl.ir.program import Program
