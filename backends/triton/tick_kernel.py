@@ -158,7 +158,7 @@ class TickWriter:
         """All ticks; ``keys`` are the carried values that are left at the beginning of each block."""
         job = self.forward
         b, lanes = self._builder([job], columns)
-        round = Round(b, job, lanes, columns.places)
+        round = Round(b, job, lanes, columns.places, columns.block)
         self._sequence(b, lanes)
         self._start(round)
         begun = self._slots(round, "begin", keys)
@@ -177,7 +177,7 @@ class TickWriter:
         """One tick: the streams have no axis of time, and nothing is left for a way back."""
         job = _at_tick(self.forward)
         b, lanes = self._builder([job], columns)
-        round = Round(b, job, lanes, columns.places, tick="tick")
+        round = Round(b, job, lanes, columns.places, columns.block, tick="tick")
         self._start(round)
         self._tick(round)
         self._finals(round)

@@ -10,7 +10,7 @@ from nldsl.backends.triton import tick_memory as memory
 from nldsl.backends.triton.builder import WORD, Builder
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.lower import Lowering, Place
-from nldsl.backends.triton.tiles import Extent, Tile, UnsupportedError, Value
+from nldsl.backends.triton.tiles import Extent, Tile, UnsupportedError, Value, column_extent
 from nldsl.backends.triton.views import scalar, tile_of
 from nldsl.dims import Dim
 from nldsl.ir.demand import reachable
@@ -94,6 +94,7 @@ class Round:
     job: Job
     lanes: memory.Lanes
     split: frozenset[Place] = frozenset()
+    columns: int = 0
     before: Callable[[Key, tuple[Extent, ...]], Tile] | None = None
     variables: dict[Key, str] = field(default_factory=dict)
     resets: dict[str, str] = field(default_factory=dict)
@@ -103,7 +104,14 @@ class Round:
         lanes = frozenset({*self.lanes.index, TIME})
         self.sizes: dict[str, Dim] = {n: size for n, size in self.job.axes if n not in lanes and size is not None}
         self.lowering = TickLowering(
-            self.b, self.job.body, lanes, self.sizes, self.leaf, split=self.split, fires=self.fires
+            self.b,
+            self.job.body,
+            lanes,
+            self.sizes,
+            self.leaf,
+            split=self.split,
+            columns=self.columns,
+            fires=self.fires,
         )
 
     # -- leaves
@@ -160,7 +168,10 @@ class Round:
             value = next((v for k, v in self.job.carry if k == key), None)
         axes = self.lowering.axes(type)
         sizes = [*(self.sizes[a] for a in axes), *type.shape]
-        return tuple(Extent(s, (value, d) in self.split) for d, s in enumerate(sizes))
+        return tuple(self._extent(s, (value, d) in self.split) for d, s in enumerate(sizes))
+
+    def _extent(self, size: Dim, divided: bool) -> Extent:
+        return column_extent(size, self.columns) if divided else Extent(size)
 
     def begin(self, load: Callable[[Key, tuple[Extent, ...]], Tile]) -> None:
         """The carried values get their first ones."""
@@ -179,7 +190,7 @@ class Round:
             split = {d - len(own) for v, d in self.split if v == value and d >= len(own)}
             dims = (
                 *(Extent(self.sizes[a]) for a in axes),
-                *(Extent(s, n in split) for n, s in enumerate(source.type.shape)),
+                *(self._extent(s, n in split) for n, s in enumerate(source.type.shape)),
             )
             self.lowering(value)
             found = self.b.real(tile_of(self.b, self.lowering.aligned(value, axes, rank)))

@@ -60,9 +60,10 @@ ONE = Extent(1)
 
 
 def column_extent(size: Dim, columns: int) -> Extent:
-    """A dim of which a tile has ``columns`` columns."""
+    """A dim of which a tile has ``columns`` columns. There are programs for the padding of workspaces too, so that only
+    a power of two is divided evenly."""
     assert isinstance(size, int)
-    return Extent(size, True, size % min(columns, power_of_two(size)) == 0)
+    return Extent(size, True, power_of_two(size) == size and size % min(columns, size) == 0)
 
 
 @dataclass(frozen=True)
