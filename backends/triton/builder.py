@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton.library_text import functions
-from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Zero
+from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Zero, beyond, block_size
 
 INDENT = "    "
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -21,6 +21,7 @@ RESERVED = frozenset(
     "PRECISION first n t range N".split()
 )
 LARGEST = 1 << 18  # entries of a tile; Triton allows 2**20
+LARGEST_WINDOW, MOST_TICKS = 1 << 16, 64  # of one that has a window's ticks, in segments of at most so many
 
 
 @dataclass
@@ -273,11 +274,11 @@ def _break(text: str) -> tuple[str, list[str]]:
 
 def check(dims: tuple[Extent, ...]) -> None:
     """Raise UnsupportedError for a tile that no kernel can hold."""
-    total = 1
+    total, window = 1, any(beyond(e.size) for e in dims)
     for extent in dims:
-        if isinstance(extent.size, int):
-            total *= extent.size
-    if total > LARGEST:
+        if isinstance(extent.size, int) or window:
+            total *= extent.size if isinstance(extent.size, int) else block_size(extent.size, MOST_TICKS)
+    if total > (LARGEST_WINDOW if window else LARGEST):
         raise UnsupportedError(f"a tile of {' x '.join(str(e.size) for e in dims)} is too large")
 
 

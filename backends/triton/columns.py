@@ -202,6 +202,9 @@ class _Finder:
             self.reshape(value)
         elif op in ("slice", "pad", "concat", "cumsum", "sum", "max"):
             self.along(value)
+        elif op in ("unfold", "band", "unband"):
+            lead, own = self.lead(value), self.lead(args[0])
+            self.rest(args[0], value, {own} if op == "unfold" else {own, own + 1}, {lead, lead + 1})
         elif op == "cumprod":
             self.rest(args[0], value, {self.lead(args[0])}, {self.lead(value)})
         elif op == "solve_triangular":

@@ -15,6 +15,7 @@ from nldsl.backends.triton.memory import pointer
 from nldsl.backends.triton.tick_host import TickWritten
 from nldsl.backends.triton.tick_host import warps as tick_warps
 from nldsl.backends.triton.tick_kernel import NUMBERS
+from nldsl.backends.triton.tiles import more_blocks
 from nldsl.extras import require
 from nldsl.ir.types import TIME
 
@@ -88,7 +89,7 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
             }
             for name in (*kernel.arguments, *kernel.workspaces):
                 types[pointer(name)] = "*bf16" if name in low else "*fp32"
-            own = {**constants, "BV": column_block(kernel)}
+            own = {**constants, "BV": column_block(kernel), **more_blocks(" ".join(kernel.blocks), block)}
             function = getattr(module, kernel.name)
             found.append(compile_kernel(function, types, own, capability, warps(kernel), STAGES))
     return found

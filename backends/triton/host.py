@@ -10,7 +10,7 @@ from nldsl.backends.triton.builder import INDENT
 from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.kernel import Kernel, Slot, Workspaces
 from nldsl.backends.triton.pressure import ROOM
-from nldsl.backends.triton.tiles import Extent, UnsupportedError, power_of_two
+from nldsl.backends.triton.tiles import Extent, UnsupportedError, more_blocks, power_of_two
 from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 
@@ -122,6 +122,7 @@ def run_lines(written: Written) -> list[str]:
         *counts(written),
         f"lanes = {' * '.join(lanes(job)) or '1'}",
         f"BT = {frame.block}",
+        *(f"{name} = {size}" for name, size in _window_blocks(written).items()),
         f"segments = {cut}",
         "N = segment_count(*segments)",
         f"low, types = kernel_types({listed([s.name for s in inputs])}, {listed(streams)})",
@@ -170,6 +171,11 @@ def run_lines(written: Written) -> list[str]:
     return lines
 
 
+def _window_blocks(written: Written) -> dict[str, int]:
+    shapes = " ".join(slot_shape(s) for s in written.spaces.every())
+    return more_blocks(" ".join([shapes, *(b for k in written.kernels for b in k.blocks)]), written.frame.block)
+
+
 def counts(written: Written) -> list[str]:
     """``B``, the rows of streams, and ``sequences``: as many, but where sequences are packed in a row."""
     if BATCH not in written.job.lanes:
@@ -213,7 +219,10 @@ def launch_lines(kernel: Kernel) -> list[str]:
     return [
         f"{kernel.name}[{listed(grid)}](",
         f"{INDENT}{', '.join(given)},",
-        f"{INDENT}BV={block}, num_warps={warps(kernel)}, num_stages={STAGES}, **constants,",
+        (
+            f"{INDENT}BV={block}, {''.join(f'{b}={b}, ' for b in kernel.blocks)}"
+            f"num_warps={warps(kernel)}, num_stages={STAGES}, **constants,"
+        ),
         ")",
     ]
 

@@ -13,7 +13,16 @@ from nldsl.backends.triton.divide import Task
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.lower import Lowering
 from nldsl.backends.triton.plan import Plan
-from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Value, column_extent
+from nldsl.backends.triton.tiles import (
+    COLUMN,
+    Extent,
+    Tile,
+    UnsupportedError,
+    Value,
+    column_extent,
+    dim_text,
+    more_blocks,
+)
 from nldsl.backends.triton.views import scalar, tile_of
 from nldsl.dims import Dim
 from nldsl.ir.chunk import TICKS
@@ -81,10 +90,15 @@ class Kernel:
     peak: int = 0
 
     @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks of windows that it needs."""
+        return tuple(more_blocks("\n".join(self.lines), 1))
+
+    @property
     def source(self) -> str:
         pointers = [memory.pointer(a) for a in (*self.arguments, *self.workspaces)]
         frame = [name if name == "tick" else memory.pointer(name) for name in self.frame]
-        names = [*frame, *pointers, *(f"{c}: tl.constexpr" for c in CONSTANTS)]
+        names = [*frame, *pointers, *(f"{c}: tl.constexpr" for c in (*CONSTANTS, *self.blocks))]
         head = f"def {self.name}({', '.join(names)}):"
         if len(head) > 110:
             head = f"def {self.name}(\n    " + ",\n    ".join(names) + ",\n):"
@@ -128,9 +142,9 @@ class KernelWriter:
         b, index, size = self.b, dict[str, str](), {TIME: "TICKS"}
         for name, known in self.job.axes:
             if known is not None and name != TIME:
-                if not isinstance(known, int):
+                if name in lanes and not isinstance(known, int):
                     raise UnsupportedError(f"the size {known} of the axis `{name}` is not known")
-                size[name] = str(known)
+                size[name] = dim_text(known)
         others = [name for name in lanes if name != BATCH]
         if lanes != (*((BATCH,) if BATCH in lanes else ()), *others):
             raise UnsupportedError("batch is not the first axis")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton import contract as contractions
-from nldsl.backends.triton import scans, views
+from nldsl.backends.triton import scans, views, windows
 from nldsl.backends.triton.apart import INVERSE
 from nldsl.backends.triton.builder import Builder
 from nldsl.backends.triton.contract import permute
@@ -309,6 +309,22 @@ class Lowering:
             return scans.decay_gram_grad(b, args, lead)
         return scans.inverse(b, args[0], lead)
 
+    def window(self, value: int, instr: Instr) -> Value:
+        """What the windows of a segment see, and back."""
+        (arg,) = instr.args
+        found = self(arg)
+        whole = (
+            found
+            if isinstance(found, Tile) and found.dims
+            else self.b.broadcast(tile_of(self.b, found), self.dims(arg))
+        )
+        if whole.kind == "bool":
+            whole = self.b.real(whole)
+        lead, n = self.lead(value), instr.attr("n")
+        if instr.op == "unfold":
+            return windows.unfold(self.b, whole, n, instr.type.shape[0], lead)
+        return (windows.band if instr.op == "band" else windows.unband)(self.b, whole, n, lead)
+
     def one_hot(self, value: int, instr: Instr) -> Value:
         """A row with a 1 at an index."""
         (arg,) = instr.args
@@ -345,6 +361,7 @@ _RULES: dict[str, _Rule] = {
     "lane": Lowering.lane,
     "when": Lowering.when,
     "one_hot": Lowering.one_hot,
+    **dict.fromkeys(("unfold", "band", "unband"), Lowering.window),
     **dict.fromkeys(
         ("cumprod", "cumsum", "segprod", "decay_gram", "decay_gram_grad", "linear_scan", INVERSE),
         Lowering.scan,

@@ -10,9 +10,11 @@ taken apart again, and cost nothing then.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from nldsl.dims import Dim, Poly
+from nldsl.ir.chunk import TICKS
 
 
 class UnsupportedError(Exception):
@@ -144,9 +146,12 @@ def dim_text(size: Dim) -> str:
 
 
 def block_text(size: Dim) -> str:
-    """The power of two that holds a size, as code; ``BT`` is the one that holds ``T``."""
+    """The power of two that holds a size, as code; ``BT`` is the one that holds ``T``, ``BT_n`` that of ``T + n``."""
     if isinstance(size, int):
         return str(power_of_two(size))
+    more = beyond(size)
+    if more:
+        return f"BT_{more}"
     factor, power = leading(size)
     return " * ".join(([str(factor)] if factor > 1 else []) + ["BT"] * power)
 
@@ -155,8 +160,23 @@ def block_size(size: Dim, ticks: int) -> int:
     """The same as a number, for segments of at most ``ticks`` ticks."""
     if isinstance(size, int):
         return power_of_two(size)
+    more = beyond(size)
+    if more:
+        return power_of_two(ticks + more)
     factor, power = leading(size)
     return factor * int(ticks**power)
+
+
+def beyond(size: Dim) -> int:
+    """n for ``ticks + n``, 0 for other sizes."""
+    more = size - TICKS
+    return more if isinstance(more, int) and more > 0 else 0
+
+
+def more_blocks(text: str, ticks: int) -> dict[str, int]:
+    """The blocks ``BT_n`` that occur in a text, for segments whose ticks take ``ticks`` entries of a tile."""
+    found = sorted({int(n) for n in re.findall(r"\bBT_(\d+)\b", text)})
+    return {f"BT_{n}": power_of_two(ticks + n) for n in found}
 
 
 def leading(size: Poly) -> tuple[int, int]:

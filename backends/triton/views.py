@@ -25,7 +25,8 @@ def _moved(b: Builder, value: Moved) -> Tile:
     dims, rank = value.dims, len(value.dims)
     if value.size == 1:  # one entry: a sum over what is masked
         at = f"({b.index(tile.dims[dim])} == {dim_text(value.offset)})" + brackets((dim,), rank)
-        total = b.define("reduce", f"tl.sum(tl.where({at}, {tile.name}, 0.0), {dim})", tile.name)
+        nothing = "0" if tile.kind == "int" else "0.0"
+        total = b.define("reduce", f"tl.sum(tl.where({at}, {tile.name}, {nothing}), {dim})", tile.name)
         if all(e.size == 1 for e in dims) and rank == 1:
             return Tile(total, (), tile.kind)
         places = tuple(d for d in range(rank) if d != dim)

@@ -64,7 +64,7 @@ def test_decoding_continues_the_sequence() -> None:
 
 
 def test_what_has_no_kernels_is_reported() -> None:
-    source = program("memories/attention.nl", "SoftmaxAttention", dk=4, dv=3, reach=64)
+    source = program("memories/attention.nl", "SoftmaxAttention", dk=4, dv=3, reach=4096)
     with pytest.warns(BackendRemark, match="has no kernels"):
         module = build_module(source, "triton")
     inputs = inputs_of(source, 1, 7, torch.float32)

@@ -135,3 +135,25 @@ def test_a_hidden_layer_in_tiles() -> None:
     module = kernels_of(source, Choices(room=2000))
     assert module.emitted.source.count("for column in range(0, 32, BV):") >= 6
     assert largest_error(expected, run(module.double(), inputs)) < 1e-10
+
+
+WINDOWS = [
+    ("memories/attention.nl", "SoftmaxAttention", {"dk": 4, "dv": 3, "reach": 6}),
+    ("memories/attention.nl", "Hopfield", {"d": 3, "reach": 9}),
+    ("memories/atlas.nl", "Omega", {"dk": 4, "dv": 3, "reach": 5}),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "entry", "dims"),
+    [pytest.param(*w, marks=[pytest.mark.slow] if w[1] == "Hopfield" else []) for w in WINDOWS],
+    ids=[entry for _, entry, _ in WINDOWS],
+)
+def test_windows_of_ticks(path: str, entry: str, dims: dict[str, int]) -> None:
+    """Calls that are shorter than the window, and longer than a segment."""
+    check(path, entry, dims, 19, (1, 18))
+
+
+@pytest.mark.slow
+def test_a_window_longer_than_a_segment() -> None:
+    check("memories/attention.nl", "SoftmaxAttention", {"dk": 4, "dv": 3, "reach": 70}, 150, (3, 147))
