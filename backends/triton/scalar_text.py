@@ -20,7 +20,7 @@ LONGEST = 80
 
 @dataclass(frozen=True)
 class Term:
-    """An expression: its text, how tightly it binds, ``real`` or ``bool``; ``number`` if it is a literal."""
+    """An expression: its text, how tightly it binds, ``real``, ``int`` or ``bool``; ``number`` if it is a literal."""
 
     text: str
     level: int = ATOM
@@ -65,11 +65,11 @@ class Lines:
 
     def operation(self, op: str, terms: list[Term], hint: str = "") -> Term:
         if op == "where":
-            condition = terms[0].text if terms[0].kind == "bool" else f"{terms[0].at(SUM)} != 0.0"
+            condition = terms[0].text if terms[0].kind == "bool" else f"{terms[0].at(SUM)} != 0"
             left, right = (self._typed(self._real(t)) for t in terms[1:])
             return Term(f"tl.where({condition}, {left}, {right})")
         if op in LOGICAL:
-            flags = [t.at(ATOM) if t.kind == "bool" else f"({t.at(SUM)} != 0.0)" for t in terms]
+            flags = [t.at(ATOM) if t.kind == "bool" else f"({t.at(SUM)} != 0)" for t in terms]
             if op == "logical_not":
                 return Term(f"{flags[0]} == 0", COMPARE, "bool")
             return Term(BINARY[op].format(*flags), COMPARE, "bool")
@@ -96,7 +96,7 @@ class Lines:
         raise UnsupportedError(f"`{op}` has no form in a kernel")
 
     def _real(self, term: Term) -> Term:
-        return Term(f"({term.text}).to({self.real})") if term.kind == "bool" else term
+        return term if term.kind == "real" else Term(f"({term.text}).to({self.real})")
 
     def _typed(self, term: Term) -> str:
         """An operand of a function, which takes a literal for a number in single precision."""

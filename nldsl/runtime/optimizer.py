@@ -19,7 +19,7 @@ from nldsl.passes.derive import Derive
 from nldsl.passes.entrywise import entrywise
 from nldsl.passes.simplify import Simplify
 from nldsl.runtime.module import Module
-from nldsl.runtime.optimizer_backend import Batch, Kernels, Kind
+from nldsl.runtime.optimizer_backend import Batch, Kernels, Kind, Matrices
 from nldsl.runtime.optimizer_entries import EntryBatch
 from nldsl.runtime.optimizer_stacked import Compiled, Shape, StackedBatch, Tensors, compile_rule
 
@@ -118,10 +118,15 @@ class MemoryOptimizer(torch.optim.Optimizer):
             shapes = [self._shape(p) for p in members]
             batch = self.kernels.entries([(self._program(s)[0], s) for s in shapes], members)
         else:
-            if (kind, dtype, device) not in self._compiled:
-                compiled = compile_rule(self._program(kind)[0], members[0].detach(), self.seed)
-                self._compiled[kind, dtype, device] = compiled
-            batch = StackedBatch(self._compiled[kind, dtype, device], members, kind)
+            shape = kind.shape if isinstance(kind, Matrices) else kind
+            if (shape, dtype, device) not in self._compiled:
+                compiled = compile_rule(self._program(shape)[0], members[0].detach(), self.seed)
+                self._compiled[shape, dtype, device] = compiled
+            compiled = self._compiled[shape, dtype, device]
+            if isinstance(kind, Matrices) and self.kernels is not None:
+                batch = self.kernels.matrices(compiled, members, shape)
+            else:
+                batch = StackedBatch(compiled, members, shape)
         if self.state.get(members[0]):
             batch.restore([self.state[p] for p in members])
         batch.publish([self.state[p] for p in members])

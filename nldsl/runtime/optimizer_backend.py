@@ -11,19 +11,30 @@ import torch
 from nldsl.backends.triton.provider import BackendRemark
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.update_entries import write_entries
+from nldsl.backends.triton.update_matrix import MatrixKernels, write_matrices
 from nldsl.extras import require
 from nldsl.ir.entrywise import Entrywise, Tensorwise, merged
 from nldsl.ir.program import Program
 from nldsl.passes.entrywise import tensorwise
 from nldsl.runtime.optimizer_entries import EntryBatch
 from nldsl.runtime.optimizer_kernels import KernelEntryBatch
+from nldsl.runtime.optimizer_matrices import KernelMatrixBatch, operand_kind
 from nldsl.runtime.optimizer_rows import Shape
-from nldsl.runtime.optimizer_stacked import StackedBatch
+from nldsl.runtime.optimizer_stacked import Compiled, StackedBatch
 
 BACKENDS = ("torch", "triton")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 Batch = EntryBatch | StackedBatch | KernelEntryBatch
-Kind = Shape | Entrywise | Tensorwise  # what the parameters of a batch have in common
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Parameters of a shape whose update has kernels for that shape."""
+
+    shape: Shape
+
+
+Kind = Shape | Entrywise | Tensorwise | Matrices  # what the parameters of a batch have in common
 
 
 @dataclass
@@ -34,6 +45,7 @@ class Kernels:
     capturable: bool
     _said: set[str] = field(default_factory=set)
     _rules: dict[Shape, Tensorwise | None] = field(default_factory=dict)
+    _matrices: dict[tuple[Shape, str], MatrixKernels] = field(default_factory=dict)
 
     @staticmethod
     def wanted(backend: str, fallback: bool, capturable: bool) -> Kernels | None:
@@ -64,7 +76,10 @@ class Kernels:
                 raise UnsupportedError(f"parameters of {param.dtype}")
             rule = self._rule(program, shape)
             if rule is None:
-                raise UnsupportedError("it mixes the entries of a parameter")
+                key = shape, operand_kind(param.dtype)
+                if key not in self._matrices:
+                    self._matrices[key] = write_matrices(program, key[1])
+                return Matrices(shape)
             return rule.skeleton() if rule.has_sums or not rule.numbers else rule
         except UnsupportedError as reason:
             self._refuse(program, reason)
@@ -85,6 +100,11 @@ class Kernels:
         if text not in self._said:
             self._said.add(text)
             warnings.warn(text, BackendRemark, stacklevel=4)
+
+    def matrices(self, compiled: Compiled, members: list[torch.Tensor], shape: Shape) -> KernelMatrixBatch:
+        """The batch of parameters of one shape."""
+        kernels = self._matrices[shape, operand_kind(members[0].dtype)]
+        return KernelMatrixBatch(kernels, compiled, members, shape, self.capturable)
 
     def entries(self, programs: Sequence[tuple[Program, Shape]], members: list[torch.Tensor]) -> KernelEntryBatch:
         """The batch of parameters whose rules differ in constants alone; programs and shapes one for each."""
