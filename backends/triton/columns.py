@@ -207,7 +207,7 @@ class _Finder:
             self.rest(args[0], value, {own} if op == "unfold" else {own, own + 1}, {lead, lead + 1})
         elif op == "cumprod":
             self.rest(args[0], value, {self.lead(args[0])}, {self.lead(value)})
-        elif op == "solve_triangular":
+        elif op in ("solve", "solve_triangular"):
             first = self.lead(args[0])
             self.lose(args[0], [first, first + 1])
             out = self.axes(instr.type)

@@ -72,6 +72,32 @@ def power(x, y):
 
 
 @triton.jit
+def solution(a, b, n, N: tl.constexpr):
+    """[Z, N, N], [Z, N, M] -> [Z, N, M]: the solutions of systems of n unknowns, whose padding is 0.
+
+    Gauss-Jordan elimination with partial pivots: the rows are changed by the largest entry from the diagonal on."""
+    row = tl.arange(0, N)[None, :, None]
+    column = tl.arange(0, N)[None, None, :]
+    for p in range(n):
+        entries = tl.sum(tl.where(column == p, a, 0.0), 2)
+        size = tl.where((tl.arange(0, N) >= p)[None, :], tl.abs(entries), -1.0)
+        pivot = tl.argmax(size, 1)[:, None, None]
+        lower_a = tl.sum(tl.where(row == p, a, 0.0), 1)[:, None, :]
+        lower_b = tl.sum(tl.where(row == p, b, 0.0), 1)[:, None, :]
+        upper_a = tl.sum(tl.where(row == pivot, a, 0.0), 1)[:, None, :]
+        upper_b = tl.sum(tl.where(row == pivot, b, 0.0), 1)[:, None, :]
+        a = tl.where(row == pivot, lower_a, a)
+        b = tl.where(row == pivot, lower_b, b)
+        scale = tl.sum(tl.where(column == p, upper_a, 0.0), 2)[:, :, None]
+        upper_a = upper_a / scale
+        upper_b = upper_b / scale
+        factor = tl.sum(tl.where(column == p, a, 0.0), 2)[:, :, None]
+        a = tl.where(row == p, upper_a, a - factor * upper_a)
+        b = tl.where(row == p, upper_b, b - factor * upper_b)
+    return b
+
+
+@triton.jit
 def times(
     a,
     b,

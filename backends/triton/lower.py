@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton import contract as contractions
-from nldsl.backends.triton import scans, views, windows
+from nldsl.backends.triton import scans, systems, views, windows
 from nldsl.backends.triton.apart import INVERSE
 from nldsl.backends.triton.builder import Builder
 from nldsl.backends.triton.contract import permute
@@ -325,6 +325,11 @@ class Lowering:
             return windows.unfold(self.b, whole, n, instr.type.shape[0], lead)
         return (windows.band if instr.op == "band" else windows.unband)(self.b, whole, n, lead)
 
+    def solve(self, value: int, instr: Instr) -> Value:
+        """A^-1 b for a vector or a matrix b."""
+        matrix, right = (self.b.real(tile_of(self.b, self.same_axes(a, value))) for a in instr.args)
+        return systems.solve(self.b, matrix, right, self.lead(value))
+
     def one_hot(self, value: int, instr: Instr) -> Value:
         """A row with a 1 at an index."""
         (arg,) = instr.args
@@ -361,6 +366,7 @@ _RULES: dict[str, _Rule] = {
     "lane": Lowering.lane,
     "when": Lowering.when,
     "one_hot": Lowering.one_hot,
+    "solve": Lowering.solve,
     **dict.fromkeys(("unfold", "band", "unband"), Lowering.window),
     **dict.fromkeys(
         ("cumprod", "cumsum", "segprod", "decay_gram", "decay_gram_grad", "linear_scan", INVERSE),

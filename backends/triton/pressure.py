@@ -25,7 +25,7 @@ PRODUCTS, DEAR = 4, 4  # a call of a library function counts as so many products
 # Views of another value: no registers of their own.
 SAME = frozenset("collect spread reshape stop_grad fixed".split())
 # What a library function holds besides its operands and its result: tiles of the size of its first and last operand.
-INSIDE = {INVERSE: (4, 0), "decay_gram": (0, 2), "decay_gram_grad": (2, 10)}
+INSIDE = {INVERSE: (4, 0), "solve": (2, 2), "decay_gram": (0, 2), "decay_gram_grad": (2, 10)}
 
 
 class Pressure:

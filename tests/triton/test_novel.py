@@ -56,3 +56,13 @@ def test_names_that_the_functions_around_kernels_have_too() -> None:
     inputs = inputs_of(source, 1, 5, torch.float64)
     expected = run(ticks_of(source).double(), inputs)
     assert largest_error(expected, run(kernels_of(source).double(), inputs)) < 1e-10
+
+
+def test_systems_of_each_tick() -> None:
+    """General systems, with pivots that are not on the diagonal, and those of their derivatives."""
+    source = load_program(FILE, "Implicit", d=3)
+    inputs = inputs_of(source, 2, 11, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    module = kernels_of(source)
+    assert module.emitted.source.count("= solution(") >= 4
+    assert largest_error(expected, run(module.double(), inputs, (1, 10))) < 1e-10
