@@ -6,6 +6,7 @@ the same is asked for twice. What nothing uses is not printed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ RESERVED = frozenset(
     "PRECISION first n t range N".split()
 )
 LARGEST = 1 << 18  # entries of a tile; Triton allows 2**20
-LARGEST_WINDOW, MOST_TICKS = 1 << 16, 64  # of one that has a window's ticks, in segments of at most so many
+LARGEST_WINDOW, MOST_TICKS = 1 << 14, 64  # ticks by ticks that windows see; twice as many spill 16 KiB a thread
 
 
 @dataclass
@@ -274,12 +275,12 @@ def _break(text: str) -> tuple[str, list[str]]:
 
 def check(dims: tuple[Extent, ...]) -> None:
     """Raise UnsupportedError for a tile that no kernel can hold."""
-    total, window = 1, any(beyond(e.size) for e in dims)
-    for extent in dims:
-        if isinstance(extent.size, int) or window:
-            total *= extent.size if isinstance(extent.size, int) else block_size(extent.size, MOST_TICKS)
-    if total > (LARGEST_WINDOW if window else LARGEST):
-        raise UnsupportedError(f"a tile of {' x '.join(str(e.size) for e in dims)} is too large")
+    sizes = " x ".join(str(e.size) for e in dims)
+    if math.prod(e.size for e in dims if isinstance(e.size, int)) > LARGEST:
+        raise UnsupportedError(f"a tile of {sizes} is too large")
+    ticks = [block_size(e.size, MOST_TICKS) for e in dims if not isinstance(e.size, int)]
+    if any(beyond(e.size) for e in dims) and math.prod(ticks) > LARGEST_WINDOW:
+        raise UnsupportedError(f"a window of so many ticks: a tile of {sizes}")
 
 
 def shape(dims: tuple[Extent, ...]) -> str:
