@@ -7,6 +7,7 @@ from typing import Any
 from nldsl.backends.triton.cubin import Report, compile_kernel
 from nldsl.backends.triton.update_entries import EntryKernels
 from nldsl.backends.triton.update_matrix import MatrixKernels
+from nldsl.backends.triton.update_numbers import NAME
 from nldsl.extras import require
 
 SIZE, PARTS, WARPS, STAGES = 2048, 256, 8, 3  # as the runtime launches them
@@ -46,6 +47,12 @@ def compile_matrices(
             types[function.arg_names[n]] = "*bf16" if is_low else "*fp32"
         found[call.kernel] = compile_kernel(function, types, constants, capability, call.warps, STAGES)
     return list(found.values())
+
+
+def compile_numbers(module: Any, capability: int = 90) -> Report:
+    """The kernel that counts the ticks."""
+    types = {"step_ptr": "*i64", "held_ptr": "*fp32", "shared_ptr": "*fp32"}
+    return compile_kernel(getattr(module, NAME), types, {}, capability, 1, STAGES)
 
 
 def _type(name: str) -> str:

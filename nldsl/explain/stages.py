@@ -51,6 +51,10 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
     if backend is None:
         return schedule_text(planned), "; ".join(remarks)
     text = backend.text(planned) if isinstance(backend, Readable) else backend.emit(planned)
+    if stage == "triton":
+        from nldsl.explain.updates import updates_text
+
+        text = "\n\n".join(filter(None, [text, updates_text(program)]))
     return text, "; ".join(remarks)
 
 

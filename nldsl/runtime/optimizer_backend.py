@@ -72,6 +72,8 @@ class Kernels:
                 "them, use backend='torch', or set TRITON_INTERPRET=1 to run them slowly"
             )
         try:
+            if type(param) not in (torch.Tensor, torch.nn.Parameter):  # it may have no memory of its own
+                raise UnsupportedError(f"parameters that are of the type {type(param).__name__}")
             if param.dtype not in DTYPES:
                 raise UnsupportedError(f"parameters of {param.dtype}")
             rule = self._rule(program, shape)

@@ -46,6 +46,7 @@ class KernelEntryBatch:
         blocks, _ = rows.blocks(SIZE)
         pieces, self._spread = rows.blocks(SIZE, PARTS)
         self._blocks, self._pieces = (torch.tensor(x, dtype=torch.int64).to(rows.device) for x in (blocks, pieces))
+        self._last: tuple[list[int], list[int], torch.Tensor] | None = None
         self._partials = self._full(self.kernels.partials * len(pieces) // 2, 0.0)
         brought = [x for row, (_, copies) in zip(given, rows.spans, strict=True) for _ in range(copies) for x in row]
         self._given = torch.tensor(brought, dtype=state_type(members[0].dtype)).to(rows.device)
@@ -90,7 +91,8 @@ class KernelEntryBatch:
 
     def update(self, factor: float | torch.Tensor, states: Sequence[dict[str, Any]]) -> None:
         """One tick; a member without a gradient has the gradient zero."""
-        self._launch(self.numbers.next(factor)[0])
+        with self.rows.on_device():
+            self._launch(self.numbers.next(factor)[0])
         if self.numbers.rule.numbers and not self.numbers.capturable:
             self._publish_numbers(states)
 
@@ -121,10 +123,14 @@ class KernelEntryBatch:
         """The columns of ``update_entries.COLUMNS``."""
         rows = self.rows
         g, w = rows.addresses(gradients), rows.addresses(weights)
+        if self._last is not None and self._last[:2] == (g, w):
+            return self._last[2]
         wide = [
             int(a % BYTES == 0 and b % BYTES == 0 and start % ALIGNED == 0)
             for a, b, start in zip(g, w, rows.starts, strict=True)
         ]
         first, pieces, length = zip(*self._spread, strict=True)
         every = [len(self._pieces) // 2] * len(g)
-        return rows.table(g, w, rows.starts, rows.counts, wide, first, pieces, length, every)
+        table = rows.table(g, w, rows.starts, rows.counts, wide, first, pieces, length, every)
+        self._last = g, w, table
+        return table

@@ -75,6 +75,10 @@ class KernelMatrixBatch(StackedBatch):
         """One tick; a member without a gradient has the gradient zero."""
         if not self.lanes or not self.members[0].numel():
             return
+        with self.rows.on_device():
+            self._tick(factor)
+
+    def _tick(self, factor: float | torch.Tensor) -> None:
         numbers, fires = self.numbers.next(factor)
         clocks = dict(zip(self.kernels.shared.needed_clocks(), fires, strict=True))
         tensors = self.rows.gradients(), self.rows.weights()  # held until all is launched: some may be copies

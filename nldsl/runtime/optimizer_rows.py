@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 ALIGNED = 16  # entries: the states of each parameter begin at a multiple
 MOST_TABLES = 8
+MOST_SPARE = 2
 HALF = (torch.float16, torch.bfloat16)
 Shape = tuple[int, ...]
 
@@ -51,6 +53,8 @@ class Rows:
         self._apart = {n: torch.empty(p.shape, dtype=p.dtype, device=p.device) for n, p in apart.items()}
         self._zeros: torch.Tensor | None = None
         self._kept: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._spare: list[torch.Tensor] = []
+        self._captured = False
 
     def gradients(self) -> list[torch.Tensor]:
         """One for each parameter, in its type and in one piece; zeros where there is none."""
@@ -93,13 +97,29 @@ class Rows:
         """These columns as a table on the device; the one of a former call if it is the same."""
         flat = tuple(number for row in zip(*columns, strict=True) for number in row)
         if flat not in self._kept:
-            gpu = self.device.type == "cuda"
-            if len(self._kept) >= MOST_TABLES and not (gpu and torch.cuda.is_current_stream_capturing()):
-                self._kept.clear()  # never while a graph is made: it goes on to copy from them
-            host = torch.tensor(flat, dtype=torch.int64)
-            host = host.pin_memory() if gpu else host
+            host = self._host(len(flat))
+            host.copy_(torch.tensor(flat, dtype=torch.int64))
             self._kept[flat] = host.to(self.device, non_blocking=True), host
         return self._kept[flat][0]
+
+    def _host(self, size: int) -> torch.Tensor:
+        """Memory of the host to copy a table from. While a CUDA graph is made none can be had, so some is kept; what a
+        graph copies from is never given up."""
+        if self.device.type != "cuda":
+            self._kept.clear()
+            return torch.empty(size, dtype=torch.int64)
+        if not torch.cuda.is_current_stream_capturing():
+            if len(self._kept) >= MOST_TABLES and not self._captured:
+                self._kept.clear()
+            while len(self._spare) <= MOST_SPARE:
+                self._spare.append(torch.empty(size, dtype=torch.int64, pin_memory=True))
+        else:
+            self._captured = True
+        return self._spare.pop()
+
+    def on_device(self) -> AbstractContextManager[object]:
+        """Kernels are launched on the GPU that is the current one."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def blocks(self, size: int, most: int | None = None) -> tuple[list[int], list[tuple[int, int, int]]]:
         """(row, first entry) of every block of ``size`` entries, at least one for each row, as one list; and of every

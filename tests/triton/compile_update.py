@@ -11,9 +11,10 @@ import sys
 from dataclasses import asdict
 
 from nldsl.backends.torch.loader import load
-from nldsl.backends.triton.update_cubin import compile_entries, compile_matrices
+from nldsl.backends.triton.update_cubin import compile_entries, compile_matrices, compile_numbers
 from nldsl.backends.triton.update_entries import write_entries
 from nldsl.backends.triton.update_matrix import write_matrices
+from nldsl.backends.triton.update_numbers import write_numbers_kernel
 from nldsl.passes.derive import Derive
 from nldsl.passes.entrywise import tensorwise
 from nldsl.passes.simplify import Simplify
@@ -29,6 +30,8 @@ def main() -> None:
     if rule is not None:
         entries = write_entries(rule)
         found = compile_entries(entries, load(entries.source, "kernels").module, int(target), half)
+        numbers = load(write_numbers_kernel(rule.shared()), "numbers_kernel")
+        found.append(compile_numbers(numbers.module, int(target)))
     else:
         matrices = write_matrices(program, "half" if half else "float32")
         module = load(matrices.source, "kernels").module
