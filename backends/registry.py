@@ -19,7 +19,7 @@ def native_backend(required: bool = False) -> Backend:
     from nldsl.backends.torch.backend import TorchBackend
 
     kernels = NativeKernels(required)
-    return MlirBackend(TorchBackend(name="mlir", stored=False, kernels=kernels), kernels)
+    return MlirBackend(TorchBackend(name="mlir", stored=False, kernels=kernels), kernels, TorchBackend())
 
 
 def kernel_backend(required: bool = False) -> Backend:

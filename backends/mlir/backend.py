@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nldsl.backends.interface import Backend, LoopCall, LoopSource
@@ -58,11 +58,13 @@ def _span(call: LoopCall) -> Span:
 
 @dataclass(frozen=True)
 class MlirBackend:
-    """``emitter`` is the backend whose module the loops are part of, ``kernels`` its source of native loops. The module
-    needs nldsl to run: the native functions are compiled when they are first called."""
+    """``emitter`` is the backend whose module the loops are part of, ``kernels`` its source of native loops,
+    ``written`` the backend of the module without them. The module needs nldsl to run: the native functions are compiled when they
+    are first called."""
 
     emitter: Backend
     kernels: NativeKernels
+    written: Backend
     name: str = "mlir"
     standalone: bool = False
     ticks: bool = True  # loops over ticks are native too
@@ -72,9 +74,14 @@ class MlirBackend:
         return self.emitter.emit(schedule)
 
     def load(self, source: str, schedule: Schedule) -> Any:
-        from nldsl.backends.mlir.step_emitted import NativeModule
+        from nldsl.backends.mlir.step_emitted import NativeModule, Written
 
-        return NativeModule(self.emitter.load(source, schedule), self._step(schedule))
+        def make() -> Any:
+            """No derived way back either: it has no second derivative."""
+            bare = replace(schedule, tick_form=None, tick=None, backwards=())
+            return self.written.load(self.written.emit(bare), bare)
+
+        return NativeModule(self.emitter.load(source, schedule), self._step(schedule), Written(make))
 
     def _step(self, schedule: Schedule) -> NativeStep | NoStep | None:
         """One tick as one function, for a program that has such a form."""

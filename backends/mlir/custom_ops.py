@@ -86,7 +86,10 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
 
 def _no_second(*_arguments: Any) -> None:
     """PyTorch would take a derivative that is not there for zero."""
-    raise RuntimeError("a native loop has no second derivative: compile the module with the torch backend")
+    raise RuntimeError(
+        "a native loop has no second derivative of autograd's: take it with torch.func (hessian, grad of grad), or "
+        "compile the module with the torch backend"
+    )
 
 
 _LIBRARY.impl("loop", _loop, "CPU")

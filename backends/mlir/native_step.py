@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from nldsl.backends.mlir.assembly import HEADER, NUMBERS
 from nldsl.backends.mlir.cache import compiled
@@ -291,7 +292,11 @@ class NativeStep:
         limits: Mapping[str, int],
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """One tick if all is as the plan has it, else None. Written out: each line is some percent of a small tick."""
-        if _traced() or (self.resets and any(clock.fires(done + 1) for clock in self.resets)):
+        if (
+            _traced()
+            or forward_ad._current_level >= 0
+            or (self.resets and any(clock.fires(done + 1) for clock in self.resets))
+        ):
             return None
         after = dict(states)
         for name, period, key in self.anchors:
