@@ -59,8 +59,8 @@ def _span(call: LoopCall) -> Span:
 @dataclass(frozen=True)
 class MlirBackend:
     """``emitter`` is the backend whose module the loops are part of, ``kernels`` its source of native loops,
-    ``written`` the backend of the module without them. The module needs nldsl to run: the native functions are compiled when they
-    are first called."""
+    ``written`` the backend of the module without them. The module needs nldsl to run: the native functions are
+    compiled when they are first called."""
 
     emitter: Backend
     kernels: NativeKernels

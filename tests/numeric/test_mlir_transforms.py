@@ -81,7 +81,8 @@ def test_functional_calls_and_ensembles() -> None:
     for module in (native, written):
 
         def loss(params: dict[str, Tensor], module: Module = module) -> Tensor:
-            return functional_call(module, params, given).pow(2).sum()
+            y: Tensor = functional_call(module, params, given)
+            return y.pow(2).sum()
 
         params = {k: p.detach() for k, p in module.named_parameters()}
         several = {k: torch.stack([p, 1.1 * p]) for k, p in params.items()}
