@@ -10,7 +10,7 @@ from typing import Any
 from nldsl.backends.iree import over_time as time
 from nldsl.backends.iree.contraction import einsum
 from nldsl.backends.iree.lower import Lower
-from nldsl.backends.iree.nodes import INT, REAL, Held, Node, View, fixed
+from nldsl.backends.iree.nodes import INT, REAL, Held, Node, View, fixed, simple, work
 from nldsl.backends.iree.scalars import POINTWISE
 from nldsl.backends.iree.shapes import collect, cut, join, one_hot, pad, pick, reshape, rows, scatter_rows, spread
 from nldsl.backends.iree.solve import solve
@@ -18,6 +18,7 @@ from nldsl.dims import Dim, Poly
 from nldsl.ir.program import Instr
 from nldsl.ir.types import BATCH, Clock
 
+AGAIN = 4  # operations that are rather done again than stored
 Handler = Callable[["Body", Instr, list[Node]], Node]
 
 
@@ -49,8 +50,8 @@ class Body:
             instr = self.body[value]
             self.low.text.place = instr.span if not instr.span.is_none else self.low.text.place
             found = self.value(instr)
-            if (uses[value] > 1 or value in wanted) and not cheap(found):
-                found = self.low.force(found)
+            if value in wanted or (uses[value] > 1 and not brief(found)):
+                found = found if cheap(found) else self.low.force(found)
             self.known[value] = found
 
     def value(self, instr: Instr) -> Node:
@@ -78,6 +79,11 @@ def cheap(node: Node) -> bool:
     if isinstance(node, View):
         return cheap(node.arg)
     return isinstance(node, Held) or fixed(node)
+
+
+def brief(node: Node) -> bool:
+    """Whether it is less to compute an expression again where it is used than to store it: a few operations."""
+    return cheap(node) or (simple(node) and work(node) <= AGAIN)
 
 
 def _axis_sum(body: Body, instr: Instr, args: list[Node]) -> Node:

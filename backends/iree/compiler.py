@@ -6,12 +6,15 @@ import re
 import tempfile
 from pathlib import Path
 
+from nldsl.backends.iree.text import DEVICE
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.extras import require
 from nldsl.source import NO_SPAN
 
 TARGETS = ("llvm-cpu", "cuda")
 LEVELS = ("O1", "O0")  # from O2 on it fuses more than it can then compile (an update of several states, for example)
+# Checking the IR between passes is a fifth of the time of the compiler; nobody debugs its machine code
+QUICK = ("--verify=false", "--iree-llvmcpu-debug-symbols=false", "--iree-llvmcpu-slp-vectorization=false")
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FIRST = re.compile(r"^(?P<place>\S+?:\d+:\d+): error: (?P<message>.*)$", re.MULTILINE)
 
@@ -25,7 +28,15 @@ def flags(target: str, cpu: str = "host", gpu: str = "sm_80") -> list[str]:
             raise problem(
                 f"no processor has the name {name!r}", "for example `host`, `generic`, `x86-64-v3` or `sm_80`"
             )
-    return [f"--iree-llvmcpu-target-cpu={cpu}"] if target == "llvm-cpu" else [f"--iree-cuda-target={gpu}"]
+    if target == "cuda":
+        return [f"--iree-hal-target-device={DEVICE}=cuda", f"--iree-cuda-target={gpu}"]
+    device = [f"--iree-hal-target-device={DEVICE}=local", "--iree-hal-local-target-device-backends=llvm-cpu"]
+    return [*device, f"--iree-llvmcpu-target-cpu={cpu}"]
+
+
+def options_of(target: str, cpu: str = "host", gpu: str = "sm_80") -> list[str]:
+    """All options that modules are compiled with."""
+    return [*flags(target, cpu, gpu), *QUICK, *(f"--iree-opt-level={level}" for level in LEVELS)]
 
 
 def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: str = "sm_80") -> bytes:
@@ -38,8 +49,7 @@ def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: st
             found = compiler.compile_str(
                 text,
                 input_type="none",
-                target_backends=[target],
-                extra_args=[*options, f"--iree-opt-level={level}"],
+                extra_args=[*options, *QUICK, f"--iree-opt-level={level}"],
                 strip_source_map=True,
             )
             break

@@ -11,7 +11,8 @@ from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node, Size
 from nldsl.backends.iree.packs import apart, gathered
 from nldsl.backends.iree.runs import Run
 from nldsl.backends.iree.shapes import pick
-from nldsl.backends.iree.text import Text, tensor_type
+from nldsl.backends.iree.text import Carried as Carry
+from nldsl.backends.iree.text import Text
 from nldsl.ir.backward import BackwardLoop, Key
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Instr, Program
@@ -23,6 +24,11 @@ States = dict[Key, Held]  # by (state, period); period 0 is the state itself
 
 def elem_of(type: Type) -> str:
     return INT if type.kind == "int" else REAL
+
+
+def carry(tensor: Held) -> Carry:
+    """A tensor as something that a loop carries."""
+    return tensor.ssa, tensor.sizes, tensor.elem
 
 
 def loop_order(program: Program, loop: ChunkLoop) -> tuple[str, ...]:
@@ -156,8 +162,8 @@ class Slots:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def otherwise(self) -> list[tuple[str, str]]:
-        return [(t.ssa, tensor_type(t.sizes, t.elem)) for t in self.tensors]
+    def otherwise(self) -> list[Carry]:
+        return [carry(t) for t in self.tensors]
 
     def after(self, results: Sequence[str]) -> list[Held]:
         pairs = zip(self.tensors, results, strict=True)
@@ -211,10 +217,6 @@ class Stack:
         where = tuple(d for d in range(made.rank) if self.low.size(made, d) != 1)
         self.made = replace(made, sizes=tuple(self.low.size(made, d) for d in where), where=where)
         self.ssa = self.low.text.unlike(self.made.sizes, self.made.elem)
-
-    @property
-    def text_type(self) -> str:
-        return tensor_type(self.made.sizes, self.made.elem)
 
     def put(self, low: Lower, ssa: str, at: str, value: Node) -> str:
         """The tensor with the value of segment ``at``."""
@@ -357,24 +359,13 @@ class Forward:
         stacks = [Stack(low, body[v].type, self.run.length) for v in finishing]
         saved = [Stack(low, carried.types[key], self.run.length) for key in self.boundaries]
         keys = list(carried.values)
-        iterated = [(carried.values[k].ssa, tensor_type(carried.values[k].sizes, carried.values[k].elem)) for k in keys]
-        iterated += [(s.ssa, s.text_type) for s in (*stacks, *saved)]
+        iterated = [carry(carried.values[k]) for k in keys] + [carry(s.node(s.ssa)) for s in (*stacks, *saved)]
         with text.loop(self.run.count, iterated) as (at, inside, end):
             step = Lower(text, low.sizes, low.order)
             begin = text.int_op(
                 "addi", self.tick, text.int_op("muli", text.integer(at), text.const(self.run.length, INT))
             )
             last = text.int_op("addi", begin, text.const(self.run.length, INT))
-            inside = [
-                *(
-                    text.tied(ssa, carried.values[k].sizes, carried.values[k].elem)
-                    for k, ssa in zip(keys, inside, strict=False)
-                ),
-                *(
-                    text.tied(ssa, s.made.sizes, s.made.elem)
-                    for s, ssa in zip((*stacks, *saved), inside[len(keys) :], strict=True)
-                ),
-            ]
             now: dict[Key, Node] = {k: carried.held(k, ssa) for k, ssa in zip(keys, inside, strict=False)}
             refreshed(step, now, begin)
             known = at_segment(step, prepared, at)

@@ -12,6 +12,7 @@ from nldsl.backends.iree.loop import (
     apart,
     at_segment,
     carried_types,
+    carry,
     clock_value,
     fires,
     gathered,
@@ -22,7 +23,6 @@ from nldsl.backends.iree.loop import (
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import BOOL, INT, Held, Node
 from nldsl.backends.iree.runs import Run
-from nldsl.backends.iree.text import tensor_type
 from nldsl.ir.backward import BackwardLoop, Key, Leaf
 from nldsl.ir.program import Program
 from nldsl.ir.stages import FINISH, PREPARE, SEGMENT, STEP, backward_stages
@@ -133,10 +133,8 @@ class Backward:
         finishing = [v for v in self._late() if self.stage[v] == STEP]
         stacks = [Stack(low, body[v].type, self.run.length) for v in finishing]
         tensors = [*carried.values.values(), *extra.values.values(), *(s.node(s.ssa) for s in stacks)]
-        iterated = [(t.ssa, tensor_type(t.sizes, t.elem)) for t in tensors]
-        with text.loop(self.run.count, iterated) as (number, inside, end):
+        with text.loop(self.run.count, [carry(t) for t in tensors]) as (number, inside, end):
             step = Lower(text, low.sizes, low.order)
-            inside = [text.tied(ssa, t.sizes, t.elem) for ssa, t in zip(inside, tensors, strict=True)]
             last_one = text.index_op("subi", self.run.count, 1)
             at = text.index(text.index_op("subi", last_one, number))
             length = text.const(self.run.length, INT)

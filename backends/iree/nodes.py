@@ -187,3 +187,20 @@ def work(node: Node) -> int:
                 known = 1 + sum(work(i) for i in node.index if isinstance(i, Node))
         object.__setattr__(node, "_work", known)
     return known
+
+
+SIMPLE = frozenset(
+    "add sub mul neg maximum minimum where relu abs lt le gt ge eq ne logical_and logical_or to_real".split()
+)
+
+
+def simple(node: Node) -> bool:
+    """Whether an expression has nothing but quick operations on tensors that exist."""
+    match node:
+        case Held() | Literal() | Scalar() | Counter():
+            return True
+        case Point():
+            return node.op in SIMPLE and all(map(simple, node.args))
+        case View():
+            return simple(node.arg)
+    return False

@@ -9,7 +9,6 @@ from nldsl.backends.iree.contraction import einsum
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import REAL, Held, Node, Size
 from nldsl.backends.iree.shapes import cut, flip, gather, join, lined, pad, pick, reshape
-from nldsl.backends.iree.text import tensor_type
 
 
 def along(node: Node, dim: int) -> int:
@@ -94,7 +93,7 @@ def linear_scan(low: Lower, decay: Node, new: Node, reverse: bool) -> Node:
     def step(x: Node, a: Node, b: Node) -> Node:
         return low.point("add", low.point("mul", a, x), b)
 
-    return tick_loop(low, [decay, new], low.stretched(low.literal(0.0), (), new.shape[1:]), reverse, step)
+    return tick_loop(low, [decay, new], low.stretched(low.zero(), (), new.shape[1:]), reverse, step)
 
 
 # ---------------------------------------------------------------- triangular systems
@@ -112,11 +111,10 @@ def solve_triangular(low: Lower, matrix: Node, right: Node, transposed: bool) ->
     dims = [d for d in range(made.rank) if low.size(made, d) != 1]
     sizes: list[Size] = [low.size(made, d) for d in dims]
     text, place = low.text, dims.index(len(axes))
-    start, type = text.fill(0.0, sizes, REAL), tensor_type(sizes, REAL)
+    start = text.unlike(sizes, REAL)
     table, given = low.force(matrix), low.force(columns)
-    with text.loop(n, [(start, type)]) as (count, (now,), end):
+    with text.loop(n, [(start, sizes, REAL)]) as (count, (now,), end):
         here = Lower(text, low.sizes, low.order)
-        now = text.tied(now, sizes, REAL)
         at: Size = text.index_op("subi", n - 1, count) if transposed else count
         x = Held(axes, columns.shape, REAL, now, tuple(sizes), tuple(dims))
         row = pick(here, table, along(table, 1 if transposed else 0), at)
@@ -193,14 +191,10 @@ def decay_gram(low: Lower, q: Node, a: Node, k: Node) -> Node:
     places = [d for d in range(result.rank) if low.size(result, d) != 1]
     outer: list[Size] = [low.size(result, d) for d in places]
     text, (q, a, k) = low.text, (low.force(x) for x in (q, a, k))
-    carried = [
-        (text.fill(0.0, sizes, REAL), tensor_type(sizes, REAL)),
-        (text.empty(outer, REAL), tensor_type(outer, REAL)),
-    ]
+    carried = [(text.unlike(sizes, REAL), sizes, REAL), (text.unlike(outer, REAL), outer, REAL)]
     with text.loop(n, carried) as (count, (now, out), end):
         here = Lower(text, low.sizes, low.order)
-        decayed = Held(axes, shape, REAL, text.tied(now, sizes, REAL), tuple(sizes), tuple(dims))
-        out = text.tied(out, outer, REAL)
+        decayed = Held(axes, shape, REAL, now, tuple(sizes), tuple(dims))
         s = lined(here, 0, shape)
         late = here.point("eq", s, here.scalar(text.integer(count), "i64"))
         keys = here.full(here.point("where", late, k, here.point("mul", decayed, pick(here, a, along(a, 0), count))))
@@ -278,10 +272,8 @@ def tick_loop(low: Lower, streams: Sequence[Node], first: Node, reverse: bool, s
     made = Held(axes, shape, REAL, "", (), ())
     dims = [d for d in range(made.rank) if low.size(made, d) != 1]
     sizes: list[Size] = [low.size(made, d) for d in dims]
-    target = text.empty(sizes, REAL)
-    types = [tensor_type(start.sizes, REAL), tensor_type(sizes, REAL)]
-    with text.loop(n, [(start.ssa, types[0]), (target, types[1])]) as (count, (now, out), end):
-        now, out = text.tied(now, start.sizes, REAL), text.tied(out, sizes, REAL)
+    target = text.unlike(sizes, REAL)
+    with text.loop(n, [(start.ssa, start.sizes, REAL), (target, sizes, REAL)]) as (count, (now, out), end):
         at: Size = count
         if reverse:
             at = text.index_op("subi", n - 1, count)
@@ -301,7 +293,7 @@ def matrix_scan(low: Lower, a: Node, b: Node, reverse: bool) -> Node:
 
     if b.shape[0] == 1:
         return low.stretched(b, low.merged([a, b]), b.shape)
-    return tick_loop(low, [a, b], low.stretched(low.literal(0.0), (), b.shape[1:]), reverse, step)
+    return tick_loop(low, [a, b], low.stretched(low.zero(), (), b.shape[1:]), reverse, step)
 
 
 def two_sided_scan(low: Lower, a: Node, w: Node, b: Node, reverse: bool) -> Node:
@@ -312,7 +304,7 @@ def two_sided_scan(low: Lower, a: Node, w: Node, b: Node, reverse: bool) -> Node
 
     if w.shape[0] == 1:
         return low.stretched(w, low.merged([a, w, b]), w.shape)
-    return tick_loop(low, [a, w, b], low.stretched(low.literal(0.0), (), w.shape[1:]), reverse, step)
+    return tick_loop(low, [a, w, b], low.stretched(low.zero(), (), w.shape[1:]), reverse, step)
 
 
 def matrix_products(low: Lower, node: Node) -> Node:
@@ -335,7 +327,7 @@ def matrix_products(low: Lower, node: Node) -> Node:
             low.point("where", low.point("eq", s, tick), unit, low.literal(0.0)),
         )  # fmt: skip
 
-    first = low.stretched(low.literal(0.0), (), table_shape)
+    first = low.stretched(low.zero(), (), table_shape)
     return tick_loop(low, [node, low.force(row_number)], first, False, step)
 
 

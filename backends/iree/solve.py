@@ -5,7 +5,6 @@ from __future__ import annotations
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import INT, REAL, Held, Node, Size
 from nldsl.backends.iree.shapes import gather, join, lined, reshape
-from nldsl.backends.iree.text import tensor_type
 
 
 def solve(low: Lower, matrix: Node, right: Node) -> Node:
@@ -17,9 +16,7 @@ def solve(low: Lower, matrix: Node, right: Node) -> Node:
     width = n + columns.shape[1]
     whole = join(low, [low.stretched(matrix, axes, matrix.shape), low.stretched(columns, axes, columns.shape)], 1)
     start = low.full(low.stretched(whole, axes, (n, width)))
-    type = tensor_type(start.sizes, REAL)
-    with low.text.loop(n, [(start.ssa, type)]) as (count, (now,), end):
-        now = low.text.tied(now, start.sizes, REAL)
+    with low.text.loop(n, [(start.ssa, start.sizes, REAL)]) as (count, (now,), end):
         table = Held(axes, (n, width), REAL, now, start.sizes, start.where)
         done = low.full(_column(low, table, low.scalar(low.text.integer(count), INT), n))
         found = end([done.ssa])

@@ -28,6 +28,17 @@ def number(value: float, elem: str) -> str:
     return f"{float(value):.9e}"
 
 
+Carried = tuple[str, Sequence[Size], str]  # a tensor: its value, sizes and element type
+_VIEWS = (
+    "flow.tensor.tie_shape",
+    "tensor.expand_shape",
+    "tensor.collapse_shape",
+    "tensor.cast",
+    "tensor.extract_slice",
+)
+DEVICE = "main"  # the name of the one device of a module
+
+
 @dataclass
 class Text:
     """The lines of a function. ``place``: where in the program what is written now comes from."""
@@ -38,6 +49,7 @@ class Text:
     place: Span | None = None
     constants: dict[tuple[str, str], str] = field(default_factory=dict)
     head: list[str] = field(default_factory=list)  # constants: they stand first
+    origins: dict[str, str] = field(default_factory=dict)  # the tensor that one is only another view of
     last: str = ""  # the results of the loop that was begun last
 
     def new(self) -> str:
@@ -51,6 +63,9 @@ class Text:
         """A new value that is ``what``."""
         name = self.new()
         self.add(f"{name} = {what}", at)
+        if what.startswith(_VIEWS):
+            of = what.split(" ")[1].partition("[")[0]
+            self.origins[name] = self.origins.get(of, of)
         return name
 
     def location(self) -> str:
@@ -144,7 +159,7 @@ class Text:
         offsets: list[Size] = [start if n == dim else 0 for n in range(len(sizes))]
         wanted: list[Size] = [(1 if length is None else length) if n == dim else s for n, s in enumerate(sizes)]
         # IREE would let what makes the part write into the middle of the whole, as if that were aligned: it is not
-        ssa = self.tied(self.let(f"util.optimization_barrier {ssa} : {tensor_type(own, elem)}"), own, elem)
+        ssa = self.apart(ssa, own, elem)
         return self.let(
             f"tensor.insert_slice {ssa} into {target}{_window(offsets, wanted)} : {tensor_type(own, elem)}"
             f" into {tensor_type(sizes, elem)}"
@@ -219,17 +234,31 @@ class Text:
         self.add(f"}} -> {result}", at=True)
         return name
 
+    def pinned(self, tensor: Carried) -> str:
+        """The same tensor, known to be on the one device there is. IREE does not find that out for what a loop carries
+        if nobody says so, and then copies all of it in every round (and in some functions lost its memory)."""
+        ssa, sizes, elem = tensor
+        type, dynamic = tensor_type(sizes, elem), ", ".join(s for s in sizes if isinstance(s, str))
+        tail = f"{{{dynamic}}}" if dynamic else ""
+        ssa = self.let(f"flow.tensor.transfer {ssa} : {type}{tail} to #hal.device.promise<@{DEVICE}>")
+        return self.apart(ssa, sizes, elem)
+
+    def apart(self, ssa: str, sizes: Sequence[Size], elem: str) -> str:
+        """The same tensor, of which the compiler does not know where it comes from."""
+        return self.tied(self.let(f"util.optimization_barrier {ssa} : {tensor_type(sizes, elem)}"), sizes, elem)
+
     @contextmanager
     def loop(
-        self, count: Size, carried: list[tuple[str, str]]
+        self, count: Size, carried: Sequence[Carried]
     ) -> Iterator[tuple[str, list[str], Callable[[list[str]], list[str]]]]:
-        """``scf.for`` over ``count`` rounds with (value, type) carried: the number of the round, the values in it, and
-        how to end it, which gives the values after the loop."""
+        """``scf.for`` over ``count`` rounds with tensors carried: the number of the round, the tensors in it, and how
+        to end it, which gives the tensors after the loop (once the loop is left)."""
+        first = [self.pinned(tensor) for tensor in carried]
         number_, zero, one = self.new(), self.const(0, "index"), self.const(1, "index")
         inside = [self.new() for _ in carried]
         self.last = result = self.new()
-        types = ", ".join(t for _, t in carried)
-        given = ", ".join(f"{i} = {v}" for i, (v, _) in zip(inside, carried, strict=True))
+        types = ", ".join(tensor_type(sizes, elem) for _, sizes, elem in carried)
+        given = ", ".join(f"{i} = {v}" for i, v in zip(inside, first, strict=True))
         head = f"scf.for {number_} = {zero} to {self.index(count)} step {one}"
         if carried:
             self.add(f"{result}:{len(carried)} = {head} iter_args({given}) -> ({types}) {{")
@@ -238,20 +267,24 @@ class Text:
         self.depth += 1
 
         def end(values: list[str]) -> list[str]:
+            values = [
+                self.apart(v, *t[1:]) if self.origins.get(v, v).find("#") > 0 else v
+                for v, t in zip(values, carried, strict=True)
+            ]
             if carried:
                 self.add(f"scf.yield {', '.join(values)} : {types}")
             return [f"{result}#{n}" for n in range(len(carried))]
 
-        yield number_, inside, end
+        yield number_, [self.tied(i, *t[1:]) for i, t in zip(inside, carried, strict=True)], end
         self.depth -= 1
         self.add("}")
 
     @contextmanager
     def only_if(
-        self, condition: str, otherwise: list[tuple[str, str]]
+        self, condition: str, otherwise: Sequence[Carried]
     ) -> Iterator[tuple[list[str], Callable[[list[str]], object]]]:
         """A branch, as a loop of one round or none: values that leave an ``scf.if`` lose their memory in IREE 3.13. The
-        results, which else are those of ``otherwise`` with their types, and how to end it."""
+        results, which else are those of ``otherwise``, and how to end it."""
         zero, one = self.const(0, "index"), self.const(1, "index")
         rounds = self.let(f"arith.select {condition}, {one}, {zero} : index")
         with self.loop(rounds, otherwise) as (_, _, close):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .output import note
+
+if TYPE_CHECKING:
+    from nldsl.driver import Options
+    from nldsl.ir.program import Program
 
 __all__ = ["Choices", "write_module"]
 
@@ -31,10 +35,8 @@ def write_module(
 ) -> list[Path]:
     """Write OUT.vmfb, OUT.json, OUT.py (the loader) and the parameters; each file whole or not at all."""
     from nldsl import __version__
-    from nldsl.backends.iree.package import ALL, package, whole_module
-    from nldsl.driver import Options, front, middle
-    from nldsl.extras import require
-    from nldsl.passes.plan import plan
+    from nldsl.backends.iree.files import ALL, files
+    from nldsl.driver import Options, front
     from nldsl.train.disk import Disk, replace_file
 
     from .compile import parameters
@@ -42,12 +44,10 @@ def write_module(
     unknown = sorted(set(choices.entries) - set(ALL))
     if unknown:
         raise click.UsageError(f"no function {unknown[0]!r}; there are {', '.join(ALL)}")
-    require("iree.compiler", extra="mlir", why="to compile a module of IREE")
     options = Options(entry, tuple(sorted(dims.items())))
-    program = middle(front(file, options), options)
-    schedule = plan(program)
-    made = whole_module(schedule, choices.entries, choices.batch, choices.ticks)
-    ending, values = parameters(program, seed)
+    checked = front(file, options)
+    about, data = _module(checked, options, choices)
+    ending, values = parameters(checked, seed)
     stored = output.with_suffix(ending)
     more = {
         "file": Path(file).name,
@@ -55,12 +55,35 @@ def write_module(
         "nldsl": __version__,
         "settings": dims,
         "seed": seed,
-        "fixed": {axis: n for axis, n in (("batch", choices.batch), ("time", choices.ticks)) if n},
+        "parameters_file": stored.name,
     }
-    files = package(made, schedule, stored.name, more, choices.target, choices.cpu, choices.gpu)
-    written = {stored: values, **{output.with_suffix(suffix): data for suffix, data in files.items()}}
+    made = files({**more, **about}, data)
+    written = {stored: values, **{output.with_suffix(suffix): part for suffix, part in made.items()}}
     disk = Disk()
-    for path, data in written.items():
-        replace_file(disk, path, data)
+    for path, content in written.items():
+        replace_file(disk, path, content)
         note(f"wrote {path}")
     return list(written)
+
+
+def _module(checked: Program, options: Options, choices: Choices) -> tuple[dict[str, Any], bytes]:
+    """The module of a checked program and what there is to say about it, from the store where it has been compiled."""
+    from nldsl.backends.iree.compiler import options_of
+    from nldsl.runtime import module_store
+
+    target, cpu, gpu = choices.target, choices.cpu, choices.gpu
+    sizes = (f"batch {choices.batch}", f"ticks {choices.ticks}")
+    named = ("target " + target, *options_of(target, cpu, gpu), *sizes, *choices.entries)
+    key = module_store.module_key(checked, named, target == "llvm-cpu" and cpu == "host")
+    found = module_store.read(key)
+    if found is None:  # only now is what compiles needed
+        from nldsl.backends.iree.package import built
+        from nldsl.driver import middle
+        from nldsl.extras import require
+        from nldsl.passes.plan import plan
+
+        require("iree.compiler", extra="mlir", why="to compile a module of IREE")
+        schedule = plan(middle(checked, options))
+        found = built(schedule, choices.entries, choices.batch, choices.ticks, target, cpu, gpu)
+        module_store.write(key, *found)
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nldsl.ir.program import InputDecl, Program
+from nldsl.ir.row_limits import row_limits
 from nldsl.ir.types import BATCH
 
 Tensors = dict[str, torch.Tensor]
@@ -91,15 +92,7 @@ def streams_of(program: Program) -> Streams:
     """The inputs of a program."""
     now = tuple(i for i in program.inputs if not i.ahead)
     ahead = tuple(i for i in program.inputs if i.ahead)
-    limits: dict[str, int] = {}
-    for instr in program.body:
-        if instr.op in ("take", "one_hot"):
-            index = program.body[instr.args[-1]]
-            rows = program.body[instr.args[0]].type.shape[0] if instr.op == "take" else instr.attr("n")
-            if index.op == "input" and isinstance(rows, int):
-                name = source_of(next(i for i in program.inputs if i.name == index.attr("input")))
-                limits[name] = min(rows, limits.get(name, rows))
-    return Streams(now, ahead, limits, BATCH in program.axis_names())
+    return Streams(now, ahead, row_limits(program), BATCH in program.axis_names())
 
 
 def source_of(decl: InputDecl) -> str:

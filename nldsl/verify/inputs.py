@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nldsl.ir.program import InputDecl, ParamDecl, Program
+from nldsl.ir.row_limits import row_limits
 from nldsl.ir.types import BATCH
 
 Array = NDArray[Any]
@@ -108,21 +109,6 @@ def _parameter(program: Program, param: ParamDecl, rng: np.random.Generator) -> 
     first = initialize(program, 0)[param.name]
     size = max(1, shape[-1]) if shape else 1
     return np.asarray(first + 0.3 * size**-0.5 * rng.standard_normal(shape))
-
-
-def row_limits(program: Program) -> dict[str, int]:
-    """How many values an integer input may have: it picks rows, or a place in a one-hot vector."""
-    limits: dict[str, int] = {}
-    sources = {i.name: i.source if i.ahead else i.name for i in program.inputs}
-    for instr in program.body:
-        if instr.op not in ("take", "one_hot", "scatter_add"):
-            continue
-        index = program.body[instr.args[-1]]
-        rows = program.body[instr.args[0]].type.shape[0] if instr.op == "take" else instr.attr("n")
-        if index.op == "input" and isinstance(rows, int):
-            name = sources[index.attr("input")]
-            limits[name] = min(rows, limits.get(name, rows))
-    return limits
 
 
 def is_usable(arrays: Arrays) -> bool:

@@ -289,7 +289,7 @@ def test_training_steps(tmp_path: Path) -> None:
     made = whole_module(schedule, ["init", "train"])
     other = build_module(program, backend="torch")
     optimizer = LevelOptimizers(other)
-    about = {"ahead": {i.name: i.source for i in program.inputs if i.ahead}, "limits": limits(schedule)}
+    about = {"ahead": {i.name: i.source for i in program.inputs if i.ahead}, "limits": limits(program)}
     params = {n: x.detach().numpy().copy() for n, x in other.named_parameters()}
     module = Loaded(compile_text(made.text), made.described(), params, "local-sync", about)
     rng = np.random.default_rng(0)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nldsl.ir.row_limits import row_limits
 from nldsl.standalone import Request
 from nldsl.verify.compare import compare
-from nldsl.verify.inputs import KINDS, is_usable, row_limits, sample
+from nldsl.verify.inputs import KINDS, is_usable, sample
 from nldsl.verify.sizes import load_small, periods_of, ticks_for
 
 FILE = Path(__file__).parents[1] / "explain" / "memories.nl"
