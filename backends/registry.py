@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nldsl.backends.interface import Backend
+from nldsl.backends.interface import Backend, LoopKernels
 
 
 def _torch(required: bool = False) -> Backend:  # noqa: ARG001 - every loop has this form
@@ -28,8 +28,11 @@ def kernel_backend(required: bool = False) -> Backend:
     from nldsl.backends.triton.backend import TritonBackend
     from nldsl.backends.triton.provider import LoopKernelWriter
 
+    def emitter(kernels: LoopKernels) -> Backend:
+        return TorchBackend(name="triton", stored=False, kernels=kernels)
+
     kernels = LoopKernelWriter(required)
-    return TritonBackend(TorchBackend(name="triton", stored=False, kernels=kernels), kernels)
+    return TritonBackend(emitter(kernels), kernels, emitter)
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {"torch": _torch, "mlir": native_backend, "triton": kernel_backend}

@@ -64,7 +64,7 @@ class TickKernel:
 
     @property
     def pointers(self) -> list[str]:
-        text = "\n".join(self.lines)
+        text = "\n".join(self.lines[1:])
         names = (*self.arguments, *(s.name for s in self.workspaces))
         return [name for name in dict.fromkeys(names) if _mentions(text, pointer(name))]
 
@@ -74,7 +74,7 @@ class TickKernel:
 
     def mentioned(self, words: Sequence[str]) -> list[str]:
         """Those of these words that the text has."""
-        text = "\n".join(self.lines)
+        text = "\n".join(self.lines[1:])
         return [word for word in words if _mentions(text, word)]
 
     @property

@@ -35,18 +35,20 @@ def tick_loop(call: LoopCall, imports: Sequence[str]) -> tuple[LoopSource, list[
         raise UnsupportedError("it has no backward pass of its own")
     title = re.sub(r"\W", "_", call.name)
     naming = Naming.of(call)
-    forward_all = _checked(forward_job(naming, f"{title}_fwd"))
+    forward_all = checked(forward_job(naming, f"{title}_fwd"))
     backward_all, like = backward_job(naming, call.derived, f"{title}_bwd")
-    back = _checked(backward_all)
+    back = checked(backward_all)
     job = timeless(forward_all)
     again = without_outputs(job, tuple(dict.fromkeys(back.boundaries.values())))
     job = replace(job, keep=tuple(again.variables))
     writer = TickWriter(job, set(_names(naming, job, back)))
-    kernel = writer.write_forward(job.name, job.keep, _columns(job))
-    kernel.peak = _peak(job, kernel.columns)
+    divided = columns(job)
+    entries, back_entries = fitting(job, divided), fitting(back, Columns())
+    kernel = writer.write_forward(job.name, job.keep, divided)
+    kernel.peak = entries
     forward = TickWritten(job, FRAME, [], Workspaces(kept=dict(kernel.begun)), ticks=kernel)
     way_back = writer.write_backward(back.name, back, kernel.begun)
-    way_back.peak = _peak(back, Columns())
+    way_back.peak = back_entries
     backward = TickWritten(back, FRAME, [], Workspaces(begun=dict(kernel.begun)), like, ticks=way_back)
     backward.again = [*again.sources.values(), *(s for _, s in again.resets.values())]
     known = {s.name for s in backward.inputs}
@@ -57,7 +59,8 @@ def tick_loop(call: LoopCall, imports: Sequence[str]) -> tuple[LoopSource, list[
     return _source(naming, forward, backward, title, imports), [forward, backward]
 
 
-def _checked(job: Job) -> Job:
+def checked(job: Job) -> Job:
+    """The job without an axis of time. Raises UnsupportedError for integers that are carried or written."""
     found = timeless(job)
     for source in (*found.variables.values(), *(s for s, _ in found.outputs)):
         if source.type.kind != "real":
@@ -73,10 +76,10 @@ def _names(naming: Naming, *jobs: Job) -> list[str]:
     return found
 
 
-def _columns(job: Job) -> Columns:
+def columns(job: Job, wide: int = WIDE) -> Columns:
     """Columns divided where nothing mixes them, and one program would have more than it needs."""
     roots = [*(v for _, v in job.carry), *(v for _, v in job.outputs)]
-    if _peak(job, Columns()) <= WIDE:
+    if peak(job, Columns()) <= wide:
         return Columns()
     best = Columns()
     for width in WIDTHS:
@@ -86,26 +89,31 @@ def _columns(job: Job) -> Columns:
             size = Relations(job).sizes(value)[dim]
             assert isinstance(size, int)
             best = Columns(places, width, size)
-            if _peak(job, best) <= WIDE:
+            if peak(job, best) <= wide:
                 break
     return best
 
 
-def _peak(job: Job, columns: Columns) -> int:
+def fitting(job: Job, divided: Columns) -> int:
     """The entries that live at once. Raises UnsupportedError where no program can hold them."""
-    pressure = Pressure(Relations(job), 1)
-    roots = [*(v for _, v in job.carry), *(v for _, v in (*job.outputs, *job.sums))]
-    split: dict[int, set[int]] = {}
-    for value, dim in columns.places:
-        split.setdefault(value, set()).add(dim)
-    totals = sum(pressure.entries(v, split, columns.block) for _, v in job.sums)
-    carried = sum(pressure.entries(v, split, columns.block) for v in set(job.carried))
-    found = max(pressure.peak(roots, (), columns.places, columns.block), carried) + totals
+    found = peak(job, divided)
     if found > ROOM:
         raise UnsupportedError(
             f"a program would hold {found} numbers at once, and a multiprocessor has {ROOM} registers"
         )
     return found
+
+
+def peak(job: Job, divided: Columns) -> int:
+    """The entries that live at once, by estimate."""
+    pressure = Pressure(Relations(job), 1)
+    roots = [*(v for _, v in job.carry), *(v for _, v in (*job.outputs, *job.sums))]
+    split: dict[int, set[int]] = {}
+    for value, dim in divided.places:
+        split.setdefault(value, set()).add(dim)
+    totals = sum(pressure.entries(v, split, divided.block) for _, v in job.sums)
+    carried = sum(pressure.entries(v, split, divided.block) for v in set(job.carried))
+    return max(pressure.peak(roots, (), divided.places, divided.block), carried) + totals
 
 
 def _source(

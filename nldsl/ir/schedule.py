@@ -66,6 +66,8 @@ class Schedule:
     that can also keep everything does so in a call where that takes at most ``recompute_above`` bytes, by its estimate.
     ``tick_form``, where a backend has asked for it, gives a loop over ticks as a loop over segments of one tick (of
     class ``ir.chunk.ChunkLoop``) with its backward pass (or None); ``tick`` is one tick of the whole program like that.
+    ``decode`` gives, for calls of one tick, a schedule of outputs and states without segments, whose loops have taken
+    over what each lane can do for itself.
     ``autocast``: what is emitted may run under ``torch.autocast``. ``derivations``: what passes can still derive while
     a backend lowers (of class ``ir.derivations.Derivations``).
     """
@@ -79,6 +81,7 @@ class Schedule:
     recompute_above: int = RECOMPUTE_ABOVE
     tick_form: Callable[[Scan], tuple[Any, Any]] | None = None
     tick: Any = None
+    decode: Callable[[], Schedule] | None = None
     autocast: bool = True
     derivations: Any = None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import replace
+from functools import partial
 
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import RECOMPUTE_ABOVE, Schedule
 from nldsl.passes.backward import with_backward
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
+from nldsl.passes.decode import decode_schedule
 from nldsl.passes.derivations import derivations
 from nldsl.passes.schedule import schedule
 from nldsl.passes.ticks import with_ticks
@@ -45,4 +47,6 @@ def plan(
     if "backward" in disabled:
         return chunked
     derived = with_backward(chunked, shared=serial)
-    return replace(with_ticks(derived) if ticks else derived, recompute_above=recompute_above)
+    if ticks:
+        derived = replace(with_ticks(derived), decode=partial(decode_schedule, program))
+    return replace(derived, recompute_above=recompute_above)

@@ -115,7 +115,7 @@ def test_what_is_too_large_is_said() -> None:
 
 
 def test_loops_over_segments_without_kernels_stay_loops_over_segments() -> None:
-    source = program("memories/attention.nl", "SoftmaxAttention", dk=4, dv=3, reach=64)
+    source = program("memories/attention.nl", "SoftmaxAttention", dk=4, dv=3, reach=256)
     with pytest.warns(BackendRemark, match="has no kernels"):
         module = build_module(source, "triton")
     assert "for t in range(n * EVERY" not in module.emitted.source
