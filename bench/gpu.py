@@ -3,9 +3,10 @@
     python -m bench.gpu [--quick] [--output FILE]
 
 Forward and forward+backward in bfloat16 at the shapes that the field reports, against fla's kernels (where it is
-installed), ``torch.compile`` of the torch backend, and causal ``scaled_dot_product_attention``. All times are
-medians; rates are beside what a matrix product and a copy reach on the same device. Takes less than 8 minutes: peers
-that would not fit into the time are left out and named. Without a GPU it says so and ends with code 2.
+installed), ``torch.compile`` of the torch backend, and causal ``scaled_dot_product_attention``; before that steps of
+optimizers beside PyTorch's (``gpu_optimizers.py``). All times are medians; rates are beside what a matrix product and a
+copy reach on the same device. Takes less than 8 minutes: peers that would not fit into the time are left out and named.
+Without a GPU it says so and ends with code 2.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from typing import Any
 
 import torch
 
+from bench import gpu_optimizers
+
 MINUTES = 8.0
+OPTIMIZER_SECONDS = 60.0
 LOW_BOUND = 2e-2  # sums of all outputs over 100 ticks; a wrong kernel is off by far more
 SHAPES = ((8, 2048, 16, 128), (1, 32768, 16, 128), (8, 2048, 16, 64), (1, 32768, 16, 64))
 QUICK = ((2, 512, 4, 64),)
@@ -72,6 +76,7 @@ class Report:
     checks: dict[str, float] = field(default_factory=dict)
     low_checks: dict[str, float] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    steps: list[gpu_optimizers.StepRow] = field(default_factory=list)
 
 
 def inputs_of(module: Any, shape: tuple[int, ...], dtype: torch.dtype, device: str, gates: torch.dtype) -> Tensors:
@@ -237,6 +242,12 @@ def main() -> int:
         if device == "cuda":  # Triton's interpreter has no products of bfloat16
             report.low_checks[entry] = check_low(entry, *size, device)
             print(f"{entry} in bfloat16: relative RMSE {report.low_checks[entry]:.1e}", flush=True)
+    for name in gpu_optimizers.CALLS:
+        report.checks[name] = gpu_optimizers.check(name, device)
+        print(f"{name}: relative error against PyTorch's operations {report.checks[name]:.1e}", flush=True)
+    for step in gpu_optimizers.rows(device, timed, device == "cpu", OPTIMIZER_SECONDS):
+        report.steps.append(step)
+        print(step.shown(), flush=True)
     for shape in QUICK if options.quick else SHAPES:
         if device == "cpu":
             shape = (1, 20, 1, 16)
