@@ -365,12 +365,14 @@ class _Dots:
         sums = [self._sums(cells, block) for block in blocks]
         for n, column in enumerate(columns):
             own = [found[n * len(rows) : (n + 1) * len(rows)] for found in sums]
-            widths = {found[0].width for found in own}
-            if self.down is not None and len(rows) >= 4 and widths == {self.f.lanes}:
-                self._done(column | {self.down: rows[0]}, [_together(self.f, own[0])], (self.down, len(rows)))
-                continue
-            for r in range(len(rows)):
-                self._done(cells[n * len(rows) + r], [horizontal(self.f, found[r]) for found in own], None)
+            whole = {found[0].width for found in own} == {self.f.lanes}
+            for first, count in _groups(len(rows)):
+                if self.down is not None and whole and count > 1:
+                    total = _together(self.f, own[0][first : first + count])
+                    self._done(column | {self.down: rows[first]}, [total], (self.down, count))
+                    continue
+                for r in range(first, first + count):
+                    self._done(cells[n * len(rows) + r], [horizontal(self.f, found[r]) for found in own], None)
 
     def _done(self, cell: Place, parts: list[Val], vec: tuple[str, int] | None) -> None:
         total = parts[0]
@@ -403,6 +405,16 @@ class _Dots:
         return f.reduce(
             stop, step, start, lambda name, values: nest(self.place | {along: at(name)}, values), f.index(first)
         )
+
+
+def _groups(rows: int) -> list[tuple[int, int]]:
+    """Rows as (first, number): as many at once as are a power of two, none fewer than four but single ones."""
+    found, first = [], 0
+    while first < rows:
+        count = 1 << ((rows - first).bit_length() - 1)
+        found.append((first, count if count >= 4 else 1))
+        first += found[-1][1]
+    return found
 
 
 def _together(f: Function, vectors: list[Val]) -> Val:

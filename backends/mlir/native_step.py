@@ -196,7 +196,8 @@ class NativeStep:
             writer = self.written(BITS[dtype], rows)
             kernel = writer.write()
         except UnsupportedError as problem:
-            _refused(str(problem))
+            if self.all or not rows:
+                _refused(str(problem))
             return None
         slots = tuple((*self._slot(a.kind, a.key), self.shape(a.type), BATCH in a.type.axes) for a in kernel.arguments)
         native = compiled(kernel.text, kernel.name)
@@ -224,6 +225,8 @@ class NativeStep:
         if (dtype, rows) not in self.forms:
             self.forms[dtype, rows] = self._compiled(dtype, rows)
         form = self.forms[dtype, rows]
+        if form is None and rows and not self.all:
+            form = self.forms[dtype, 0] = self._compiled(dtype, 0)
         if form is None:
             return None
         lanes = form.kernel.count(batch)

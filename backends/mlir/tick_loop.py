@@ -18,6 +18,7 @@ from nldsl.backends.mlir.function import Argument, Kernel, Key
 from nldsl.backends.mlir.kernel import KernelWriter
 from nldsl.backends.mlir.launch import call
 from nldsl.backends.mlir.native_loop import BITS, NativeLoop
+from nldsl.backends.mlir.views import UnsupportedError
 from nldsl.ir.types import BATCH, TIME
 
 SHORTEST, LONGEST = 8, 64  # ticks of a block
@@ -43,6 +44,7 @@ class TickLoop(NativeLoop):
     """``replays``: the functions that run a block once more and keep the state before each tick."""
 
     replays: dict[tuple[str, int], tuple[Kernel, Native]] = field(default_factory=dict)
+    possible: dict[int, bool] = field(default_factory=dict)  # numbers of sequences of a lane
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +64,21 @@ class TickLoop(NativeLoop):
                 shared += size
             elif argument.kind == "state":
                 own += size
-        return rows_of(batch, 1) if shared > own else 0
+        rows = rows_of(batch, 1) if shared > own else 0
+        return rows if rows and self._has_rows(rows) else 0
+
+    def _has_rows(self, rows: int) -> bool:
+        """Whether there are functions for lanes of so many sequences."""
+        if rows not in self.possible:
+            try:
+                self._written(True, 1, "f32", rows)
+                if self.backward is not None:
+                    self._written(False, 1, "f32", rows)
+                    self._replay_written("f32", rows)
+                self.possible[rows] = True
+            except UnsupportedError:
+                self.possible[rows] = False
+        return self.possible[rows]
 
     def _saved(self) -> tuple[Key, ...]:
         return ()

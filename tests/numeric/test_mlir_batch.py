@@ -12,6 +12,7 @@ from torch import Tensor
 pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
 from nldsl.api import compile as compile_program
+from nldsl.backends.mlir.contraction import _groups
 from nldsl.backends.mlir.custom_ops import LOOPS
 from nldsl.backends.mlir.native_step import NativeStep
 from nldsl.backends.mlir.tick_loop import MOST_ROWS, TickLoop, rows_of
@@ -104,3 +105,12 @@ def test_how_many_sequences() -> None:
         assert [rows_of(n, 1) for n in (2, 8, 64)] == [0, 2, MOST_ROWS]
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("rows", range(1, 14))
+def test_blocks_of_sums(rows: int) -> None:
+    """Each row once, in numbers that are powers of two."""
+    found = _groups(rows)
+    assert [first for first, _ in found] == [sum(n for _, n in found[:i]) for i in range(len(found))]
+    assert sum(n for _, n in found) == rows
+    assert all(n in (1, 4, 8) for _, n in found)
