@@ -19,6 +19,8 @@ from nldsl.backends.triton.walk import walk_of
 from nldsl.backends.triton.walk_kernel import WalkWriter
 from nldsl.ir.stages import FINISH, PREPARE, STEP
 
+MOST_OPERATIONS = 4096  # dividing more among kernels takes hours, and gives hundreds of them
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -35,6 +37,9 @@ class Choices:
 
 def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None) -> Written:
     """The kernels of a job. Raises UnsupportedError, with the reason, where there are none."""
+    count = sum(stage is not None for stage in job.stages)
+    if count > MOST_OPERATIONS:
+        raise UnsupportedError(f"a body of {count} operations")
     choices = choices or Choices()
     relations = Relations(job)
     pressure = Pressure(relations, frame.block, choices.room)
