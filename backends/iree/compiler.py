@@ -16,6 +16,8 @@ LEVELS = ("O1", "O0")  # from O2 on it fuses more than it can then compile (an u
 # Checking the IR between passes is a fifth of the time of the compiler; nobody debugs its machine code
 QUICK = ("--verify=false", "--iree-llvmcpu-debug-symbols=false", "--iree-llvmcpu-slp-vectorization=false")
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_UNKNOWN = re.compile(r"Unknown CPU|Unknown CUDA target|not a recognized processor")
+_EXAMPLES = "for example `host`, `generic`, `x86-64-v3` or `sm_80`"
 _FIRST = re.compile(r"^(?P<place>\S+?:\d+:\d+): error: (?P<message>.*)$", re.MULTILINE)
 
 
@@ -25,9 +27,7 @@ def flags(target: str, cpu: str = "host", gpu: str = "sm_80") -> list[str]:
         raise problem(f"no target `{target}`", f"there are {', '.join(TARGETS)}")
     for name in (cpu, gpu):
         if not _CPU.fullmatch(name):
-            raise problem(
-                f"no processor has the name {name!r}", "for example `host`, `generic`, `x86-64-v3` or `sm_80`"
-            )
+            raise problem(f"no processor has the name {name!r}", _EXAMPLES)
     if target == "cuda":
         return [f"--iree-hal-target-device={DEVICE}=cuda", f"--iree-cuda-target={gpu}"]
     device = [f"--iree-hal-target-device={DEVICE}=local", "--iree-hal-local-target-device-backends=llvm-cpu"]
@@ -43,6 +43,7 @@ def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: st
     """The module as bytes. Raises DiagnosticError with the compiler's first finding; what was compiled is kept."""
     options = flags(target, cpu, gpu)
     compiler = require("iree.compiler", extra="mlir", why="to compile a module of IREE")
+    processor = cpu if target == "llvm-cpu" else gpu
     found: object = None
     for level in LEVELS:
         try:
@@ -54,6 +55,8 @@ def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: st
             )
             break
         except compiler.CompilerToolError as error:
+            if _UNKNOWN.search(str(error)):
+                raise problem(f"IREE knows no processor `{processor}` for {target}", _EXAMPLES) from None
             if level == LEVELS[-1]:
                 raise _failed(text, target, str(error)) from None
     if not isinstance(found, bytes):
@@ -64,10 +67,6 @@ def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: st
 def _failed(text: str, target: str, said: str) -> DiagnosticError:
     first = _FIRST.search(said)
     message = first["message"] if first else said.strip().partition("\n")[0]
-    if "target-cpu" in said or "unknown target" in said or "not a recognized processor" in said:
-        return problem(
-            f"IREE does not know this processor: {message}", "see `iree-compile --iree-llvmcpu-list-targets`"
-        )
     folder = Path(tempfile.mkdtemp(prefix="nldsl-iree-"))
     (folder / "module.mlir").write_text(text, encoding="utf-8")
     (folder / "said.txt").write_text(said, encoding="utf-8")

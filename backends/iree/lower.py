@@ -260,6 +260,8 @@ class Lower:
         ssa = self.text.generic(
             sizes, frozenset(), work.ins, start, every, elem, work.lines, (work.names, self.text.new())
         )
+        if not work.ins:  # IREE 3.13 copies what is made of nothing to where it is used, and loses some of the copies
+            ssa = self.text.apart(ssa, sizes, elem)
         return Held(node.axes, node.shape, elem, ssa, tuple(sizes), tuple(dims))
 
     def _reduction(self, node: Reduce) -> Held:

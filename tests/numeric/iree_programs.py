@@ -1,22 +1,18 @@
-"""Programs of the standard library as modules of IREE: those that are compared with the reference, and known gaps."""
+"""Programs of the standard library as modules of IREE: a table that is checked strictly.
+
+Every program that the catalogue lists is expected to compile for the CPU and to agree with the reference, and to compile
+for CUDA, unless it is in a table of gaps with its reason. What has been mended must leave the table.
+"""
 
 from __future__ import annotations
 
-# Each is compared with the reference: outputs, states, one tick at a time, and all gradients.
-CHECKED: tuple[tuple[str, str], ...] = (
-    ("memories/delta.nl", "GatedDelta"),
-    ("memories/gated_linear.nl", "GatedLinearAttention"),
-    ("memories/linear_attention.nl", "NormalizedLinearAttention"),
-    ("memories/mesa.nl", "Mesa"),
-    ("memories/ttt.nl", "TTTLinear"),
-    ("memories/titans.nl", "Titans"),
-    ("optimizers/adam.nl", "AdamW"),
-    ("optimizers/muon.nl", "Muon"),
-)
-# Why a program has no module, or not the right one: strict, so that what has been mended must leave the table.
-GAPS: dict[tuple[str, str], str] = {
-    (
-        "memories/atlas.nl",
-        "Atlas",
-    ): "IREE 3.13 cannot compile it: `streamable op expected to be in an execution region`",
+# In the default tests; the others take minutes each on a busy machine.
+QUICK = ("optimizers/adagrad:AdaGrad", "blocks/basic:rmsnorm")
+# Results in float32 that are further than 1e-5 from the reference, as much as the program itself moves them.
+AMPLIFIES: dict[str, str] = {
+    "optimizers/adam:AdamW": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
 }
+# Why a program has no module for the CPU, or not the right one.
+GAPS: dict[str, str] = {}
+# The same for CUDA.
+CUDA_GAPS: dict[str, str] = {}

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,22 +16,16 @@ pytest.importorskip("iree.compiler")
 pytest.importorskip("iree.runtime")
 
 from nldsl.backends.iree.compiler import compile_text
-from nldsl.backends.iree.loader import Loaded, LoadError, _with_anchors, load
+from nldsl.backends.iree.loader import Loaded, LoadError, load
 from nldsl.backends.iree.package import whole_module
 from nldsl.cli.compile import command
 from nldsl.diagnostics.diagnostic import DiagnosticError
 from nldsl.driver import Options, front, middle
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import anchor_key, anchors
 from nldsl.passes.plan import plan
-from nldsl.standalone import Request
-from nldsl.verify.inputs import KINDS, Sample, is_usable, sample
-from nldsl.verify.sizes import load_small, ticks_for
-from nldsl.verify.subject import ReferenceSubject, Run, Weights
-from tests.numeric.iree_programs import CHECKED, GAPS
+from tests.numeric.iree_compare import CLOSE, compare, error, usable
 
 STDLIB = Path(__file__).parents[2] / "stdlib"
-CLOSE = 1e-5
 PROGRAM = """
 memory Fast(d: dim = 4) {
   state S: [d, d] = learned normal(0.3)
@@ -51,78 +44,6 @@ def program_of(text: str, tmp: Path) -> Program:
     path.write_text('from "objectives" import l2\n' + text, encoding="utf-8")
     options = Options(roots=(str(STDLIB),))
     return middle(front(path, options), options)
-
-
-def error(found: Any, expected: Any) -> float:
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    assert found.shape == expected.shape
-    return float(np.max(np.abs(found - expected), initial=0.0) / max(np.max(np.abs(expected), initial=0.0), 1e-30))
-
-
-def usable(program: Program, ticks: int, batch: int = 3) -> tuple[Sample, Run]:
-    for kind in KINDS:
-        drawn = sample(program, batch, ticks, 0, kind)
-        run = ReferenceSubject(program, drawn.params).run(drawn.inputs, ticks)
-        if is_usable(run.outputs | run.losses | run.states):
-            return drawn, run
-    raise AssertionError("no inputs on which the program stays finite")
-
-
-def loaded(program: Program, params: dict[str, Any]) -> Loaded:
-    made = whole_module(plan(program))
-    return Loaded(compile_text(made.text), made.described(), params, "local-sync", {})
-
-
-def compare(program: Program, module: Loaded, drawn: Sample, run: Run) -> None:
-    """Forward over the whole sequence, ticks alone, and gradients."""
-    reference = ReferenceSubject(program, drawn.params)
-    near = reference.run_rounded(drawn.inputs, drawn.ticks)  # how far rounding moves the program itself
-
-    def close(found: Any, expected: Any, rounded: Any, name: str) -> None:
-        bound = max(CLOSE, 4 * error(rounded, expected)) if rounded is not None else 10 * slack
-        assert error(found, expected) < bound, name
-
-    slack = max([CLOSE, *(error(near.outputs[n], x) for n, x in run.outputs.items())])
-    entry = "loss" if "loss" in module.entries else "forward"
-    start = module.init_state(drawn.batch)
-    found = module.call(entry, {"inputs": drawn.inputs, "state": start, "ticks": {"ticks": drawn.ticks}})
-    for group, expected, rounded in (
-        ("outputs", run.outputs, near.outputs),
-        ("losses", run.losses, near.losses),
-        ("state", run.states, near.states),
-    ):
-        for name, value in expected.items():
-            close(found[group][name].to_host(), value, rounded[name], f"{group} {name}")
-    state, rows = start, []
-    for tick in range(min(5, drawn.ticks)):
-        one = module.call("step", {"inputs": {n: x[:, tick] for n, x in drawn.inputs.items()}, "state": state})
-        state = one["state"]
-        rows.append({n: x.to_host() for n, x in one.get("outputs", {}).items()})
-    for name in rows[0]:
-        close(
-            np.stack([r[name] for r in rows], 1),
-            run.outputs[name][:, : len(rows)],
-            near.outputs[name][:, : len(rows)],
-            name,
-        )
-    weights = Weights.random(run, 1)
-    expected_run = reference.gradients(drawn.inputs, drawn.ticks, weights)
-    zeros = {anchor_key(s, p): np.zeros_like(weights.states[s]) for s, p in anchors(program)}
-    groups = {"inputs": drawn.inputs, "state": start, "ticks": {"ticks": drawn.ticks}, "d_outputs": weights.outputs}
-    back = module.call("backward", {**groups, "d_losses": weights.losses, "d_state": {**weights.states, **zeros}})
-    host = {group: {n: x.to_host() for n, x in values.items()} for group, values in back.items()}
-    host["d_state"] = _with_anchors(back.get("d_state", {}))
-    if "init_backward" in module.entries:
-        begun = module.call("init_backward", {"d_state": host["d_state"]})["d_params"]
-        host["d_params"] = {n: x + begun[n].to_host() for n, x in host["d_params"].items()}
-    for group, wanted in (
-        ("d_params", expected_run.params),
-        ("d_inputs", expected_run.inputs),
-        ("d_state", expected_run.starts),
-    ):
-        for name, value in wanted.items():
-            if name in host.get(group, {}):
-                close(host[group][name], value, None, f"{group} {name}")
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +135,13 @@ def test_places_and_errors(fast: tuple[Program, Path]) -> None:
         compile_text("module {}", target="tpu")
     with pytest.raises(DiagnosticError, match="NL0797"):
         compile_text("module {}", cpu="no such; cpu")
+    nothing = "module { func.func @f(%a: tensor<4xf32>) -> tensor<4xf32> { return %a : tensor<4xf32> } }"
+    with pytest.raises(DiagnosticError, match=r"NL0797.*IREE knows no processor `z80` for llvm-cpu"):
+        compile_text(nothing, cpu="z80")
+    with pytest.raises(DiagnosticError, match=r"NL0797.*IREE knows no processor `z80` for cuda"):
+        compile_text(nothing, target="cuda", gpu="z80")
+    with pytest.raises(DiagnosticError, match=r"NL0797.*cannot compile the module for llvm-cpu: use of undeclared"):
+        compile_text(nothing.replace("return %a", "return %b"))
 
 
 def test_a_shared_state_has_no_gradient(tmp_path: Path) -> None:
@@ -225,34 +153,6 @@ def test_a_shared_state_has_no_gradient(tmp_path: Path) -> None:
         pytest.skip("the program is not well-formed with a shared state")
     with pytest.raises(DiagnosticError, match=r"NL0796.*`S`"):
         whole_module(plan(program), ["backward"])
-
-
-@pytest.mark.slow
-def test_a_gpu_need_not_be_here(fast: tuple[Program, Path]) -> None:
-    program, _ = fast
-    data = compile_text(whole_module(plan(program), ["forward", "backward"]).text, target="cuda")
-    assert b"nvptx" in data or b"cuda" in data
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("file", "entry"),
-    [
-        *(pytest.param(*p, id=p[1]) for p in CHECKED),
-        *(
-            pytest.param(
-                *p,
-                id=p[1],
-                marks=pytest.mark.xfail(reason=why, strict=True, raises=(DiagnosticError, LoadError, AssertionError)),
-            )
-            for p, why in GAPS.items()
-        ),
-    ],
-)
-def test_standard_library(file: str, entry: str) -> None:
-    program = load_small(Request(STDLIB / file, entry, (), again=True)).program
-    drawn, run = usable(program, ticks_for(program))
-    compare(program, loaded(program, drawn.params), drawn, run)
 
 
 MODEL = """
