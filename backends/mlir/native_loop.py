@@ -57,6 +57,7 @@ class NativeLoop:
     backward: BackwardLoop | None
     program: Program
     kernels: dict[tuple[bool, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
+    written: dict[tuple[bool, int, str, int], Kernel] = field(default_factory=dict)  # writing takes a tenth of compiling
 
     def __post_init__(self) -> None:
         self.order = axis_order((TIME, *self.program.axis_names()), self.program.axis_names())
@@ -81,10 +82,13 @@ class NativeLoop:
         return self.backward.boundaries if self.backward is not None else ()
 
     def _written(self, forward: bool, ticks: int, real: str, rows: int) -> Kernel:
-        loop = self.loop if forward else self.backward
-        assert loop is not None
-        lanes, saved = vector_bytes() // (4 if real == "f32" else 8), self._saved() if forward else ()
-        return KernelWriter(loop, self.program, ticks, real, lanes, saved, rows=rows).write()
+        key = forward, ticks, real, rows
+        if key not in self.written:
+            loop = self.loop if forward else self.backward
+            assert loop is not None
+            lanes, saved = vector_bytes() // (4 if real == "f32" else 8), self._saved() if forward else ()
+            self.written[key] = KernelWriter(loop, self.program, ticks, real, lanes, saved, rows=rows).write()
+        return self.written[key]
 
     def text(self, real: str = "f32") -> str:
         """The MLIR of a segment of full length, forward and backward."""
