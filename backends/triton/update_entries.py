@@ -130,8 +130,10 @@ class Writer:
 
     # ------------------------------------------------------------ the function for some entries
 
-    def _entries(self, name: str, roots: Sequence[int], store: bool) -> tuple[list[str], list[str], str]:
-        """The function for the entries of a block: the arrays it takes, the numbers it takes, its text."""
+    def _entries(self, name: str, roots: Sequence[int], sums: Sequence[int]) -> tuple[list[str], list[str], str]:
+        """The function for the entries of a block: the arrays it takes, the numbers it takes, its text. It gives what
+        is added to ``sums``, or stores the new values where there are none."""
+        store = not sums
         body = self.rule.body
         values = self._needed(roots, lambda v: self.kinds[v] != ENTRY)
         outer = sorted(v for v in values if self.kinds[v] != ENTRY and body[v].op != "const")
@@ -155,7 +157,7 @@ class Writer:
         if store:
             self._stores(scope)
         else:
-            self._parts(scope, roots)
+            self._parts(scope, sums)
         head = [*(f"{a}_at" for a in arrays), "inside", *given, *(["rate"] if store else []), "REAL: tl.constexpr"]
         text = "\n".join([*signature(name, head), *(INDENT + line for line in scope.lines.lines)])
         return arrays, given, text
@@ -200,14 +202,13 @@ class Writer:
         instr = self.rule.body[value]
         return instr.op == "input" and bool(instr.attr("input") == "weight")
 
-    def _parts(self, scope: Scope, roots: Sequence[int]) -> None:
-        """What the entries add to each sum; nothing outside of the tensor."""
+    def _parts(self, scope: Scope, sums: Sequence[int]) -> None:
+        """What the entries add to each sum; outside of the tensor what changes nothing."""
         found = []
-        for value in roots:
-            number = next(v for v in self.sums if self.rule.body[v].args[0] == value)
-            term = scope.terms[value]
+        for value in sums:
+            term = scope.terms[self.rule.body[value].args[0]]
             text = term.text if term.kind == "real" else f"({term.text}).to(REAL)"
-            found.append(f"tl.where(inside, {text}, {self._neutral(number)})")
+            found.append(f"tl.where(inside, {text}, {self._neutral(value)})")
         scope.lines.lines.append(f"return {', '.join(found)}")
 
     def _neutral(self, value: int) -> str:
@@ -258,11 +259,11 @@ class Writer:
         name = f"{self.title}_sums_{depth}"
         sums = [v for v in self.sums if self.depths[v] == depth]
         roots = list(dict.fromkeys(self.rule.body[v].args[0] for v in sums))
-        arrays, given, text = self._entries(f"{name}_entries", roots, store=False)
+        arrays, given, text = self._entries(f"{name}_entries", roots, sums)
         lines, terms = self._prologue(roots)
         passed = self._passed(given, terms, roots)
         parts = [self.sum_names[v] for v in sums]
-        found = [f"part_{n}" for n in range(len(roots))]
+        found = [f"part_{n}" for n in range(len(sums))]
         call = f"{name}_entries({{}}, {', '.join([*passed, 'REAL'])})"
         body = [
             "piece = tl.program_id(0).to(tl.int64)",
@@ -281,8 +282,7 @@ class Writer:
             mask = "tl.full((SIZE,), True, tl.int1)" if wide else "inner < end"
             inside = ["inner = at + tl.arange(0, SIZE)", *self._places(arrays, wide), f"inside = {mask}"]
             inside.append(f"{', '.join(found)} = {call.format(', '.join([*(f'{a}_at' for a in arrays), 'inside']))}")
-            for value, part in zip(sums, parts, strict=True):
-                now = found[roots.index(self.rule.body[value].args[0])]
+            for value, part, now in zip(sums, parts, found, strict=True):
                 plus = f"{part} + {now}" if self.rule.body[value].op == "sum" else f"tl.maximum({part}, {now})"
                 inside.append(f"{part} = {plus}")
             body += [INDENT + line for line in inside]
@@ -295,7 +295,7 @@ class Writer:
     def _update_kernel(self) -> list[str]:
         name = f"{self.title}_update"
         roots = [value for _, _, value in self.rule.states] + [self.rule.change]
-        arrays, given, text = self._entries(f"{self.title}_entries", roots, store=True)
+        arrays, given, text = self._entries(f"{self.title}_entries", roots, ())
         held = {self.held_names[n]: value for n, _, value in self.rule.numbers} if self.rule.has_sums else {}
         lines, terms = self._prologue(roots, tuple(held.values()))
         passed = self._passed(given, terms, roots)

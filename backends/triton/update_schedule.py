@@ -281,21 +281,26 @@ class Scheduler:
     def _finals(self) -> None:
         """What is left to be written: states in place, or by way of a workspace where others read the old ones."""
         while len(self.done) < len(self.v.finals):
-            name = next(n for n in self.v.finals if n not in self.done)
-            space = self.v.space(self.v.finals[name])
-            launch = Launch("map", space, map_tile(space), None)
-            same = [n for n, v in self.v.finals.items() if n not in self.done and self.v.space(v) == space]
-            inside = {self.v.finals[n] for n in same}
-            for other in same:
-                if self._last(other, inside):
-                    launch.finals.append(other)
-                    self.done.add(other)
-                elif self.v.finals[other] not in self.found.spaces:
-                    launch.stores.append(self.v.finals[other])
-            self.found.spaces.update(launch.stores)
-            if not launch.stores and not launch.finals:
+            spaces = dict.fromkeys(self.v.space(v) for n, v in self.v.finals.items() if n not in self.done)
+            if not any(self._written(space) for space in spaces):
                 raise UnsupportedError("states that wait for one another")
-            self._add(launch)
+
+    def _written(self, space: Space) -> bool:
+        """A launch for states of these sizes; whether there was anything to do."""
+        launch = Launch("map", space, map_tile(space), None)
+        same = [n for n, v in self.v.finals.items() if n not in self.done and self.v.space(v) == space]
+        inside = {self.v.finals[n] for n in same}
+        for name in same:
+            if self._last(name, inside):
+                launch.finals.append(name)
+                self.done.add(name)
+            elif self.v.finals[name] not in self.found.spaces:
+                launch.stores.append(self.v.finals[name])
+        self.found.spaces.update(launch.stores)
+        if not launch.stores and not launch.finals:
+            return False
+        self._add(launch)
+        return True
 
     def _last(self, name: str, inside: set[int]) -> bool:
         """Whether a state can be written now: those written beside it read it in place, and later ones not at all."""

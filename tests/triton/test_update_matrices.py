@@ -28,6 +28,7 @@ RULES = {
     "Factored()": "",
     "Twisted()": "",
     "Patient()": "",
+    "Circle()": "",
 }
 
 

@@ -27,6 +27,7 @@ ENTRIES = {
     "FTRL(lasso = 0.1, ridge = 0.2)": "ftrl",
     "Trusting()": "",
     "Wandering()": "",
+    "Extremes()": "",
 }
 
 

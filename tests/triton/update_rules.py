@@ -42,6 +42,32 @@ memory Wandering(keep: real = 0.8) {
   }
 }
 
+## A sum and a maximum of the same entries, most of them negative; numbers that read each other's old values.
+memory Extremes() {
+  state low, high: [] = 0.5
+  learn(g, weight: like g) -> like g every tick {
+    x = -exp(weight)
+    old = low
+    low <- 0.5 * high + 0.1 * sum(x) / (1 + abs(sum(x)))
+    high <- 0.5 * old + 0.1 * max(x)
+    return -0.1 * g * (high - low)
+  }
+}
+
+## A row, a number and a matrix that read each other's old values.
+memory Circle() {
+  state r: [a] = 0.1
+  state q: [] = 0.5
+  state L: [a, a] = 0.3 * identity(a)
+  learn(g: [a, b]) -> [a, b] every tick {
+    before = r * q
+    q <- 0.5 * q + 0.3 * dot(r, r)
+    r <- before + 0.1 * (L @ r)
+    L <- L' + 0.1 * outer(before, before + 1)
+    return -0.1 * L @ g
+  }
+}
+
 ## Row and column means of squares, their product as the second moment, and a step through the matrix itself.
 memory Factored(rate: real = 0.1) {
   state r: [a] = 0
