@@ -1,7 +1,7 @@
 """Programs of the standard library as modules of IREE: a table that is checked strictly.
 
-Every program that the catalogue lists is expected to compile for the CPU and to agree with the reference, and to compile
-for CUDA, unless it is in a table of gaps with its reason. What has been mended must leave the table.
+Every program that the catalogue lists is expected to compile for the CPU and to agree with the reference, and to
+compile for CUDA, unless it is in a table of gaps with its reason. What has been mended must leave the table.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("iree.compiler")
 pytest.importorskip("iree.runtime")
-pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
 from nldsl.backends.iree.compiler import compile_text
 from nldsl.backends.iree.loader import LoadError
@@ -21,8 +20,8 @@ from nldsl.verify.inputs import KINDS
 from nldsl.verify.sizes import load_small, ticks_for
 from tests.numeric.iree_compare import CLOSE, errors, functions, loaded, usable
 from tests.numeric.iree_programs import AMPLIFIES, CUDA_GAPS, GAPS, QUICK
+from tests.stdlib.cases import EVERY, request
 from tests.stdlib.native_gaps import INPUTS
-from tests.stdlib.test_mlir import EVERY, request
 
 MOST_TICKS = 45
 
