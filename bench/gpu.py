@@ -18,12 +18,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import gpu_optimizers
+from bench import gpu_optimizers, gpu_ticks
 
 MINUTES = 8.0
 OPTIMIZER_SECONDS = 60.0
@@ -253,6 +254,9 @@ def main() -> int:
             shape = (1, 20, 1, 16)
         for entry in ENTRIES:
             _compare(report, entry, shape, device, begin)
+    if not options.quick or device == "cpu":
+        _steps(report, device, begin)
+        _loop_over_ticks(report, device, begin)
     if options.output:
         options.output.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     bound = 1e-3 if device == "cuda" else 1e-4
@@ -261,6 +265,75 @@ def main() -> int:
     if wrong:
         print(f"WRONG: {', '.join(wrong)}")
     return int(bool(wrong))
+
+
+def _steps(report: Report, device: str, begin: float) -> None:
+    """Milliseconds a token of ``module.step``."""
+    import nldsl
+
+    for shape in gpu_ticks.STEPS if device == "cuda" else ((1, 3, 1, 16),):
+        dims: dict[str, Any] = {"heads": shape[2], "d": shape[3]}
+        for entry in ENTRIES:
+            if device == "cuda" and 60 * MINUTES - (time.perf_counter() - begin) < 20:
+                report.rows.append(Row(entry, shape, "step", note="left out: no time"))
+                continue
+            ours = nldsl.compile("mixers.nl", entry, text=HEADS, backend="triton", **dims).to(device)
+            plain = nldsl.compile("mixers.nl", entry, text=HEADS, **dims).to(device)
+            exact = inputs_of(ours, (2, 3, *shape[2:]), torch.float32, device, torch.float32)
+            report.checks[f"{entry}, step"] = gpu_ticks.step_error(ours, plain, exact, 3)
+            low = torch.bfloat16 if device == "cuda" else torch.float32
+            ours, plain = ours.to(low), plain.to(low)
+            x = inputs_of(ours, shape, low, device, low)
+            runs = gpu_ticks.steps(ours, plain, x, device)
+            theirs = gpu_ticks.peer_step(entry, x) if device == "cuda" else None
+            for what, run in (runs | ({"step, fla": theirs} if theirs else {})).items():
+                row = Row(entry, shape, what)
+                try:
+                    row.forward = timed(run, device, 0.5)
+                except Exception as problem:  # noqa: BLE001  a table is worth more than its weakest row
+                    row.note = f"{type(problem).__name__}: {str(problem).splitlines()[0][:90]}"
+                print(
+                    f"  {entry:18} {'x'.join(map(str, shape)):18} {what:18} {row.forward:9.4f} ms {row.note}",
+                    flush=True,
+                )
+                report.rows.append(row)
+
+
+def _called(module: Any, x: Tensors) -> torch.Tensor:
+    found: torch.Tensor = module(**x)
+    return found
+
+
+def _loop_over_ticks(report: Report, device: str, begin: float) -> None:
+    """A loop that no algebra makes parallel, by kernels and tick by tick in PyTorch."""
+    import nldsl
+
+    shape = gpu_ticks.LOOP if device == "cuda" else (1, 9, 1, 16)
+    entry, low = "Mixer_Squashed", torch.bfloat16 if device == "cuda" else torch.float32
+    dims: dict[str, Any] = {"heads": shape[2], "d": shape[3]}
+    modules = {
+        "ticks, kernels": nldsl.compile(
+            "ticks.nl", entry, text=gpu_ticks.SQUASHED, backend="triton", require_backend=True, **dims
+        ),
+        "ticks, torch": nldsl.compile("ticks.nl", entry, text=gpu_ticks.SQUASHED, **dims),
+    }
+    found = []
+    for module in modules.values():
+        x = inputs_of(module.to(device), (2, 20, *shape[2:]), torch.float32, device, torch.float32)
+        y = module(**x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(x.values()))])
+    errors = [((a - b).abs().max() / b.abs().max()).detach() for a, b in zip(*found, strict=True)]
+    report.checks["a loop over ticks"] = float(torch.stack(errors).max())
+    for what, module in modules.items():
+        row = Row(entry, shape, what)
+        if device == "cuda" and 60 * MINUTES - (time.perf_counter() - begin) < 20:
+            row.note = "left out: no time"
+        else:
+            x = inputs_of(module.to(low), shape, low, device, low)
+            measure(row, partial(_called, module), x, device, 1.0)
+        times = f"{row.forward:9.3f} {row.both:9.3f} ms {row.memory:6.2f} GiB"
+        print(f"  {entry:18} {'x'.join(map(str, shape)):18} {what:18} {times} {row.note}", flush=True)
+        report.rows.append(row)
 
 
 def _compare(report: Report, entry: str, shape: tuple[int, ...], device: str, begin: float) -> None:

@@ -14,7 +14,7 @@ from nldsl.backends.triton.host import STAGES, Written, column_block, warps
 from nldsl.backends.triton.memory import pointer
 from nldsl.backends.triton.tick_host import TickWritten
 from nldsl.backends.triton.tick_host import warps as tick_warps
-from nldsl.backends.triton.tick_kernel import NUMBERS
+from nldsl.backends.triton.tick_kernel import CUTS, NUMBERS
 from nldsl.backends.triton.tiles import more_blocks
 from nldsl.extras import require
 from nldsl.ir.types import TIME
@@ -103,7 +103,7 @@ def _ticks(written: TickWritten, module: Any, capability: int) -> Report:
     streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
     low = {s.name for s in streams if TIME in s.type.axes and s.type.shape}
     whole = {s.name for s in streams if s.type.kind == "int"}
-    types = dict.fromkeys(kernel.mentioned(NUMBERS), "i32")
+    types = dict.fromkeys(kernel.mentioned(NUMBERS), "i32") | dict.fromkeys(kernel.mentioned([pointer(CUTS)]), "*i64")
     for name in kernel.pointers:
         types[pointer(name)] = "*i64" if name in whole else "*bf16" if name in low else "*fp32"
     constants = {c: kernel.columns.block if c == "BV" else known[c] for c in kernel.constants}
