@@ -8,8 +8,9 @@
     grads = m.gradients(tokens)                 # of that loss, by the names of parameters
     loss = m.train(tokens)                      # one training step; the parameters here change
 
-Arguments are NumPy arrays, or anything with ``__dlpack__`` on the CPU (a torch tensor is not copied). Results are views
-of the memory of IREE. ``state`` is opaque: what a call gave, for the next one.
+Arguments are NumPy arrays, or anything with ``__dlpack__`` on the CPU (a torch tensor, say). On a CPU large inputs
+that begin at a multiple of 64 bytes are not copied. Results are views of the memory of IREE. ``state`` is opaque: what
+a call gave, for the next one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import numpy as np
 __all__ = ["LoadError", "Loaded", "load"]
 
 KINDS = {"float32": np.float32, "int64": np.int64}
+LEND = 1 << 16  # bytes: less is copied faster than lent
+ALIGNED = 64
 NAMES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "F16": np.float16}
 
 
@@ -34,7 +37,7 @@ class LoadError(Exception):
 
 def load(path: str | Path, device: str = "", parameters: str | Path | None = None) -> Loaded:
     """The module in ``path``. ``device``: local-sync (the default on a CPU: one thread, in order), local-task (all
-    cores, but IREE 3.13 runs some operations of large functions in the wrong order there), cuda."""
+    cores; IREE 3.13 has given wrong gradients of large functions there, so compare), cuda."""
     vmfb = Path(path)
     about = vmfb.with_suffix(".json")
     try:
@@ -91,6 +94,7 @@ class Loaded:
         self.entries = entries
         self.about = about
         self._rt = rt
+        self._host = device.startswith("local")
         try:
             config = rt.Config(device)
             self.device = config.device
@@ -183,7 +187,7 @@ class Loaded:
             raise LoadError(f"the module has no function `{entry}`; it has {', '.join(self.entries)}")
         about = self.entries[entry]
         sizes: dict[str, int] = {}
-        arguments = []
+        arguments, shared = [], []
         for slot in about["takes"]:
             name, group = slot["name"], slot["group"]
             if group == "params":
@@ -196,7 +200,11 @@ class Loaded:
                 self._fits(tuple(value.shape), slot, sizes)
                 arguments.append(value)
             else:
-                arguments.append(self._device(self._array(value, slot, sizes)))
+                array = self._array(value, slot, sizes)
+                lent = self._lent(array) if group == "inputs" else None
+                if lent is not None:
+                    shared.append(array)
+                arguments.append(lent if lent is not None else self._device(array))
         try:
             results = self._functions[entry](*arguments)
         except Exception as error:  # what IREE raises is not one class
@@ -204,8 +212,24 @@ class Loaded:
         results = results if isinstance(results, (tuple, list)) else [results]
         found: dict[str, dict[str, Any]] = {}
         for slot, value in zip(about["gives"], results, strict=True):
+            if shared and any(np.may_share_memory(value.to_host(), x) for x in shared):
+                value = self._device(value.to_host().copy())  # what was given may be changed after the call
             found.setdefault(slot["group"], {})[slot["name"]] = value
         return found
+
+    def _lent(self, array: Any) -> Any:
+        """The memory of an array itself, without a copy: on a CPU, where it is large and begins where IREE wants it."""
+        if not self._host or array.nbytes < LEND or array.ctypes.data % ALIGNED or not array.flags.writeable:
+            return None
+        rt = self._rt
+        kind = rt.MemoryType.HOST_LOCAL | rt.MemoryType.DEVICE_VISIBLE
+        try:
+            memory = self.device.allocator.import_host_allocation(array, int(kind), int(rt.BufferUsage.DEFAULT))
+            element = rt.array_interop.map_dtype_to_element_type(array.dtype)
+            view = rt.HalBufferView(memory, list(array.shape), int(element))
+        except Exception:  # another version of IREE, or memory that it does not take: a copy does the same
+            return None
+        return rt.DeviceArray(self.device, view)
 
     def _sequence(self, entry: str, args: Any, named: Any, state: Any, ticks: int) -> tuple[Any, Any]:
         given = self._named(entry, args, named)

@@ -128,6 +128,21 @@ def test_a_torch_tensor_is_taken(fast: tuple[Program, Path]) -> None:
     assert np.array_equal(y, z)
 
 
+def test_inputs_are_lent_and_never_given_away() -> None:
+    """Large inputs are not copied; a result that would be the same memory is."""
+    torch = pytest.importorskip("torch")
+    text = "module @nldsl { func.func @forward(%a: tensor<?xf32>) -> tensor<?xf32> { return %a : tensor<?xf32> } }"
+    slot = {"name": "x", "shape": ["time"], "dtype": "float32"}
+    entries = {"forward": {"takes": [{"group": "inputs", **slot}], "gives": [{"group": "outputs", **slot}]}}
+    module = Loaded(compile_text(text), entries, {}, "local-sync", {})
+    for size in (16, 1 << 20):
+        x = torch.arange(size, dtype=torch.float32)
+        assert (module._lent(x.numpy()) is not None) == (size > 16)
+        found = module.call("forward", {"inputs": {"x": x}})["outputs"]["x"].to_host()
+        x.zero_()
+        assert np.array_equal(found, np.arange(size, dtype=np.float32)), "what was given may change after the call"
+
+
 def test_places_and_errors(fast: tuple[Program, Path]) -> None:
     program, _ = fast
     assert 'loc("program.nl":' in whole_module(plan(program)).text
