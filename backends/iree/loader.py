@@ -227,7 +227,7 @@ class Loaded:
             memory = self.device.allocator.import_host_allocation(array, int(kind), int(rt.BufferUsage.DEFAULT))
             element = rt.array_interop.map_dtype_to_element_type(array.dtype)
             view = rt.HalBufferView(memory, list(array.shape), int(element))
-        except Exception:  # another version of IREE, or memory that it does not take: a copy does the same
+        except (AttributeError, RuntimeError, TypeError, ValueError):  # IREE does not take it: a copy does the same
             return None
         return rt.DeviceArray(self.device, view)
 
