@@ -354,9 +354,17 @@ class Lane:
             return f.apply("math.sqrt", args[0])
         if number == -1:
             return vm.div(f, f.number(1.0), args[0])
-        if number == 3:
-            return vm.mul(f, vm.mul(f, args[0], args[0]), args[0])
+        if isinstance(number, (int, float)) and 0 < number <= 4 and 2 * number == int(2 * number):
+            return self._half_power(args[0], int(2 * number))
         return vm.power(f, *f.same_width(args))
+
+    def _half_power(self, base: Val, halves: int) -> Val:
+        """A power with an exponent of so many halves: products and a root. The C library's is called entry by entry."""
+        found = self.f.apply("math.sqrt", base) if halves % 2 else None
+        for _ in range(halves // 2):
+            found = base if found is None else vm.mul(self.f, found, base)
+        assert found is not None
+        return found
 
     def _product(self, value: int, index: Index, vec: Vec | None) -> Val:
         """An einsum that sums nothing: a product of its operands."""

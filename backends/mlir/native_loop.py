@@ -57,7 +57,7 @@ class NativeLoop:
     backward: BackwardLoop | None
     program: Program
     kernels: dict[tuple[bool, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
-    written: dict[tuple[bool, int, str, int], Kernel] = field(default_factory=dict)  # writing takes a tenth of compiling
+    written: dict[tuple[bool, int, str, int], Kernel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.order = axis_order((TIME, *self.program.axis_names()), self.program.axis_names())
