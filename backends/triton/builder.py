@@ -1,63 +1,23 @@
-"""A kernel as a list of operations on tiles, and its text.
-
-``Block`` is a sequence of operations with a loop inside at most; each operation defines one name and is found again if
-the same is asked for twice. What nothing uses is not printed.
-"""
+"""Writes a kernel as a list of operations on tiles: each defines a name, and is found again if asked for twice."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 from nldsl.backends.triton.library_text import functions
+from nldsl.backends.triton.ops import Block, Op
+from nldsl.backends.triton.printer import lines
 from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Zero, beyond, block_size
 
-INDENT = "    "
-WORD = re.compile(r"[A-Za-z_]\w*")
 RESERVED = frozenset(
     "and as assert async await break class continue def del elif else except finally for from global if import in is "
     "lambda nonlocal not or pass raise return try while with yield None True False tl triton T BT BV REAL DOT "
-    "PRECISION first n t range N".split()
+    "PRECISION SOLVE LOG_BT first n t range float int tick since owner".split()
 )
 LARGEST = 1 << 18  # entries of a tile; Triton allows 2**20
 LARGEST_WINDOW, MOST_TICKS = 1 << 14, 64  # ticks by ticks that windows see; twice as many spill 16 KiB a thread
-
-
-@dataclass
-class Op:
-    """``target = text``, or only ``text`` where it is done for its effect. ``kind`` is for readers of the list: index,
-    load, store, dot, scan, solve, reduce, gather, pointwise, view, loop."""
-
-    kind: str
-    text: str
-    target: str = ""
-    keep: bool = False
-    inner: Block | None = None
-    note: str = ""
-
-    def uses(self) -> set[str]:
-        return set(WORD.findall(self.text))
-
-
-@dataclass
-class Block:
-    """Operations in order. A name that an outer block knows is known in the inner one."""
-
-    outer: Block | None = None
-    ops: list[Op] = field(default_factory=list)
-    known: dict[str, str] = field(default_factory=dict)
-
-    def find(self, text: str) -> str | None:
-        found = self.known.get(text)
-        return found if found or self.outer is None else self.outer.find(text)
-
-    def walk(self) -> Iterator[Op]:
-        for op in self.ops:
-            yield op
-            if op.inner is not None:
-                yield from op.inner.walk()
 
 
 class Builder:
@@ -66,6 +26,7 @@ class Builder:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.top = self.block = Block()
         self.taken: set[str] = set(RESERVED) | set(functions("library")) | set(names)
+        self.note = ""  # the line of the program of which the next operations are a part
         self.walking = False  # whether the columns are a loop's, which sums over them
 
     # -- names and operations
@@ -87,7 +48,7 @@ class Builder:
         if found:
             return found
         name = self.new_name(hint)
-        block.ops.append(Op(kind, text, name))
+        block.ops.append(Op(kind, text, name, note="" if kind in ("index", "load") else self.note))
         block.known[text] = name
         return name
 
@@ -186,7 +147,7 @@ class Builder:
 
     def text(self, depth: int = 1) -> list[str]:
         """The lines of the kernel, without what nothing uses."""
-        return list(_lines(self.top, _needed(self.top), depth))
+        return lines(self.top, depth)
 
     def sink(self) -> None:
         """Move loads, and what is made of one tile alone, to where they are first used: registers are scarce. For
@@ -209,68 +170,6 @@ class Builder:
             else:
                 place(op)
         self.top.ops = order
-
-
-def _needed(top: Block) -> set[int]:
-    """The operations to print, by identity: those kept, and what they use."""
-    ops = list(top.walk())
-    defined: dict[str, list[Op]] = {}
-    for op in ops:
-        if op.target:
-            defined.setdefault(op.target, []).append(op)
-    stack = [op for op in ops if op.keep]
-    found: set[int] = set()
-    while stack:
-        op = stack.pop()
-        if id(op) in found:
-            continue
-        found.add(id(op))
-        for name in op.uses():
-            stack.extend(defined.get(name, ()))
-    return found
-
-
-def _lines(block: Block, needed: set[int], depth: int) -> Iterator[str]:
-    for op in block.ops:
-        if id(op) not in needed:
-            continue
-        text = f"{op.target} = {op.text}" if op.target else op.text
-        if op.inner is not None:
-            yield INDENT * depth + text
-            yield from _lines(op.inner, needed, depth + 1)
-        else:
-            yield from _wrapped(text, depth)
-
-
-def _wrapped(text: str, depth: int) -> Iterator[str]:
-    """A line, or several where it is long and has brackets to break at."""
-    line = INDENT * depth + text
-    if len(line) <= 116 or "(" not in text:
-        yield line
-        return
-    head, rest = _break(text)
-    yield INDENT * depth + head
-    for argument in rest[:-1]:
-        yield INDENT * (depth + 1) + argument
-    yield INDENT * depth + rest[-1]
-
-
-def _break(text: str) -> tuple[str, list[str]]:
-    """``f(a, b)`` as the lines of a call with an argument on each."""
-    start = text.index("(")
-    level, parts, last = 0, [], start + 1
-    for at in range(start, len(text)):
-        if text[at] in "([{":
-            level += 1
-        elif text[at] in ")]}":
-            level -= 1
-            if level == 0:
-                parts.append(text[last:at] + ",")
-                return text[: start + 1], [*parts, text[at:]]
-        elif text[at] == "," and level == 1:
-            parts.append(text[last : at + 1].strip())
-            last = at + 2
-    return text, []
 
 
 def check(dims: tuple[Extent, ...]) -> None:

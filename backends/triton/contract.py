@@ -32,7 +32,7 @@ def permute(b: Builder, value: Value, order: tuple[int, ...]) -> Value:
     return b.tile("view", text, dims, tile.name, tile.kind, zero)
 
 
-def total(b: Builder, value: Value, which: tuple[int, ...]) -> Value:
+def total(b: Builder, value: Value, which: tuple[int, ...], hint: str = "total") -> Value:
     """The sum over these dims."""
     if not which:
         return value
@@ -42,12 +42,12 @@ def total(b: Builder, value: Value, which: tuple[int, ...]) -> Value:
     if isinstance(value, Moved):
         value = tile_of(b, value)
     if isinstance(value, Parts):
-        parts = [total(b, p, which) for p in value.pieces]
+        parts = [total(b, p, which, hint) for p in value.pieces]
         if value.dim not in which:
             return Parts(value.dim - sum(d < value.dim for d in which), tuple(parts))
         found = parts[0]
         for part in parts[1:]:
-            found = pointwise(b, "add", [found, part], left, "total")
+            found = pointwise(b, "add", [found, part], left, hint)
         return found
     tile = b.clean(b.real(tile_of(b, value)), which)
     text = tile.name
@@ -57,7 +57,7 @@ def total(b: Builder, value: Value, which: tuple[int, ...]) -> Value:
         text = f"tl.sum({text}, {d})"
     kept = [d for d in range(len(tile.dims)) if d not in which]
     zero = [n for n, d in enumerate(kept) if d in tile.zero]
-    return b.tile("reduce", text, left, "total", zero=zero)
+    return b.tile("reduce", text, left, hint, zero=zero)
 
 
 def largest(b: Builder, value: Value, which: tuple[int, ...]) -> Tile:
@@ -132,7 +132,7 @@ def _two(b: Builder, one: Value, la: Labels, two: Value, lb: Labels, target: Lab
     columns = tuple(x for x in target if x in lb and x not in la)
     depth = _blocks(size[x] for x in contracted)
     if depth < LEAST or min(_blocks(size[x] for x in rows), _blocks(size[x] for x in columns)) == 1:
-        return _summed(b, a, la, c, lb, target, contracted, size)
+        return _summed(b, a, la, c, lb, target, contracted, size, hint)
     groups = batch, rows, columns, contracted
     return _product(b, a, la, c, lb, target, groups, size, hint)
 
@@ -197,11 +197,12 @@ def _summed(
     target: Labels,
     contracted: Labels,
     size: dict[str, Extent],
+    hint: str,
 ) -> Value:
     """For products that are too thin for the hardware: multiply, then sum, where the wider operand has its entries."""
     every = next((text for text in (la, lb) if {*text} == {*target, *contracted}), (*target, *contracted))
     product = _outer(b, a, la, c, lb, every, tuple(size[x] for x in every), "product")
-    summed = total(b, product, tuple(d for d, x in enumerate(every) if x in contracted))
+    summed = total(b, product, tuple(d for d, x in enumerate(every) if x in contracted), hint)
     left = tuple(x for x in every if x not in contracted)
     return permute(b, summed, tuple(left.index(x) for x in target))
 

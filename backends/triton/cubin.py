@@ -52,7 +52,8 @@ def compile_kernel(
     places = {name: n for n, name in enumerate(kernel.arg_names)}
     attributes = {(places[name],): [["tt.divisibility", 16]] for name, type in types.items() if type.startswith("*")}
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
-    source = compiler.ASTSource(fn=kernel, signature=signature, constexprs=dict(constants), attrs=attributes)
+    known = {name: value for name, value in constants.items() if name in places}
+    source = compiler.ASTSource(fn=kernel, signature=signature, constexprs=known, attrs=attributes)
     target = base.GPUTarget("cuda", capability, 32)
     options = {"num_warps": warps, "num_stages": stages}
     compiled = triton.compile(source, target=target, options=options)

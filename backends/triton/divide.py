@@ -8,14 +8,15 @@ makes both halves smallest; last, kernels that fit together become one again, si
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.lower import Place
-from nldsl.backends.triton.pressure import SAME, Pressure
-from nldsl.backends.triton.walk import Walk, walk_of
+from nldsl.backends.triton.pressure import PRODUCTS, SAME, Pressure
+from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
+MANY = 1000  # products in a round of a walk, where nothing else is left
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
 
 
@@ -42,6 +43,7 @@ class Division:
     relations: Relations
     pressure: Pressure
     columns: int
+    _walks: dict[tuple[object, ...], Walk | None] = field(default_factory=dict, repr=False)
 
     def tasks(self, left: Sequence[int], results: Sequence[int], stored: Collection[int]) -> list[Task]:
         """The kernels, in order. ``left``: values that other stages want, ``stored``: what is in memory already."""
@@ -49,9 +51,6 @@ class Division:
         whole = self._task(tuple(left), tuple(results), known)
         if self._fits(whole, known):
             return [whole]
-        walk = self._walk(whole, known)
-        if walk is not None:
-            return [walk]
         tasks: list[Task] = []
         for value in self._shared([*left, *results], known):
             self._add((value,), (), known, tasks)
@@ -76,13 +75,17 @@ class Division:
             if places:
                 best = Task(left, results, places, columns)
                 if self._fits(best, stored):
-                    break
-        return best
+                    return best
+        return self._walk(best, stored, PRODUCTS) or best
 
-    def _walk(self, task: Task, stored: Collection[int]) -> Task | None:
-        """One kernel that goes through a dim in tiles, if that fits."""
-        found = walk_of(self.relations.job, self.pressure, task.targets, stored)
-        if found is None or found.peak > self.pressure.room:
+    def _walk(self, task: Task, stored: Collection[int], most: int) -> Task | None:
+        """The kernel that goes through a dim in tiles, if that fits, with so many products in a round."""
+        inner = frozenset(stored) - set(task.targets)
+        key = (task.left, task.results, inner)
+        if key not in self._walks:
+            self._walks[key] = walk_of(self.relations.job, self.pressure, task.targets, inner)
+        found = self._walks[key]
+        if found is None or found.peak > self.pressure.room or products(self.pressure, found, inner) > most:
             return None
         return Task(task.left, task.results, found.places, found.columns, found)
 
@@ -90,7 +93,7 @@ class Division:
         return self.pressure.load(task.targets, stored, task.places, task.columns)
 
     def _fits(self, task: Task, stored: Collection[int]) -> bool:
-        return self._load(task, stored) <= 1
+        return task.walk is not None or self._load(task, stored) <= 1
 
     # -- more kernels
 
@@ -123,6 +126,8 @@ class Division:
                 break
             self._add((cut,), (), known, tasks)
             task = self._task(left, results, known)
+        if not self._fits(task, known):
+            task = self._walk(Task(left, results), known, MANY) or task
         tasks.append(task)
         known.update(left)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.columns import columns as columns_of
+from nldsl.backends.triton.describe import describe
 from nldsl.backends.triton.divide import COLUMNS, Division, Task
 from nldsl.backends.triton.host import Frame, Written
 from nldsl.backends.triton.job import Job
@@ -60,6 +61,7 @@ def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Wor
         most = choices.back_columns if job.reverse else choices.finish_columns
         tasks = Division(relations, pressure, most).tasks((), values, {*spaces.values})
         kernels += _kernels(job, planned, FINISH, spaces, tasks, pressure)
+    describe(job, kernels)
     return Written(job, frame, kernels, spaces)
 
 
@@ -111,6 +113,7 @@ def _kernel(
             spaces.values, spaces.kept, spaces.names = before
         else:
             kernel.column_block = task.columns
+            kernel.tiles = task.walk.size if task.walk else 0
             kernel.peak = task.walk.peak if task.walk else pressure.peak(roots, stored, task.places, task.columns)
             return kernel
     kernel = KernelWriter(job, planned, stage, spaces, Task(task.left, task.results)).write(name)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nldsl.backends.triton.builder import INDENT
 from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.kernel import Kernel, Slot, Workspaces
 from nldsl.backends.triton.pressure import ROOM
+from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, more_blocks, power_of_two
 from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
@@ -146,13 +146,12 @@ def run_lines(written: Written) -> list[str]:
     lines.append("if launch:")
     inside = [
         f"bounds, since, shared, owner, cuts = segment_tables(*segments, {first}.device)",
-        "constants = {**types, 'BT': BT, 'LOG_BT': BT.bit_length() - 1}",
     ]
     for n, kernel in enumerate(written.kernels):
         others = [k.workspaces for k in written.kernels]
         own = [slot for slot in dict.fromkeys(between) if slot.name in kernel.workspaces]
         inside += [_new(slot, first) for slot in own if not any(slot.name in names for names in others[:n])]
-        inside += launch_lines(kernel)
+        inside += launch_lines(kernel, frame.block)
         ended = [slot.name for slot in own if not any(slot.name in names for names in others[n + 1 :])]
         inside += [f"del {', '.join(ended)}"] if ended else []
     lines += [INDENT + line for line in inside]
@@ -209,20 +208,20 @@ def _sum(written: Written, source: Source, value: int) -> str:
     return f"sum_of_parts({whole}, {listed(others)}, {quoted}, {listed(sizes)}).to({like.name}.dtype)"
 
 
-def launch_lines(kernel: Kernel) -> list[str]:
+def launch_lines(kernel: Kernel, ticks: int) -> list[str]:
     """One launch."""
     grid = ["sequences * lanes" if kernel.stage == STEP else "N * lanes"]
     block = column_block(kernel)
     if isinstance(kernel.columns, int):
         grid.append(str(power_of_two(kernel.columns) // block))
+    sizes = {"BT": "BT", "LOG_BT": str(ticks.bit_length() - 1), "BV": str(block)}
+    constants = [f"{name}={sizes.get(name) or f'types[{chr(34)}{name}{chr(34)}]'}" for name in kernel.constants]
+    constants += [f"{name}={name}" for name in kernel.blocks]
     given = [*kernel.frame, *kernel.arguments, *kernel.workspaces]
     return [
         f"{kernel.name}[{listed(grid)}](",
         f"{INDENT}{', '.join(given)},",
-        (
-            f"{INDENT}BV={block}, {''.join(f'{b}={b}, ' for b in kernel.blocks)}"
-            f"num_warps={warps(kernel)}, num_stages={STAGES}, **constants,"
-        ),
+        f"{INDENT}{', '.join(constants)}, num_warps={warps(kernel)}, num_stages={STAGES},",
         ")",
     ]
 

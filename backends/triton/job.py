@@ -26,7 +26,8 @@ class Job:
     each leaf that is one; ``carried`` the leaves that are loop variables, by key, ``carry`` their new values;
     ``boundaries`` are leaves that hold what a forward run saved at the beginning of each segment. ``outputs`` are
     streams to write, ``sums`` values to add up over segments. ``keep``: the carried values that are to be saved at the
-    beginning of each segment. ``numbers`` are leaves that are known."""
+    beginning of each segment. ``numbers`` are leaves that are known.
+    ``equations``: the statements of the program, for readers."""
 
     name: str
     body: tuple[Instr, ...]
@@ -44,6 +45,7 @@ class Job:
     keep: tuple[Key, ...] = ()
     reverse: bool = False
     numbers: Mapping[int, str] = field(default_factory=dict)
+    equations: tuple[str, ...] = ()
 
     @property
     def lanes(self) -> tuple[str, ...]:

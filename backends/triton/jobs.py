@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from nldsl.backends.interface import LoopCall, LoopTensor
 from nldsl.backends.triton.apart import taken_apart
+from nldsl.backends.triton.equations import equations
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.names import OWN, Names
 from nldsl.backends.triton.partial_sums import PartialSums
@@ -27,6 +29,11 @@ def axes_of(program: Program, loop: ChunkLoop) -> tuple[tuple[str, Dim | None], 
     return tuple(known)
 
 
+def own_name(name: str) -> str:
+    """What to call an output: ``y``, where it has no name in the program."""
+    return "y" if re.fullmatch(r"(x|joined)(_\d+)?", name) else name
+
+
 @dataclass
 class Naming:
     """The tensors of a call by what they are, in the loop: packs instead of their members."""
@@ -46,6 +53,11 @@ class Naming:
         if name not in self.cotangents:
             self.cotangents[name] = self.names.new(f"d_{name}")
         return self.cotangents[name]
+
+    @property
+    def equations(self) -> tuple[str, ...]:
+        """The statements by which the states of the loop change, for readers."""
+        return equations(self.call.program, self.call.phase.states)
 
     @staticmethod
     def of(call: LoopCall) -> Naming:
@@ -74,7 +86,7 @@ class Naming:
         outputs = {}
         for tensor in call.results:
             if tensor.kind == "output":
-                outputs[tensor.keys[0][1]] = Source(names.new(tensor.name), tensor.type)
+                outputs[tensor.keys[0][1]] = Source(names.new(own_name(tensor.name)), tensor.type)
         found = Naming(call, names, variables, leaves, dict(call.numbers), outputs, {}, renamed=renamed)
         found._initials()
         return found
@@ -156,6 +168,7 @@ def forward_job(naming: Naming, name: str) -> Job:
         anchors=loop.anchors,
         resets={s: (_clock(program, s), source) for s, source in naming.initials.items()},
         keep=call.derived.boundaries if call.derived else (),
+        equations=naming.equations,
     )
 
 
@@ -245,6 +258,7 @@ def _job(
             for s, source in naming.initials.items()
         },
         reverse=True,
+        equations=naming.equations,
     )
 
 

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton import memory
-from nldsl.backends.triton.builder import Builder, Op, shape
+from nldsl.backends.triton.builder import Builder, shape
 from nldsl.backends.triton.divide import Task
+from nldsl.backends.triton.hints import hints
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.lower import Lowering
+from nldsl.backends.triton.ops import Op
 from nldsl.backends.triton.plan import Plan
+from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tiles import (
     COLUMN,
     Extent,
@@ -75,7 +78,8 @@ class Workspaces:
 class Kernel:
     """``frame`` says where segments and sequences are, ``arguments`` are tensors and ``workspaces`` slots, in the order
     of the signature. ``columns`` is the size of the dim that programs divide, if there is one, ``column_block`` how
-    many a program takes, or goes through at a time. ``peak``: the entries of tiles that live at once, by estimate."""
+    many a program takes; ``tiles``: the size of the dim that it goes through, so many at a time. ``doc`` is its head.
+    ``peak``: the entries of tiles that live at once, by estimate."""
 
     name: str
     stage: int
@@ -88,6 +92,14 @@ class Kernel:
     builder: Builder
     column_block: int = 1
     peak: int = 0
+    tiles: int = 0
+    doc: list[str] = field(default_factory=list)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """What is known when the kernel is compiled, of all that could be."""
+        text = "\n".join(self.lines)
+        return tuple(name for name in CONSTANTS if _mentions(text, name))
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -98,11 +110,11 @@ class Kernel:
     def source(self) -> str:
         pointers = [memory.pointer(a) for a in (*self.arguments, *self.workspaces)]
         frame = [name if name == "tick" else memory.pointer(name) for name in self.frame]
-        names = [*frame, *pointers, *(f"{c}: tl.constexpr" for c in (*CONSTANTS, *self.blocks))]
+        names = [*frame, *pointers, *(f"{c}: tl.constexpr" for c in (*self.constants, *self.blocks))]
         head = f"def {self.name}({', '.join(names)}):"
         if len(head) > 110:
             head = f"def {self.name}(\n    " + ",\n    ".join(names) + ",\n):"
-        return "\n".join(["@triton.jit", head, *self.lines])
+        return "\n".join(["@triton.jit", head, *(INDENT + line if line else "" for line in self.doc), *self.lines])
 
 
 class KernelWriter:
@@ -126,12 +138,24 @@ class KernelWriter:
         # values with divided columns, and those that a kernel needs with all of their entries
         axes, places = frozenset(lanes), split if stage == STEP or task.walk else type(split)()
         columns = task.columns
-        self.entire = Lowering(self.b, job.body, axes, self.sizes, self.leaf, self.given, places, columns, self.fires)
+        self.names = hints(job)
+        self.entire = Lowering(
+            self.b, job.body, self.names, axes, self.sizes, self.leaf, self.given, places, columns, self.fires
+        )
         self.lowering = self.active = self.entire
         if split and stage != STEP and not task.walk:
             self.divided = frozenset(value for value, _ in split)
             self.lowering = Lowering(
-                self.b, job.body, axes, self.sizes, self.leaf, self.given_divided, split, columns, self.fires
+                self.b,
+                job.body,
+                self.names,
+                axes,
+                self.sizes,
+                self.leaf,
+                self.given_divided,
+                split,
+                columns,
+                self.fires,
             )
             self.active = self.lowering
         self.variables: dict[Key, str] = {}
@@ -274,7 +298,6 @@ class KernelWriter:
             type = self.job.body[value].type
             columns = ([*(self.sizes[a] for a in self.lowering.axes(type)), *type.shape])[dim]
         functions = {**self.entire.functions, **self.lowering.functions}
-        doc = f'    """{_DOCS[self.stage]}"""'
         return Kernel(
             name,
             self.stage,
@@ -282,7 +305,7 @@ class KernelWriter:
             tuple(used),
             tuple(spaces),
             columns,
-            [doc, *lines],
+            lines,
             functions,
             self.b,
         )
@@ -300,7 +323,7 @@ class KernelWriter:
             tile = self.whole(value)
             if value not in self.spaces.values:
                 sizes = tuple(e.size for e in self.lowering.dims(value))
-                hint = self.job.body[value].name or f"x{value}"
+                hint = self.names[value] or f"x{value}"
                 self.spaces.values[value] = self.spaces.new(f"{hint}_kept", sizes, _zero(tile))
             memory.keep(self.b, self.lanes, self.spaces.values[value].name, tile)
 
@@ -438,13 +461,6 @@ class KernelWriter:
 def final(source: Source) -> Source:
     """The tensor that gets the last value of a carried variable."""
     return Source(f"{source.name}_out", source.type)
-
-
-_DOCS = {
-    PREPARE: "What needs no carried value: one segment of one lane.",
-    STEP: "From segment to segment of one lane, the carried values in registers.",
-    FINISH: "What is left when the carried values are known: one segment of one lane.",
-}
 
 
 def _zero(tile: Tile) -> frozenset[int]:

@@ -24,12 +24,13 @@ Place = tuple[int, int]  # a value of the body and one of its dims (mapped axes 
 
 @dataclass
 class Lowering:
-    """``lanes`` are the mapped axes that programs of the launch divide; ``sizes`` has those of the others. ``leaves``
-    gives the values that the body takes from outside. ``split`` are the places of the dim divided into tiles of
-    ``columns``."""
+    """``names`` is what to call the values. ``lanes`` are the mapped axes that programs of the launch divide; ``sizes``
+    has those of the others. ``leaves`` gives the values that the body takes from outside. ``split`` are the places of
+    the dim divided into tiles of ``columns``."""
 
     b: Builder
     body: Sequence[Instr]
+    names: Sequence[str]
     lanes: frozenset[str]
     sizes: dict[str, Dim]
     leaves: Leaf
@@ -56,7 +57,9 @@ class Lowering:
             if missing:
                 stack.extend(reversed(missing))
                 continue
+            self.b.note = noted(self.body[at])
             self.known[at] = self.compute(at, self.body[at])
+            self.b.note = ""
         return self.known[value]
 
     def tile(self, value: int) -> Tile:
@@ -79,8 +82,7 @@ class Lowering:
 
     def hint(self, value: int) -> str:
         """What to call a value."""
-        instr = self.body[value]
-        return instr.name or {"einsum": "product", "collect": "x", "reshape": "x"}.get(instr.op, instr.op)
+        return self.names[value] or self.body[value].op
 
     def aligned(self, value: int, axes: tuple[str, ...], rank: int) -> Value:
         """An operand with a dim for each axis and ``rank`` logical dims; scalars stay scalars."""
@@ -141,7 +143,7 @@ class Lowering:
         if not found.dims:
             found = self.b.broadcast(tile_of(self.b, found), self.dims(arg))
         if instr.op == "sum":
-            return contractions.total(self.b, found, which)
+            return contractions.total(self.b, found, which, self.hint(value))
         return contractions.largest(self.b, found, which)
 
     def reshape(self, value: int, instr: Instr) -> Value:
@@ -292,15 +294,15 @@ class Lowering:
     def scan(self, value: int, instr: Instr) -> Value:
         """What runs over the ticks of the segment."""
         args = [self.same_axes(a, value) for a in instr.args]
-        lead, b = self.lead(value), self.b
+        lead, b, hint = self.lead(value), self.b, self.hint(value)
         if instr.op == "cumprod":
-            return scans.cumprod(b, args[0], lead, instr.attr("reverse"), instr.attr("exclusive"))
+            return scans.cumprod(b, args[0], lead, instr.attr("reverse"), instr.attr("exclusive"), hint)
         if instr.op == "cumsum":
-            return scans.cumsum(b, args[0], lead + instr.attr("dim"), instr.attr("reverse"))
+            return scans.cumsum(b, args[0], lead + instr.attr("dim"), instr.attr("reverse"), hint)
         if instr.op == "segprod":
             if instr.attr("matrix"):
                 return scans.segprod_matrix(b, args[0], lead, self.functions)
-            return scans.segprod(b, args[0], lead)
+            return scans.segprod(b, args[0], lead, hint)
         if instr.op == "decay_gram":
             return scans.decay_gram(b, args, lead)
         if instr.op == "linear_scan":
@@ -340,6 +342,15 @@ class Lowering:
         assert isinstance(wide, Tile)
         text = f"tl.where({wide.name} == {self.b.index(dims[-1], rank - 1, rank)}, 1.0, 0.0)"
         return self.b.tile("pointwise", text, dims, "one_hot")
+
+
+def noted(instr: Instr) -> str:
+    """The line of the program that an instruction is a part of."""
+    if instr.span.is_none or not instr.args:
+        return ""
+    file = instr.span.file
+    line = file.line_text(file.position(instr.span.start)[0]).strip()
+    return line if len(line) <= 100 else line[:97] + "..."
 
 
 def literal(number: float) -> str:

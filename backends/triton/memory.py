@@ -115,11 +115,11 @@ def store(b: Builder, lanes: Lanes, source: Source, tile: Tile) -> None:
     """Write a tile of a tensor; padding is left out."""
     where = address(b, lanes, source, tile.dims)
     mask = b.mask(tile.dims, range(len(tile.dims)))
-    _store(b, where, b.real(tile).name, pointer(source.name), mask)
+    _store(b, where, b.real(tile).name, mask)
 
 
-def _store(b: Builder, where: str, text: str, target: str, mask: str) -> None:
-    b.effect("store", f"tl.store({where}, {text}.to({target}.dtype.element_ty){', mask=' + mask if mask else ''})")
+def _store(b: Builder, where: str, text: str, mask: str) -> None:
+    b.effect("store", f"tl.store({where}, {text}{', mask=' + mask if mask else ''})")
 
 
 def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder, segment: str = "n") -> str:
@@ -138,12 +138,12 @@ def keep(b: Builder, lanes: Lanes, name: str, tile: Tile, segment: str = "n") ->
     """Put a tile into a workspace."""
     if all(e.size == 1 for e in tile.dims) and tile.dims:
         raise AssertionError("one number is kept as a scalar")
-    _store(b, slot(name, lanes, tile.dims, b, segment), b.real(tile).name, pointer(name), "")
+    _store(b, slot(name, lanes, tile.dims, b, segment), b.real(tile).name, "")
 
 
 def fetch(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], zero: frozenset[int]) -> Tile:
     """A tile from a workspace."""
-    found = b.define("load", f"tl.load({slot(name, lanes, dims, b)}).to(REAL)", name)
+    found = b.define("load", f"tl.load({slot(name, lanes, dims, b)}).to(REAL)", name.removesuffix("_kept"))
     if all(e.size == 1 for e in dims):
         return Tile(found)
     return Tile(found, dims, "real", zero)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from nldsl.backends.triton.builder import INDENT
 from nldsl.backends.triton.host import Written, arguments, listed, run_source
 from nldsl.backends.triton.jobs import Naming
+from nldsl.backends.triton.printer import INDENT
 from nldsl.ir.types import TIME
 
 

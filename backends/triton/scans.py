@@ -31,11 +31,11 @@ def filled(b: Builder, tile: Tile, dim: int) -> Tile:
     return b.tile("pointwise", text, tile.dims, tile.name, zero=tile.zero - {dim})
 
 
-def cumprod(b: Builder, value: Value, dim: int, reverse: bool, exclusive: bool) -> Value:
+def cumprod(b: Builder, value: Value, dim: int, reverse: bool, exclusive: bool, hint: str = "decay") -> Value:
     """Products of all entries up to each one (``reverse``: from each one on; ``exclusive``: without itself)."""
     value = settled(b, value)
     if isinstance(value, Parts) and value.dim != dim:
-        return Parts(value.dim, tuple(cumprod(b, p, dim, reverse, exclusive) for p in value.pieces))
+        return Parts(value.dim, tuple(cumprod(b, p, dim, reverse, exclusive, hint) for p in value.pieces))
     tile = filled(b, b.real(tile_of(b, value)), dim)
     if exclusive:
         size = tile.dims[dim].size
@@ -45,40 +45,40 @@ def cumprod(b: Builder, value: Value, dim: int, reverse: bool, exclusive: bool) 
         inner = f"{index} < {tile.dims[dim].text} - 1" if reverse else f"{index} > 0"
         tile = b.tile("pointwise", f"tl.where({inner}, {inside.name}, 1.0)", tile.dims, "factor")
     flag = ", reverse=True" if reverse else ""
-    return b.tile("scan", f"tl.cumprod({tile.name}, {dim}{flag})", tile.dims, "decay", zero=tile.zero - {dim})
+    return b.tile("scan", f"tl.cumprod({tile.name}, {dim}{flag})", tile.dims, hint, zero=tile.zero - {dim})
 
 
-def cumsum(b: Builder, value: Value, dim: int, reverse: bool) -> Value:
+def cumsum(b: Builder, value: Value, dim: int, reverse: bool, hint: str = "total") -> Value:
     """Sums of all entries up to each one."""
     value = settled(b, value)
     if isinstance(value, Parts) and value.dim != dim:
-        return Parts(value.dim, tuple(cumsum(b, p, dim, reverse) for p in value.pieces))
+        return Parts(value.dim, tuple(cumsum(b, p, dim, reverse, hint) for p in value.pieces))
     tile = b.clean(b.real(tile_of(b, value)), (dim,))
     flag = ", reverse=True" if reverse else ""
-    return b.tile("scan", f"tl.cumsum({tile.name}, {dim}{flag})", tile.dims, "total", zero=tile.zero - {dim})
+    return b.tile("scan", f"tl.cumsum({tile.name}, {dim}{flag})", tile.dims, hint, zero=tile.zero - {dim})
 
 
-def segprod(b: Builder, value: Value, lead: int) -> Value:
+def segprod(b: Builder, value: Value, lead: int, hint: str = "decay") -> Value:
     """[T, ..] -> [T, T, ..]."""
     value = settled(b, value)
     if isinstance(value, Parts) and value.dim > lead:
-        return Parts(value.dim + 1, tuple(segprod(b, p, lead) for p in value.pieces))
+        return Parts(value.dim + 1, tuple(segprod(b, p, lead, hint) for p in value.pieces))
     tile = b.real(tile_of(b, value))
     time = tile.dims[lead]
     dims = (*tile.dims[: lead + 1], time, *tile.dims[lead + 1 :])
     if len(tile.dims) == 1:
         text = f"products_between({tile.name}, {time.text}, {time.block})"
-        return b.tile("scan", text, dims, "decay", zero=(0, 1))
+        return b.tile("scan", text, dims, hint, zero=(0, 1))
     if len(tile.dims) == 2 and lead == 0:
         text = f"products_between_columns({tile.name}, {time.text}, {time.block})"
-        return b.tile("scan", text, dims, "decay", zero=(0, 1))
+        return b.tile("scan", text, dims, hint, zero=(0, 1))
     rank = len(dims)
     t, s = b.index(time, lead, rank), b.index(time, lead + 1, rank)
     wide = _expanded(tile, lead + 1)
     factor = b.define("pointwise", f"tl.where({t} > {s}, {wide}, 1.0)", "factor")
     table = b.define("scan", f"tl.cumprod({factor}, {lead})", "table")
     text = f"tl.where(({t} >= {s}) & ({t} < {time.text}), {table}, 0.0)"
-    return b.tile("pointwise", text, dims, "decay", zero=(lead, lead + 1))
+    return b.tile("pointwise", text, dims, hint, zero=(lead, lead + 1))
 
 
 def _expanded(tile: Tile, at: int) -> str:

@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from nldsl.backends.triton.builder import INDENT, RESERVED
+from nldsl.backends.triton.builder import RESERVED
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.names import Names
+from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.scalar_text import Lines, Term, literal, worth_a_name
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.ir.entrywise import ENTRY, OWN, REDUCTIONS, SHARED, Tensorwise

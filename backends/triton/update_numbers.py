@@ -5,9 +5,10 @@ For CUDA graphs, where no code of the host runs between steps: the kernel also c
 
 from __future__ import annotations
 
-from nldsl.backends.triton.builder import INDENT, RESERVED
+from nldsl.backends.triton.builder import RESERVED
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.names import Names
+from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.scalar_text import Lines, Term, literal
 from nldsl.ir.demand import reachable
 from nldsl.ir.entrywise import Entrywise

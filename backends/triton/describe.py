@@ -1,0 +1,60 @@
+"""What stands at the head of a kernel: the equations it is a part of, its grid, what it gives and who reads it."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+
+from nldsl.backends.triton.job import Job
+from nldsl.backends.triton.kernel import Kernel
+from nldsl.ir.stages import FINISH, PREPARE, STEP
+
+WIDTH = 112
+WORK = {
+    PREPARE: "What needs no carried value",
+    STEP: "The loop over the segments of a sequence",
+    FINISH: "What is left when the carried values are known",
+}
+
+
+def describe(job: Job, kernels: Sequence[Kernel]) -> None:
+    """Write the head of every kernel of a job."""
+    for at, kernel in enumerate(kernels):
+        kernel.doc = _doc(job, kernel, kernels[at + 1 :])
+
+
+def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel]) -> list[str]:
+    way = ", on the way back" if job.reverse else ""
+    who = "sequence" if kernel.stage == STEP else "segment"
+    grid = f"Grid: (number of {who}s * lanes"
+    if kernel.columns is not None:
+        grid += f", {kernel.columns} / BV columns"
+    grid += ")."
+    if kernel.stage == STEP:
+        ends = "last segment to the first" if job.reverse else "first segment to the last"
+        grid += f" A program goes from the {ends}."
+    if kernel.tiles:
+        grid += f" A program takes {kernel.tiles} columns in tiles of BV."
+    paragraphs = [grid]
+    results = [s.name for s, _ in (*job.outputs, *job.sums)]
+    results += [f"{s.name}_out" for s in job.variables.values()]
+    given = [name for name in (*kernel.arguments, *kernel.workspaces) if name in results and _writes(kernel, name)]
+    if given:
+        paragraphs.append(f"Gives {', '.join(given)}.")
+    for name in kernel.workspaces:
+        if name in results or not _writes(kernel, name):
+            continue
+        readers = [k.name for k in later if name in k.workspaces]
+        readers += ["the way back"] if not job.reverse and name.endswith("_begin") else []
+        paragraphs.append(f"Leaves {name} for {', '.join(readers) or kernel.name}.")
+    lines = [f'"""{WORK[kernel.stage]}{way}.', "", *(f"    {e}" for e in job.equations)]
+    lines += [""] * bool(job.equations)
+    for paragraph in paragraphs:
+        lines += textwrap.wrap(paragraph, WIDTH, subsequent_indent="  ")
+    return [*lines, '"""']
+
+
+def _writes(kernel: Kernel, name: str) -> bool:
+    text = "\n".join(kernel.lines)
+    return re.search(rf"tl\.store\(\s*{re.escape(name)}_(ptr|at)(_\d+)?\b", text) is not None
