@@ -469,7 +469,7 @@ def _zero(tile: Tile) -> frozenset[int]:
 
 def plain_op(target: str, text: str) -> Op:
     """What every kernel begins with."""
-    return Op("index", text, target)
+    return Op("frame", text, target)
 
 
 def _mentions(text: str, name: str) -> bool:
