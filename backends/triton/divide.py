@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.lower import Place
-from nldsl.backends.triton.pressure import PRODUCTS, SAME, Pressure
+from nldsl.backends.triton.pressure import SAME, Pressure
 from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
-MANY = 1000  # products in a round of a walk, where nothing else is left
+# Products in a round of a walk that joins kernels, and of one that is all of a stage, or where nothing else is left.
+FEW, MANY = 4, 1000
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
 
 
@@ -51,6 +52,9 @@ class Division:
         whole = self._task(tuple(left), tuple(results), known)
         if self._fits(whole, known):
             return [whole]
+        walk = self._walk(whole, known, MANY)
+        if walk is not None:
+            return [walk]
         tasks: list[Task] = []
         for value in self._shared([*left, *results], known):
             self._add((value,), (), known, tasks)
@@ -76,7 +80,7 @@ class Division:
                 best = Task(left, results, places, columns)
                 if self._fits(best, stored):
                     return best
-        return self._walk(best, stored, PRODUCTS) or best
+        return self._walk(best, stored, FEW) or best
 
     def _walk(self, task: Task, stored: Collection[int], most: int) -> Task | None:
         """The kernel that goes through a dim in tiles, if that fits, with so many products in a round."""

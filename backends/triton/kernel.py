@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nldsl.backends.triton import memory
 from nldsl.backends.triton.builder import Builder, shape
@@ -138,24 +138,15 @@ class KernelWriter:
         # values with divided columns, and those that a kernel needs with all of their entries
         axes, places = frozenset(lanes), split if stage == STEP or task.walk else type(split)()
         columns = task.columns
-        self.names = hints(job)
+        self.names = names = hints(job)
         self.entire = Lowering(
-            self.b, job.body, self.names, axes, self.sizes, self.leaf, self.given, places, columns, self.fires
+            self.b, job.body, axes, self.sizes, self.leaf, self.given, places, columns, self.fires, names
         )
         self.lowering = self.active = self.entire
         if split and stage != STEP and not task.walk:
             self.divided = frozenset(value for value, _ in split)
-            self.lowering = Lowering(
-                self.b,
-                job.body,
-                self.names,
-                axes,
-                self.sizes,
-                self.leaf,
-                self.given_divided,
-                split,
-                columns,
-                self.fires,
+            self.lowering = replace(
+                self.entire, given=self.given_divided, split=split, known={}, functions=dict[str, str]()
             )
             self.active = self.lowering
         self.variables: dict[Key, str] = {}

@@ -30,7 +30,6 @@ class Lowering:
 
     b: Builder
     body: Sequence[Instr]
-    names: Sequence[str]
     lanes: frozenset[str]
     sizes: dict[str, Dim]
     leaves: Leaf
@@ -38,6 +37,7 @@ class Lowering:
     split: frozenset[Place] = frozenset()
     columns: int = 0
     fires: Callable[[object], str] = str
+    names: Sequence[str] = ()
     known: dict[int, Value] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
 
@@ -82,7 +82,7 @@ class Lowering:
 
     def hint(self, value: int) -> str:
         """What to call a value."""
-        return self.names[value] or self.body[value].op
+        return (self.names[value] if self.names else self.body[value].name) or self.body[value].op
 
     def aligned(self, value: int, axes: tuple[str, ...], rank: int) -> Value:
         """An operand with a dim for each axis and ``rank`` logical dims; scalars stay scalars."""

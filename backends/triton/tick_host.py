@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nldsl.backends.triton.builder import INDENT
 from nldsl.backends.triton.host import Written, arguments, counts, lanes, listed, tensor_shape
 from nldsl.backends.triton.job import Source
 from nldsl.backends.triton.kernel import Slot
 from nldsl.backends.triton.memory import pointer
+from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tick_kernel import CUTS, NUMBERS, SINGLE, TickKernel
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, power_of_two
 from nldsl.ir.types import BATCH, TIME

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton import tick_memory as memory
-from nldsl.backends.triton.builder import WORD, Builder
+from nldsl.backends.triton.builder import Builder
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.lower import Lowering, Place
+from nldsl.backends.triton.ops import WORD
 from nldsl.backends.triton.tiles import Extent, Tile, UnsupportedError, Value, column_extent
 from nldsl.backends.triton.views import scalar, tile_of
 from nldsl.dims import Dim
