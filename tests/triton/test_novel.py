@@ -21,25 +21,52 @@ def test_in_double_precision() -> None:
     assert largest_error(expected, run(kernels_of(source).double(), inputs, (1, 18))) < 1e-10
 
 
+NOVEL = {
+    "ValueSide": {"dk": 16, "dv": 16},
+    "BothSides": {"dk": 16, "dv": 16},
+    "TwoRates": {"dk": 16, "dv": 16},
+    "Cascade": {"dk": 16, "dv": 16},
+    "TwoMoments": {"dk": 16, "dv": 16},
+    "Stack": {"dk": 16, "dv": 16},
+    "DeepMoments": {"dk": 16, "dv": 16, "hidden": 40},
+}
+
+
+def test_a_decay_on_both_sides() -> None:
+    source = load_program(FILE, "BothSides", dk=4, dv=3)
+    inputs = inputs_of(source, 2, 10, torch.float64)
+    expected = run(ticks_of(source).double(), inputs)
+    assert largest_error(expected, run(kernels_of(source).double(), inputs)) < 1e-10
+
+
 @pytest.mark.slow
-def test_in_single_precision() -> None:
-    source = load_program(FILE, "ValueSide", dk=16, dv=16)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("entry", NOVEL)
+def test_in_single_precision(entry: str) -> None:
+    source = load_program(FILE, entry, **NOVEL[entry])
     inputs = inputs_of(source, 1, 32, torch.float32)
     expected = run(ticks_of(source).double(), {n: x.double() for n, x in inputs.items()})
     assert largest_error(expected, run(kernels_of(source), inputs)) < 1e-5
 
 
 @pytest.mark.slow
-def test_in_half_precision() -> None:
-    source = load_program(FILE, "ValueSide", dk=16, dv=16)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("entry", NOVEL)
+def test_in_half_precision(entry: str) -> None:
+    source = load_program(FILE, entry, **NOVEL[entry])
     errors = low_errors(source, 32)
     assert max(errors.values()) < 6e-3, errors
 
 
-@pytest.mark.parametrize("entry", ["Cascade", "TwoMoments"])
+@pytest.mark.parametrize("width", [48, *(pytest.param(n, marks=pytest.mark.slow) for n in (32, 64, 128, 256))])
+def test_heads_of_many_widths_get_kernels(width: int) -> None:
+    assert "_bwd_step" in kernels_of(load_program(FILE, "BothSides", dk=width, dv=width)).emitted.source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ["Cascade", "TwoMoments", "Stack", "TwoRates"])
 def test_stacked_states_get_kernels(entry: str) -> None:
-    """Their values are not compared here: in the interpreter they take minutes."""
-    assert "_bwd_step" in kernels_of(load_program(FILE, entry, dk=4, dv=3)).emitted.source
+    assert "_bwd_step" in kernels_of(load_program(FILE, entry, dk=64, dv=64)).emitted.source
 
 
 def test_names_that_the_functions_around_kernels_have_too() -> None:

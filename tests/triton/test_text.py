@@ -1,0 +1,60 @@
+"""What a person reads of generated kernels: names of the program, a head, nothing twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from nldsl.backends.torch.backend import TorchBackend
+from nldsl.backends.triton.ops import Block, Op
+from nldsl.backends.triton.printer import lines
+from nldsl.backends.triton.provider import LoopKernelWriter
+from nldsl.passes.plan import plan
+from tests.triton.compare import program
+
+Golden = Callable[..., None]
+
+
+def kernels(path: str, entry: str, **dims: int) -> dict[str, str]:
+    writer = LoopKernelWriter(required=True)
+    TorchBackend("triton", kernels=writer).emit(plan(program(path, entry, **dims)))
+    return {kernel.name: kernel.source for job in writer.written for kernel in job.kernels}
+
+
+def test_a_scalar_decay_reads_well(golden: Golden) -> None:
+    found = kernels("memories/gated_linear.nl", "Mamba2", dk=64, dv=64)
+    golden(found["scan_M_fwd_step"] + "\n", suffix=".py", name="step")
+    golden(found["scan_M_fwd_finish"] + "\n", suffix=".py", name="finish")
+
+
+@pytest.mark.parametrize("entry", ["GatedDelta"])
+def test_no_name_is_that_of_an_operation(entry: str) -> None:
+    text = "\n".join(kernels("memories/delta.nl", entry, dk=64, dv=64).values())
+    assert not re.findall(r"^ +((?:mul|add|sub|product|x)\d*(?:_\d+)*) = ", text, re.M)
+    assert "M <- keep * M    (delta.nl:" in text
+
+
+def block(*ops: Op) -> Block:
+    return Block(ops=list(ops))
+
+
+def test_what_is_used_once_stands_where_it_is_used() -> None:
+    first, second = Op("pointwise", "a + b", "s"), Op("pointwise", "s * c", "p")
+    store = Op("store", "tl.store(where, p)", keep=True)
+    assert lines(block(first, second, store)) == ["    tl.store(where, (a + b) * c)"]
+
+
+def test_nothing_moves_behind_a_change_of_what_it_reads() -> None:
+    first = Op("pointwise", "a + b", "s")
+    change = Op("view", "a * 2", "a", keep=True)
+    store = Op("store", "tl.store(where, s)", keep=True)
+    assert lines(block(first, change, store)) == ["    s = a + b", "    a = a * 2", "    tl.store(where, s)"]
+
+
+def test_nothing_moves_into_a_loop() -> None:
+    inner = block(Op("store", "tl.store(where, s)", keep=True))
+    loop = Op("loop", "for n in range(N):", keep=True, inner=inner)
+    found = lines(block(Op("pointwise", "a + b", "s"), loop))
+    assert found == ["    s = a + b", "    for n in range(N):", "        tl.store(where, s)"]
