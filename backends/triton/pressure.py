@@ -20,8 +20,8 @@ from nldsl.ir.types import TIME
 # Entries that may live at once in a program of eight warps: 256 threads of which each holds 120 in its 255 registers.
 ROOM = 256 * 120
 # How much more than that a kernel may read, and its matrix products: the compiler moves loads for later work up.
-LOADED_MORE = 2.0
-PRODUCTS, DEAR = 6, 4  # a call of a library function counts as so many products
+LOADED_MORE = 1.25
+PRODUCTS, DEAR = 4, 4  # a call of a library function counts as so many products
 # Views of another value: no registers of their own.
 SAME = frozenset("collect spread reshape stop_grad fixed".split())
 # What a library function holds besides its operands and its result: tiles of the size of its first and last operand.
