@@ -17,7 +17,7 @@ from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
 # Products in a round of a walk that joins kernels, and of one that is all of a stage, or where nothing else is left.
-FEW, MANY = 4, 1000
+FEW, MANY = 3, 1000
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
 
 
