@@ -16,7 +16,8 @@ from nldsl.backends.triton.pressure import SAME, Pressure
 from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
-# Products in a round of a walk that joins kernels, and of one that is all of a stage, or where nothing else is left.
+# Products in a round of a walk that joins kernels, and of one that is all of a stage without dear values, or where
+# nothing else is left.
 FEW, MANY = 3, 1000
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
 
@@ -52,7 +53,7 @@ class Division:
         whole = self._task(tuple(left), tuple(results), known)
         if self._fits(whole, known):
             return [whole]
-        walk = self._walk(whole, known, MANY)
+        walk = self._walk(whole, known, FEW if self._any_dear(whole, known) else MANY)
         if walk is not None:
             return [walk]
         tasks: list[Task] = []
@@ -63,6 +64,10 @@ class Division:
         for value in results:
             self._add((), (value,), known, tasks)
         return self._joined(tasks, set(stored))
+
+    def _any_dear(self, task: Task, known: Collection[int]) -> bool:
+        cone = self.pressure.cone(task.targets, known)
+        return any(self.pressure.dear(v) for v in cone if v not in known)
 
     # -- one kernel
 
@@ -130,7 +135,7 @@ class Division:
                 break
             self._add((cut,), (), known, tasks)
             task = self._task(left, results, known)
-        if not self._fits(task, known):
+        if not self._fits(task, known) and not self._any_dear(task, known):
             task = self._walk(Task(left, results), known, MANY) or task
         tasks.append(task)
         known.update(left)

@@ -32,7 +32,7 @@ def test_a_scalar_decay_reads_well(golden: Golden) -> None:
 @pytest.mark.parametrize("entry", ["GatedDelta"])
 def test_no_name_is_that_of_an_operation(entry: str) -> None:
     text = "\n".join(kernels("memories/delta.nl", entry, dk=64, dv=64).values())
-    assert not re.findall(r"^ +((?:mul|add|sub|product|x)\d*(?:_\d+)*) = ", text, re.M)
+    assert not re.findall(r"^ +((?:mul|add|sub|product|x)\d*(?:_\d+)*) = ", text, re.MULTILINE)
     assert "M <- keep * M    (delta.nl:" in text
 
 
