@@ -10,6 +10,7 @@ from __future__ import annotations
 QUICK = ("optimizers/adagrad:AdaGrad", "blocks/basic:rmsnorm")
 # Results in float32 that are further than 1e-5 from the reference, as much as the program itself moves them.
 AMPLIFIES: dict[str, str] = {
+    "memories/atlas:Atlas": "6e-4: Newton-Schulz of the momentum lengthens directions of small singular values",
     "optimizers/adam:AdamW": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
 }
 # Why a program has no module for the CPU, or not the right one.
