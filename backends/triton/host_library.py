@@ -99,7 +99,7 @@ def sum_of_parts(
 ) -> torch.Tensor:
     """[N, lanes, blocks..] summed over segments and over lanes with the flag ``sum``; of lanes with ``first``, where
     all have the same, the first; without padding. With sequences for segments those are the first lane."""
-    whole = (parts if lanes[:1] == (-1,) else parts.sum(0)).reshape(*lanes, *parts.shape[2:])
+    whole = (parts if lanes[:1] == (-1,) else parts.sum(0)).reshape((*lanes, *parts.shape[2:]))
     for dim in reversed(range(len(lanes))):
         if flags[dim] == "sum":
             whole = whole.sum(dim)

@@ -172,7 +172,8 @@ def _break(text: str) -> tuple[str, list[str]]:
         elif text[at] in ")]}":
             level -= 1
             if level == 0:
-                parts.append(text[last:at] + ",")
+                group = not parts and not (start and (text[start - 1].isalnum() or text[start - 1] in "_]"))
+                parts.append(text[last:at] + ("" if group else ","))  # no tuple of what only stands in brackets
                 return text[: start + 1], [*parts, text[at:]]
         elif text[at] == "," and level == 1:
             parts.append(text[last : at + 1].strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,12 @@ def test_systems_of_each_tick() -> None:
     module = kernels_of(source)
     assert module.emitted.source.count("= solution(") >= 4
     assert largest_error(expected, run(module.double(), inputs, (1, 10))) < 1e-10
+
+
+def test_long_lines_break_without_making_tuples() -> None:
+    from nldsl.backends.triton.printer import _wrapped
+
+    long = " + ".join(["index"] * 30)
+    for text in (f"({long}) * 4 + 1", f"call({long}) * 4", f"({long}, {long})"):
+        whole = "".join(line.strip() for line in _wrapped(f"x = {text}", 1))
+        assert ast.dump(ast.parse(whole)) == ast.dump(ast.parse(f"x = {text}"))
