@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.lower import Place
-from nldsl.backends.triton.pressure import SAME, Pressure
+from nldsl.backends.triton.pressure import INSIDE, SAME, Pressure
 from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
@@ -90,6 +90,9 @@ class Division:
     def _walk(self, task: Task, stored: Collection[int], most: int) -> Task | None:
         """The kernel that goes through a dim in tiles, if that fits, with so many products in a round."""
         inner = frozenset(stored) - set(task.targets)
+        cone = self.pressure.cone(task.targets, inner)
+        if any(INSIDE.get(self.relations.job.body[v].op, (0, 0))[1] for v in cone if v not in inner):
+            return None  # a function that needs all columns at once, beside the tiles
         key = (task.left, task.results, inner)
         if key not in self._walks:
             self._walks[key] = walk_of(self.relations.job, self.pressure, task.targets, inner)
