@@ -29,15 +29,26 @@ def decode_schedule(program: Program) -> Schedule:
     program = replace(program, losses=(), probes=())
     planned = schedule(program)
     phases = list(planned.phases)
-    for place, phase in enumerate(phases):
-        if isinstance(phase, Scan):
-            phases[place] = _with_neighbours(program, phases, place)
+    places = [place for place, phase in enumerate(phases) if isinstance(phase, Scan)]
+    for place in places:
+        phases[place], taken = _with_neighbours(program, phases, place)
+        phases = [replace(p, values=_others(p.values, taken)) if isinstance(p, Parallel) else p for p in phases]
+    for place in places:  # now it is known what each loop reads of those before it
+        loop = phases[place]
+        assert isinstance(loop, Scan)
+        used = _used_after(program, phases, place)
+        phases[place] = replace(loop, exports=tuple(v for v in loop.exports if v in used))
     phases = _without_unused(program, phases)
     kept = tuple(p for p in phases if not isinstance(p, Parallel) or p.values)
     return replace(planned, phases=kept, tick_form=lambda scan: (tick_loop(program, scan), None))
 
 
-def _with_neighbours(program: Program, phases: list[Phase], place: int) -> Scan:
+def _others(values: tuple[int, ...], taken: set[int]) -> tuple[int, ...]:
+    return tuple(v for v in values if v not in taken)
+
+
+def _with_neighbours(program: Program, phases: list[Phase], place: int) -> tuple[Scan, set[int]]:
+    """A loop with what it does besides, all of that exported; and what follows it and is its own now."""
     body, scan = program.body, phases[place]
     assert isinstance(scan, Scan)
     shared = set.intersection(*({*program.state(s).type.axes} for s in scan.states))
@@ -56,11 +67,8 @@ def _with_neighbours(program: Program, phases: list[Phase], place: int) -> Scan:
         if from_here and _fits(body, value, shared) and all(_at_hand(body, a, own, at_hand, scan) for a in args):
             own.add(value)
     values = tuple(sorted(own | {a for v in own for a in body[v].args if body[a].op in ("const", "iota")}))
-    used = _used_after(program, phases, place, own)
-    own_results = [v for v in values if body[v].op not in ("const", "iota")]
-    exports = tuple(v for v in own_results if v in used and (v in scan.exports or v not in inside))
-    exports = tuple(dict.fromkeys((*(v for v in scan.exports if v in used and v not in values), *exports)))
-    return Scan(scan.states, values, exports)
+    results = tuple(v for v in values if v in own - inside)
+    return Scan(scan.states, values, tuple(dict.fromkeys((*scan.exports, *results)))), own - inside
 
 
 def _fits(body: tuple[Instr, ...], value: int, shared: set[str]) -> bool:
@@ -100,19 +108,16 @@ def _at_hand(body: tuple[Instr, ...], value: int, own: set[int], before: set[int
     return value in own or value in before or _is_state(body[value], scan)
 
 
-def _used_after(program: Program, phases: list[Phase], place: int, own: set[int]) -> set[int]:
+def _used_after(program: Program, phases: list[Phase], place: int) -> set[int]:
     """What other phases, or the caller, need of the values of a loop."""
     used = {v for _, v in (*program.outputs, *program.losses, *program.probes)}
     updates = dict(program.updates)
     for number, phase in enumerate(phases):
-        if number == place:
-            continue
         if isinstance(phase, Delay):
             used.add(phase.value)
-        elif isinstance(phase, (Parallel, Scan)):
+        elif number != place and isinstance(phase, (Parallel, Scan)):
             inner = set(phase.values)
-            values = [v for v in phase.values if isinstance(phase, Scan) or v not in own]
-            used |= {a for v in values for a in program.body[v].args if a not in inner or a in own}
+            used |= {a for v in inner for a in program.body[v].args} - inner
             if isinstance(phase, Scan):
                 used |= {updates[s] for s in phase.states if s in updates} - inner
     return used

@@ -129,3 +129,19 @@ def test_other_calls_take_the_usual_way() -> None:
         torch.testing.assert_close(other, y)
         with pytest.raises(Exception, match="is \\[batch"):
             module.step(**{n: v[:, :1] for n, v in x.items()}, state=after)
+
+
+def test_a_loop_that_reads_what_follows_another_one() -> None:
+    """The second loop needs a value after the first one, which that one has taken over."""
+    text = """
+    memory Two(d: dim) {
+      state n, z: [d] = 0
+      step(x: [d]) -> [d] {
+        new = sqrt(n^2 + x^2 + 0.1)
+        z <- z + x - (new - n) * x
+        n <- new
+        return z / (new + 1)
+      }
+    }
+    """
+    check(load_program("two.nl", "Two", text=text, d=3), kernels=2)
