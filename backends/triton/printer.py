@@ -165,7 +165,8 @@ def _wrapped(text: str, depth: int) -> Iterator[str]:
 def _break(text: str) -> tuple[str, list[str]]:
     """``f(a, b)`` as the lines of a call with an argument on each."""
     start = text.index("(")
-    level, parts, last = 0, [], start + 1
+    level, last = 0, start + 1
+    parts: list[str] = []
     for at in range(start, len(text)):
         if text[at] in "([{":
             level += 1

@@ -82,7 +82,7 @@ class _Local:
     """What ``LevelOptimizers`` needs of a module, with the shards of this rank as parameters."""
 
     def __init__(self, module: Module) -> None:
-        self.program = module.program
+        self.program, self.backend = module.program, module.backend
         self.whole = dict(module.named_parameters())
         self.local = {name: nn.Parameter(_shard(p)) for name, p in self.whole.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def test_in_double_precision() -> None:
     assert largest_error(expected, run(kernels_of(source).double(), inputs, (1, 18))) < 1e-10
 
 
-NOVEL = {
+NOVEL: dict[str, dict[str, Any]] = {
     "ValueSide": {"dk": 16, "dv": 16},
     "BothSides": {"dk": 16, "dv": 16},
     "TwoRates": {"dk": 16, "dv": 16},

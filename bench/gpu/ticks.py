@@ -1,4 +1,4 @@
-"""Rows of ``bench.gpu`` for single ticks (``module.step``) and for a loop over ticks.
+"""Single ticks (``module.step``) and a loop over ticks.
 
 Decoding: milliseconds a token of a step by kernels, captured in a CUDA graph too, of the step in eager PyTorch, and of
 fla's recurrent kernels where fla is installed. Loops: one that no algebra makes parallel, forward and forward+backward.
@@ -6,14 +6,20 @@ fla's recurrent kernels where fla is installed. Loops: one that no algebra makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 
-Tensors = dict[str, torch.Tensor]
-STEPS = ((1, 1, 16, 128), (64, 1, 16, 128))
-LOOP = (8, 512, 16, 64)
+import nldsl
+from bench.gpu.measure import Machine, Row, Shape, Tensors, called, inputs_of, largest_error, measure, said, timed
+from bench.gpu.sequence import compiled
+
+STEPS: tuple[Shape, ...] = ((1, 1, 16, 128), (64, 1, 16, 128))
+TINY_STEPS: tuple[Shape, ...] = ((1, 3, 1, 16),)
+LOOP: Shape = (8, 512, 16, 64)
+TINY_LOOP: Shape = (1, 9, 1, 16)
 SQUASHED = """
 memory Squashed(d: dim) {
   state S: [d, d] = 0
@@ -103,3 +109,70 @@ def peer_step(entry: str, x: Tensors) -> Callable[[], Any] | None:
         "Mixer_Kimi": lambda: fused_recurrent_kda(q, k, v, g=gate(), beta=given["rate"], **known),
     }
     return table.get(entry)
+
+
+def step_modules(entry: str, shape: Shape, machine: Machine) -> tuple[Any, Any]:
+    """The module with kernels, and that of the torch backend."""
+    ours = compiled(entry, shape, backend="triton").to(machine.device)
+    return ours, compiled(entry, shape).to(machine.device)
+
+
+def check_steps(entry: str, machine: Machine) -> float:
+    """``step_error`` of a program at the width that is timed, in float32."""
+    shape = STEPS[0] if machine.real else TINY_STEPS[0]
+    ours, plain = step_modules(entry, shape, machine)
+    x = inputs_of(ours, (2, 3, *shape[2:]), torch.float32, machine.device, torch.float32)
+    return step_error(ours, plain, x, 3)
+
+
+def step_rows(entry: str, shape: Shape, machine: Machine) -> Iterator[Row]:
+    """Milliseconds a token of ``module.step``."""
+    if machine.real and machine.budget.left < 20:
+        yield Row(entry, shape, "step", note="left out: no time")
+        return
+    ours, plain = step_modules(entry, shape, machine)
+    x = inputs_of(ours, shape, machine.low, machine.device, machine.low)
+    runs = steps(ours.to(machine.low), plain.to(machine.low), x, machine.device)
+    theirs = peer_step(entry, x) if machine.real else None
+    for what, run in (runs | ({"step, fla": theirs} if theirs else {})).items():
+        row = Row(entry, shape, what)
+        try:
+            row.forward = timed(run, machine.device, 0.5)
+        except Exception as problem:  # noqa: BLE001  a table is worth more than its weakest row
+            row.note = said(problem)
+        yield row
+
+
+def loops(shape: Shape) -> dict[str, Any]:
+    """A loop that no algebra makes parallel, by kernels and tick by tick in PyTorch."""
+    dims: dict[str, Any] = {"text": SQUASHED, "heads": shape[2], "d": shape[3]}
+    return {
+        "ticks, kernels": nldsl.compile("ticks.nl", "Mixer_Squashed", backend="triton", require_backend=True, **dims),
+        "ticks, torch": nldsl.compile("ticks.nl", "Mixer_Squashed", **dims),
+    }
+
+
+def check_loop(machine: Machine) -> float:
+    """The largest relative difference of values and gradients, in float32."""
+    shape = LOOP if machine.real else TINY_LOOP
+    found = []
+    for module in loops(shape).values():
+        x = inputs_of(module.to(machine.device), (2, 20, *shape[2:]), torch.float32, machine.device, torch.float32)
+        y = module(**x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(x.values()))])
+    return largest_error(*found)
+
+
+def loop_rows(machine: Machine) -> Iterator[tuple[Row, Row]]:
+    """Each row with the one that ratios refer to."""
+    shape = LOOP if machine.real else TINY_LOOP
+    base: Row | None = None
+    for what, module in loops(shape).items():
+        row = Row("Mixer_Squashed", shape, what)
+        base = base or row
+        if machine.real and machine.budget.left < 20:
+            row.note = "left out: no time"
+        else:
+            x = inputs_of(module.to(machine.device, machine.low), shape, machine.low, machine.device, machine.low)
+            measure(row, partial(called, module), x, machine.device, 1.0)
+        yield row, base

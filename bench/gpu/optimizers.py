@@ -1,4 +1,4 @@
-"""Steps of optimizers on a GPU: generated kernels beside PyTorch's own optimizers. Part of ``bench.gpu``."""
+"""Steps of optimizers on a GPU: generated kernels beside PyTorch's own optimizers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.gpu.measure import said
 from bench.optimizers import RULE, Shapes, newton_schulz_operations, shapes
 from nldsl.api import load_program
 from nldsl.runtime.optimizer import MemoryOptimizer
@@ -113,7 +114,7 @@ def _measure(
     try:
         row.milliseconds = timed(make(parameters(chosen, dtype, device)), device, 1.0)
     except Exception as problem:  # noqa: BLE001  a table is worth more than its weakest row
-        row.note = f"{type(problem).__name__}: {str(problem).splitlines()[0][:90]}"
+        row.note = said(problem)
         return
     if row.optimizer == "AdamW":
         own = dtype.itemsize if "torch" in row.what else 4  # states: float32 with kernels
