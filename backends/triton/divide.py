@@ -16,9 +16,10 @@ from nldsl.backends.triton.pressure import INSIDE, SAME, Pressure
 from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
-# Products in a round of a walk that joins kernels, and of one that is all of a stage without dear values, or where
-# nothing else is left.
+# Products in a round of a walk that joins kernels, and of one that is taken where nothing else is left: it may spill.
 FEW, MANY = 3, 1000
+# A stage in more parts than this, each of which reads what it shares with others again, becomes one such walk.
+PARTS = 7
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
 
 
@@ -46,6 +47,7 @@ class Division:
     pressure: Pressure
     columns: int
     _walks: dict[tuple[object, ...], Walk | None] = field(default_factory=dict, repr=False)
+    _crowded: bool = field(default=False, repr=False)  # a kernel has more to do than fits
 
     def tasks(self, left: Sequence[int], results: Sequence[int], stored: Collection[int]) -> list[Task]:
         """The kernels, in order. ``left``: values that other stages want, ``stored``: what is in memory already."""
@@ -53,7 +55,7 @@ class Division:
         whole = self._task(tuple(left), tuple(results), known)
         if self._fits(whole, known):
             return [whole]
-        walk = self._walk(whole, known, FEW if self._any_dear(whole, known) else MANY)
+        walk = self._walk(whole, known, FEW)
         if walk is not None:
             return [walk]
         tasks: list[Task] = []
@@ -63,7 +65,12 @@ class Division:
             self._add((value,), (), known, tasks)
         for value in results:
             self._add((), (value,), known, tasks)
-        return self._joined(tasks, set(stored))
+        joined = self._joined(tasks, set(stored))
+        if (self._crowded or len(joined) > PARTS) and not self._any_dear(whole, set(stored)):
+            walk = self._walk(whole, set(stored), MANY)
+            if walk is not None:
+                return [walk]
+        return joined
 
     def _any_dear(self, task: Task, known: Collection[int]) -> bool:
         cone = self.pressure.cone(task.targets, known)
@@ -138,8 +145,10 @@ class Division:
                 break
             self._add((cut,), (), known, tasks)
             task = self._task(left, results, known)
-        if not self._fits(task, known) and not self._any_dear(task, known):
-            task = self._walk(Task(left, results), known, MANY) or task
+        if not self._fits(task, known):
+            if not self._any_dear(task, known):
+                task = self._walk(Task(left, results), known, MANY) or task
+            self._crowded = True
         tasks.append(task)
         known.update(left)
 
