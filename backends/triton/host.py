@@ -155,19 +155,26 @@ def run_lines(written: Written) -> list[str]:
         ended = [slot.name for slot in own if not any(slot.name in names for names in others[n + 1 :])]
         inside += [f"del {', '.join(ended)}"] if ended else []
     lines += [INDENT + line for line in inside]
+    totals = {source.name: _sum(written, source, value) for source, value in job.sums}
+    return [*lines, *result_lines(job, written.like, totals, [*written.initials, *written.left])]
+
+
+def result_lines(
+    job: Job, like: Mapping[str, Source], totals: Mapping[str, str], more: Sequence[Source | Slot]
+) -> list[str]:
+    """The end of the function that runs a job: cotangents summed over axes that what they belong to does not have,
+    ``totals`` (code, by name) of what lanes left, and all results, ``more`` last."""
+    lines = []
     for source, _ in job.outputs:
-        like = written.like.get(source.name)
-        if like is not None and like.type != source.type:
-            more = [str(d) for d, axis in enumerate(source.type.axes) if axis not in like.type.axes]
-            lines.append(f"{source.name} = {source.name}.sum({listed(more)}).to({like.name}.dtype)")
-    for source, value in job.sums:
-        lines.append(f"{source.name} = {_sum(written, source, value)}")
+        own = like.get(source.name)
+        if own is not None and own.type != source.type:
+            over = [str(d) for d, axis in enumerate(source.type.axes) if axis not in own.type.axes]
+            lines.append(f"{source.name} = {source.name}.sum({listed(over)}).to({own.name}.dtype)")
+    lines += [f"{name} = {code}" for name, code in totals.items()]
     results = [f"{s.name}_out" for s in job.variables.values()]
     results += [s.name for s, _ in (*job.outputs, *job.sums)]
-    results += [s.name for s in written.initials]
-    results += [slot.name for slot in written.left]
-    lines.append(f"return [{', '.join(results)}]")
-    return lines
+    results += [s.name for s in more]
+    return [*lines, f"return [{', '.join(results)}]"]
 
 
 def _window_blocks(written: Written) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nldsl.backends.triton import memory
@@ -343,26 +343,34 @@ class KernelWriter:
 
     # -- the loop
 
+    def _hold(self, keys: Iterable[Key]) -> None:
+        """Carried values as variables of the loop."""
+        b = self.b
+        for key in keys:
+            source = self.job.variables[key]
+            tile = memory.load(b, self.lanes, source, self._variable_dims(key))
+            self.variables[key] = b.new_name(source.name)
+            b.effect("view", tile.name, self.variables[key])
+
+    def _begin_segment(self, resets: Mapping[str, str]) -> None:
+        """What happens to carried values before a segment, on either way."""
+        self._segment()
+        if not self.job.reverse:
+            self._take_anchors()
+            return
+        for state, (clock, _) in self.job.resets.items():
+            self._take_back(state, clock, resets[state])
+
     def _write_step(self) -> None:
         job, b = self.job, self.b
-        for key, source in job.variables.items():
-            dims = self._variable_dims(key)
-            tile = memory.load(b, self.lanes, source, dims)
-            name = b.new_name(source.name)
-            b.effect("view", tile.name, name)
-            self.variables[key] = name
+        self._hold(job.variables)
         resets = {state: self._initial(state, source) for state, (_, source) in job.resets.items()}
         low = b.define("load", "tl.load(cuts_ptr + sequence)", "low")
         high = b.define("load", "tl.load(cuts_ptr + sequence + 1)", "high")
         b.open()
         if job.reverse:
             b.block.ops.append(plain_op("n", f"{low} + {high} - 1 - i"))
-        self._segment()
-        if job.reverse:
-            for state, (clock, _) in job.resets.items():
-                self._take_back(state, clock, resets[state])
-        else:
-            self._take_anchors()
+        self._begin_segment(resets)
         for key in self.plan.kept:
             self._keep(key)
         new = {key: self.whole(value) for key, value in job.carry}

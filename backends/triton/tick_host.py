@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nldsl.backends.triton.host import Written, arguments, counts, lanes, listed, tensor_shape
+from nldsl.backends.triton.host import Written, arguments, counts, lanes, listed, result_lines, tensor_shape
 from nldsl.backends.triton.job import Source
 from nldsl.backends.triton.kernel import Slot
 from nldsl.backends.triton.memory import pointer
@@ -81,19 +81,8 @@ def run_lines(written: TickWritten) -> list[str]:
     if kernel.mentioned([pointer(CUTS)]):
         lines.append(f"{INDENT}cuts = sequence_table(TICKS, sequences, tuple(cuts), {first}.device)")
     lines += [INDENT + line for line in launch_lines(kernel)]
-    for source, _ in job.outputs:
-        like = written.like.get(source.name)
-        if like is not None and like.type != source.type:
-            more = [str(d) for d, axis in enumerate(source.type.axes) if axis not in like.type.axes]
-            lines.append(f"{source.name} = {source.name}.sum({listed(more)}).to({like.name}.dtype)")
-    for source, value in job.sums:
-        lines.append(f"{source.name} = {_sum(written, source, value)}")
-    results = [f"{s.name}_out" for s in job.variables.values()]
-    results += [s.name for s, _ in (*job.outputs, *job.sums)]
-    results += [s.name for s in written.initials]
-    results += [slot.name for slot in written.left]
-    lines.append(f"return [{', '.join(results)}]")
-    return lines
+    totals = {source.name: _sum(written, source, value) for source, value in job.sums}
+    return [*lines, *result_lines(job, written.like, totals, [*written.initials, *written.left])]
 
 
 def _slot_shape(slot: Slot, lead: list[str]) -> str:

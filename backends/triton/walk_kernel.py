@@ -92,11 +92,7 @@ class WalkWriter(KernelWriter):
     def _write_step(self) -> None:
         job, b = self.job, self.b
         held = [key for key in job.variables if key not in self.in_memory]
-        for key in held:
-            tile = memory.load(b, self.lanes, job.variables[key], self._variable_dims(key))
-            name = b.new_name(job.variables[key].name)
-            b.effect("view", tile.name, name)
-            self.variables[key] = name
+        self._hold(held)
         resets = {s: self._initial(s, source) for s, (_, source) in job.resets.items()}
         self.low = b.define("load", "tl.load(cuts_ptr + sequence)", "low")
         self.high = b.define("load", "tl.load(cuts_ptr + sequence + 1)", "high")
@@ -104,12 +100,7 @@ class WalkWriter(KernelWriter):
         b.open()
         if job.reverse:
             b.block.ops.append(plain_op("n", f"{self.low} + {self.high} - 1 - i"))
-        self._segment()
-        if job.reverse:
-            for state, (clock, _) in job.resets.items():
-                self._take_back(state, clock, resets[state])
-        else:
-            self._take_anchors()
+        self._begin_segment(resets)
         for key in self.plan.kept:
             if key not in self.in_memory:
                 self._keep(key)
