@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,19 @@ HOT = [
 ]
 
 
-# Bytes that a thread spills at most, where it is not 0.
-SPILLED = {("GatedLinearAttention", 128): 8, ("DeltaNet", 128): 32, ("KimiDelta", 128): 8, ("RWKV7", 128): 8}
+# Known gaps: what the worst kernel spills, in bytes a thread.
+SPILLS = {("GatedLinearAttention", 128): 8, ("DeltaNet", 128): 32, ("KimiDelta", 128): 8, ("RWKV7", 128): 8}
+
+
+def hot() -> list[Any]:
+    """All programs at all widths; known gaps are expected to fail, strictly."""
+    found = []
+    for width in (64, 128):
+        for file, entry in HOT:
+            gap = SPILLS.get((entry, width))
+            marks = [pytest.mark.xfail(strict=True, reason=f"{gap} bytes", raises=AssertionError)] if gap else []
+            found.append(pytest.param(file, entry, width, marks=marks, id=f"{entry}-{width}"))
+    return found
 
 
 def reports(path: str, entry: str, target: int, part: str, **dims: int) -> dict[str, dict[str, int]]:
@@ -54,12 +66,10 @@ def test_a_decaying_memory_for_hopper() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("width", [64, 128])
-@pytest.mark.parametrize(("file", "entry"), HOT)
+@pytest.mark.parametrize(("file", "entry", "width"), hot())
 def test_nothing_spills_on_hopper(file: str, entry: str, width: int) -> None:
     """All kernels of a program, forward and backward."""
-    spilled = check(f"stdlib/memories/{file}", entry, 90, "", dk=width, dv=width)
-    assert max(spilled.values(), default=0) == SPILLED.get((entry, width), 0), spilled
+    assert check(f"stdlib/memories/{file}", entry, 90, "", dk=width, dv=width) == {}
 
 
 @pytest.mark.slow
