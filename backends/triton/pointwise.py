@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ UNARY = {
     "sqrt": "tl.sqrt({0})",
     "rsqrt": "tl.rsqrt({0})",
     "abs": "tl.abs({0})",
-    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))",
+    "sign": "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0)).to(REAL)",  # numbers alone are float32
     "sin": "tl.sin({0})",
     "cos": "tl.cos({0})",
     "tanh": "tanh({0})",
@@ -211,7 +212,7 @@ def _power(base: str, exponent: str) -> str:
     try:
         number = float(exponent.strip("()"))
     except ValueError:
-        return f"power({base}, {exponent})"
+        return _power_of(base, exponent) if _number(base) else f"power({base}, {exponent})"
     if number == 0.5:
         return f"tl.sqrt({base})"
     if number == -0.5:
@@ -219,7 +220,15 @@ def _power(base: str, exponent: str) -> str:
     if number == int(number) and 1 <= abs(number) <= 4:
         product = " * ".join([base] * int(abs(number)))
         return product if number > 0 else f"1.0 / ({product})"
-    return f"power({base}, {exponent})"
+    return f"power({base}, tl.full((), {exponent}, REAL))"  # a function takes a bare number for single precision
+
+
+def _power_of(base: str, exponent: str) -> str:
+    """The power of a number."""
+    number = float(base.strip("()"))
+    if number > 0:
+        return f"tl.exp({exponent} * {math.log(number)!r})"
+    return f"power(tl.zeros_like({exponent}) + {base}, {exponent})"
 
 
 def _bool(tile: Tile) -> str:
