@@ -16,6 +16,7 @@ from torch import Tensor
 from nldsl.backends.mlir.native_loop import NativeLoop
 
 LOOPS: dict[str, NativeLoop] = {}
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def register(native: NativeLoop) -> str:
@@ -43,7 +44,8 @@ def _loop_backward(
     tensors: list[Tensor], boundaries: list[Tensor], cotangents: list[Tensor], name: str, tick: int, count: int
 ) -> list[Tensor]:
     """The cotangents of ``tensors``."""
-    return LOOPS[name].backpropagate(tensors, boundaries, cotangents, tick, count)
+    found = LOOPS[name].backpropagate(tensors, boundaries, cotangents, tick, count)
+    return [cotangent for cotangent in found if cotangent is not None]  # all of them: nothing was left out
 
 
 def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
@@ -100,6 +102,48 @@ torch.library.register_autograd("nldsl_mlir::loop", _backward, setup_context=_se
 torch.library.register_autograd("nldsl_mlir::loop_backward", _no_second, lib=_LIBRARY)
 
 
+def _traced(tensors: Sequence[Tensor]) -> bool:
+    """Whether something looks at the operations instead of their results alone: a compiler, a mode, another class."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
+        return True
+    return any(type(t) not in PLAIN for t in tensors)
+
+
+class _Direct(torch.autograd.Function):
+    """The operation and its derivative without the dispatcher, which spends a millisecond on lists of tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, tick: int, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        native = LOOPS[name]
+        found = native.forward(tensors, tick, count, True)
+        results = len(native.states) + len(native.streams)
+        ctx.call, ctx.results = (name, tick, count), results
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *found[results:])
+        return tuple(found[:results])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        name, tick, count = ctx.call
+        native = LOOPS[name]
+        given = len(native.inputs)
+        saved = ctx.saved_tensors
+        tensors, boundaries = saved[:given], saved[given:]
+        wanted = ctx.needs_input_grad[3:]
+        found: Sequence[Tensor | None]
+        if torch.is_grad_enabled():  # with create_graph: what comes out knows that it has no derivative
+            batch, real = native.batch(tensors), next(t.dtype for t in tensors if t.is_floating_point())
+            results = [*native.states, *native.streams]
+            cotangents = [
+                torch.zeros(native.shape(a.type, batch, count), dtype=real) if grad is None else grad.contiguous()
+                for grad, a in zip(grads, results, strict=True)
+            ]
+            found = torch.ops.nldsl_mlir.loop_backward(list(tensors), list(boundaries), cotangents, name, tick, count)
+        else:
+            found = native.backpropagate(tensors, boundaries, grads, tick, count, wanted)
+        return None, None, None, *(g if w else None for g, w in zip(found, wanted, strict=True))
+
+
 def number(value: float, rank: int, like: Tensor) -> Tensor:
     """A number as a tensor that stretches to any shape of that rank."""
     return torch.full((1,) * rank, float(value), dtype=like.dtype, device=like.device)
@@ -121,6 +165,11 @@ def run(name: str, tensors: list[Tensor], tick: int, count: int) -> list[Tensor]
     save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if save and native.backward is None:
         raise RuntimeError("this loop has no derivative of its own: compile the module with the torch backend")
-    found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save)
+    if _traced(given):
+        found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save)
+    elif save:
+        found = _Direct.apply(name, tick, count, *given)  # type: ignore[no-untyped-call]
+    else:
+        found = native.forward(given, tick, count, False)
     states = [t.to(kind) for t, kind in zip(found, kinds, strict=False)]
     return states + list(found[len(states) : len(states) + len(native.streams)])

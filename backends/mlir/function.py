@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nldsl.ir.types import Type
@@ -27,6 +28,14 @@ class Argument:
     kind: str
     key: Any
     type: Type
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.kind, self.key, self.type))
+
+    def __hash__(self) -> int:
+        """Kept: every call looks its tensors up by these."""
+        return self._hash
 
 
 @dataclass(frozen=True)

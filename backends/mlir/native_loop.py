@@ -13,6 +13,7 @@ from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.function import Argument, Kernel, Key
 from nldsl.backends.mlir.kernel import KernelWriter
 from nldsl.backends.mlir.launch import call
+from nldsl.backends.mlir.wiring import Wiring, wiring
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop, segments
 from nldsl.ir.program import Program
@@ -48,6 +49,15 @@ def runs(tick: int, count: int, size: int, loop: ChunkLoop) -> list[tuple[int, i
     return found
 
 
+@dataclass(frozen=True)
+class Form:
+    """How a tensor of a type lies: its axes in order, and its sizes, where the batch and the ticks are names."""
+
+    type: Type
+    axes: tuple[str, ...]
+    sizes: tuple[int | str, ...]
+
+
 @dataclass
 class NativeLoop:
     """``inputs``: what a call takes, in order. ``results``: what it gives: states and anchors, streams, and, where the
@@ -58,6 +68,8 @@ class NativeLoop:
     program: Program
     kernels: dict[tuple[bool, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
     written: dict[tuple[bool, int, str, int], Kernel] = field(default_factory=dict)
+    wirings: dict[tuple[int, str, int], Wiring] = field(default_factory=dict)
+    forms: dict[int, Form] = field(default_factory=dict)  # by the identity of a type, whose hash takes longer
 
     def __post_init__(self) -> None:
         self.order = axis_order((TIME, *self.program.axis_names()), self.program.axis_names())
@@ -114,14 +126,23 @@ class NativeLoop:
                 return tensor.shape[axes.index(BATCH)]
         return 1
 
+    def form(self, type: Type) -> Form:
+        """How a tensor of a type lies; found once."""
+        found = self.forms.get(id(type))
+        if found is None or found.type is not type:
+            axes = tuple(a for a in self.order if a in type.axes)
+            sizes = [a if a in (BATCH, TIME) else int(str(self.program.axis_size(a))) for a in axes]
+            found = self.forms[id(type)] = Form(type, axes, (*sizes, *(int(str(n)) for n in type.shape)))
+        return found
+
     def axes_of(self, type: Type) -> tuple[str, ...]:
         """The axes of a tensor, in the order in which it lies."""
-        return tuple(a for a in self.order if a in type.axes)
+        return self.form(type).axes
 
     def shape(self, type: Type, batch: int, count: int) -> list[int]:
-        given = {BATCH: batch, TIME: count}  # symbols while PyTorch traces: they must stay as they are
-        axes = [given[a] if a in given else int(str(self.program.axis_size(a))) for a in self.axes_of(type)]
-        return [*axes, *(int(str(n)) for n in type.shape)]
+        # both may be symbols while PyTorch traces: they must stay as they are
+        given = {BATCH: batch, TIME: count}
+        return [given[n] if isinstance(n, str) else n for n in self.form(type).sizes]
 
     def rows(self, batch: int) -> int:
         """How many sequences a lane has, see ``KernelWriter``."""
@@ -170,7 +191,11 @@ class NativeLoop:
         kept = save or any(BATCH not in a.type.axes for a in self.boundaries)
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
-            full = tensor.expand(self.shape(argument.type, batch, count))
+            shape = self.shape(argument.type, batch, count)
+            if argument.kind == "state" and argument.key[1] and tick % argument.key[1] == 0:
+                held[argument] = torch.empty(shape, dtype=real)  # an anchor that is taken at the first tick
+                continue
+            full = tensor.expand(shape)
             if argument.kind == "state":
                 held[argument] = full.clone(memory_format=torch.contiguous_format)
             else:
@@ -194,11 +219,13 @@ class NativeLoop:
         self,
         tensors: Sequence[torch.Tensor],
         boundaries: Sequence[torch.Tensor],
-        cotangents: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor | None],
         tick: int,
         count: int,
-    ) -> list[torch.Tensor]:
-        """The cotangents of the real inputs, from those of the states and streams, in their order."""
+        wanted: Sequence[bool] | None = None,
+    ) -> list[torch.Tensor | None]:
+        """The cotangents of the real inputs (of those that are ``wanted``), from those of the states and streams, in
+        their order, of which None is zero."""
         batch = self.batch(tensors)
         rows = self.rows(batch)
         real = next(t.dtype for t in tensors if t.is_floating_point())
@@ -211,42 +238,63 @@ class NativeLoop:
             first -= n
             kernel, native = self.kernel(False, ticks, BITS[real], rows)
             call(native, kernel, held, kernel.count(batch), n, count, offset, tick + offset, first, batch, batch)
-        return [self._gradient(back, a, t, held, batch) for a, t in zip(self.inputs, tensors, strict=True)]
+        return self._gradients(back, tensors, held, batch, wanted)
+
+    def _gradients(
+        self,
+        back: Kernel,
+        tensors: Sequence[torch.Tensor],
+        held: Sequence[torch.Tensor],
+        batch: int,
+        wanted: Sequence[bool] | None,
+    ) -> list[torch.Tensor | None]:
+        """What a backward call left for the inputs."""
+        chosen = wanted if wanted is not None else [True] * len(tensors)
+        return [
+            self._gradient(back, a, t, parts, held, batch) if w else None
+            for a, t, w, parts in zip(self.inputs, tensors, chosen, self._wired(back).parts, strict=True)
+        ]
 
     def _way_back(
         self,
         back: Kernel,
         tensors: Sequence[torch.Tensor],
         boundaries: Sequence[torch.Tensor],
-        cotangents: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor | None],
         count: int,
     ) -> list[torch.Tensor]:
         """The tensors of the backward function."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
-        given = {(a.kind, a.key): t for a, t in zip(self.inputs, tensors, strict=True)}
-        results = dict(zip((*self.states, *self.streams), cotangents, strict=True))
-        saved = {a.key: t for a, t in zip(self.boundaries, boundaries, strict=True)}
         held: list[torch.Tensor] = []
-        for argument in back.arguments:
-            kind, key = argument.kind, argument.key
+        for argument, n in zip(back.arguments, self._wired(back).sources, strict=True):
+            kind = argument.kind
             if kind == "boundary":
-                held.append(saved[key])
-                continue
-            shape = self.shape(argument.type, batch, count) if kind != "sum" else []
-            if kind == "state":
-                start = next(c for a, c in results.items() if a.kind == "state" and a.key == key)
-                held.append(start.to(real).expand(shape).clone(memory_format=torch.contiguous_format))
-            elif kind == "cotangent_of":
-                stream = next(c for a, c in results.items() if a.kind == "output" and a.key == key)
-                held.append(self.laid(argument, stream.to(real).expand(shape), back.rows))
-            elif kind == "output":
-                held.append(self.empty(argument, batch, count, back.rows, real))
+                held.append(boundaries[n])
             elif kind == "sum":
                 held.append(torch.zeros(self._sum_shape(back, argument, batch), dtype=real))
+            elif kind == "output":
+                held.append(self.empty(argument, batch, count, back.rows, real))
+            elif kind in ("state", "cotangent_of"):
+                cotangent, shape = cotangents[n], self.shape(argument.type, batch, count)
+                if cotangent is None:
+                    held.append(self.laid(argument, torch.zeros(shape, dtype=real), back.rows))
+                elif kind == "cotangent_of":
+                    held.append(self.laid(argument, cotangent.to(real).expand(shape), back.rows))
+                else:  # it is written
+                    whole = cotangent.to(real).expand(shape)
+                    held.append(whole.clone(memory_format=torch.contiguous_format))
             else:
-                held.append(self.laid(argument, given[kind, key].expand(shape), back.rows))
+                held.append(self.laid(argument, tensors[n].expand(self.shape(argument.type, batch, count)), back.rows))
         return held
+
+    def _wired(self, back: Kernel) -> Wiring:
+        """The wiring of a backward function."""
+        key = back.ticks, back.real, back.rows
+        if key not in self.wirings:
+            results = (*self.states, *self.streams)
+            self.wirings[key] = wiring(back.arguments, self.inputs, results, self.boundaries)
+        return self.wirings[key]
 
     def _sum_shape(self, back: Kernel, argument: Argument, batch: int) -> list[int]:
         sizes = {BATCH: back.rows} | {a.name: a.size for a in self.program.axes if a.size is not None}
@@ -259,23 +307,23 @@ class NativeLoop:
         return [a for a in self.axes_of(type) if a not in outer and (a != BATCH or back.rows)]
 
     def _gradient(
-        self, back: Kernel, argument: Argument, tensor: torch.Tensor, held: Sequence[torch.Tensor], batch: int
+        self,
+        back: Kernel,
+        argument: Argument,
+        tensor: torch.Tensor,
+        parts: Sequence[int],
+        held: Sequence[torch.Tensor],
+        batch: int,
     ) -> torch.Tensor:
         """What a backward call left for one input."""
         total: torch.Tensor | None = None
-        for found, value in zip(back.arguments, held, strict=True):
-            if argument.kind == "given" and TIME in argument.type.axes:
-                own = found.kind == "output" and found.key == argument.key
-            elif argument.kind == "state":
-                own = found.kind == "state" and found.key == argument.key
-            else:
-                leaf = "state" if argument.kind == "fixed" else argument.kind
-                own = found.kind == "sum" and found.key[:2] == (leaf, argument.key)
-            if own:
-                part = self._summed(back, found, value, argument.type, batch) if found.kind == "sum" else value
-                if found.kind == "output":
-                    part = self._shared(found, self.canonical(found, part, back.rows), argument.type)
-                total = part if total is None else total + part
+        for n in parts:
+            found, part = back.arguments[n], held[n]
+            if found.kind == "sum":
+                part = self._summed(back, found, part, argument.type, batch)
+            elif found.kind == "output":
+                part = self._shared(found, self.canonical(found, part, back.rows), argument.type)
+            total = part if total is None else total + part
         return torch.zeros_like(tensor) if total is None else _reduced(total, tensor.shape)
 
     def _shared(self, found: Argument, value: torch.Tensor, type: Type) -> torch.Tensor:

@@ -128,10 +128,11 @@ class TickLoop(NativeLoop):
         self,
         tensors: Sequence[torch.Tensor],
         boundaries: Sequence[torch.Tensor],
-        cotangents: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor | None],
         tick: int,
         count: int,
-    ) -> list[torch.Tensor]:
+        wanted: Sequence[bool] | None = None,
+    ) -> list[torch.Tensor | None]:
         assert self.backward is not None
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch, step = self.batch(tensors), block_ticks(count)
@@ -160,4 +161,4 @@ class TickLoop(NativeLoop):
             number, tick_number = replayed.count(batch), tick + start
             call(native_replay, replayed, again, number, ticks, count, start, tick_number, 0, batch, batch)
             call(native, kernel, back, kernel.count(batch), ticks, count, start, tick_number, 0, batch, batch)
-        return [self._gradient(kernel, a, t, back, batch) for a, t in zip(self.inputs, tensors, strict=True)]
+        return self._gradients(kernel, tensors, back, batch, wanted)

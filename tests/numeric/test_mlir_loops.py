@@ -151,6 +151,8 @@ def test_operations_of_pytorch() -> None:
     traced = torch.compile(run, fullgraph=True, backend="aot_eager")
     for want, got in zip(expected, torch.autograd.grad(traced(*tensors), tensors), strict=True):
         assert torch.equal(want, got)
+    alone = [tensor if n == 0 else tensor.detach() for n, tensor in enumerate(tensors)]
+    assert torch.equal(torch.autograd.grad(run(*alone), tensors[0])[0], expected[0])
 
 
 def test_second_derivatives_are_refused() -> None:
