@@ -22,7 +22,7 @@ from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.segment import IMPORTS, sources
 from nldsl.backends.torch.segment_backward import BACKWARD_IMPORTS, backward_sources
 from nldsl.backends.torch.split import LONGEST, split
-from nldsl.backends.torch.target_ast import ADD, INDENT, Code, Expr
+from nldsl.backends.torch.target_ast import ADD, ATOM, INDENT, Code, Expr
 from nldsl.backends.torch.tick import Variables, bind_leaves, variables, write_body, write_initial, write_updates
 from nldsl.ir.demand import reachable
 from nldsl.ir.program import Program
@@ -268,7 +268,7 @@ def _write_results(scope: Scope, schedule: Schedule, write_late: Callable[[], No
     _add_dict(scope.code, "outputs = ", _result_entries(scope, program.outputs, at_once))
     for title, named in (("losses", program.losses), ("probes", program.probes)):
         early = [(name, v) for name, v in named if v not in late]
-        _add_dict(scope.code, f"{title} = ", _result_entries(scope, early, at_once))
+        _add_dict(scope.code, f"{title} = ", _result_entries(scope, early, at_once, title == "probes"))
     if not late:
         return
     outside, scope.code = scope.code, Code()
@@ -281,7 +281,7 @@ def _write_results(scope: Scope, schedule: Schedule, write_late: Callable[[], No
             scope.env.update(dict.fromkeys(found, expr))
     write_late()
     for title, named in (("losses", program.losses), ("probes", program.probes)):
-        entries = _result_entries(scope, [(name, v) for name, v in named if v in late], at_once)
+        entries = _result_entries(scope, [(name, v) for name, v in named if v in late], at_once, title == "probes")
         if entries:
             _add_dict(scope.code, f"{title} |= ", entries)
     inside, scope.code = scope.code, outside
@@ -290,15 +290,17 @@ def _write_results(scope: Scope, schedule: Schedule, write_late: Callable[[], No
     outside.extend(inside)
 
 
-def _result_entries(scope: Scope, named: Sequence[tuple[str, int]], at_once: bool) -> list[str]:
-    """``"y": y`` with the axes that every result has: batch, and time in ``forward``. Equal names are summed."""
+def _result_entries(scope: Scope, named: Sequence[tuple[str, int]], at_once: bool, logged: bool = False) -> list[str]:
+    """``"y": y`` with the axes that every result has: batch, and time in ``forward``. Equal names are summed. What is
+    ``logged`` has no gradient."""
     entries: dict[str, str] = {}
     for name, value in named:
         expr = scope.env[value]
         axes = [TIME] if at_once else []
         if any(BATCH in tensor.type.axes for tensor in scope.tensors):
             axes.append(BATCH)
-        text = scope.stretched(expr, scope.layout.with_axis(expr.type, *axes)).at(ADD)
+        text = scope.stretched(expr, scope.layout.with_axis(expr.type, *axes)).at(ATOM if logged else ADD)
+        text += ".detach()" * logged
         entries[name] = f"{entries[name]} + {text}" if name in entries else text
     return [f"{quoted(name)}: {text}" for name, text in entries.items()]
 

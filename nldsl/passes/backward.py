@@ -22,6 +22,7 @@ from nldsl.ir.types import BATCH, TIME, Type
 from nldsl.passes.common_factors import factored
 from nldsl.passes.simplify import simplify_body
 from nldsl.passes.simplify_scans import SCAN_RULES
+from nldsl.passes.unread import logged_only
 from nldsl.passes.vjp import vjp
 
 # a sum over sequences is the last thing that is done, so that kernels can leave it to whoever has all of them
@@ -130,9 +131,10 @@ class _Derivation:
             if self._type(name).kind == "real":
                 cotangent = self._cotangent(name, 0)
                 self._add(seeds, self.value[value], fitted(self.builder, cotangent, self.loop.body[value].type))
+        logged = logged_only(self.program, self.loop)
         for value, inside in self.loop.outputs:
             type = self.program.body[value].type
-            if type.kind == "real":
+            if type.kind == "real" and value not in logged:
                 every = Type(type.shape, self.builder.order((*type.axes, TIME)))
                 name = self.program.body[value].name
                 cotangent = self.builder.leaf("cotangent_of", every, f"d_{name}" if name else "d_y", value=value)

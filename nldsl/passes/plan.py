@@ -14,6 +14,7 @@ from nldsl.passes.decode import decode_schedule
 from nldsl.passes.derivations import derivations
 from nldsl.passes.schedule import schedule
 from nldsl.passes.ticks import with_ticks
+from nldsl.passes.unread import without_unread
 
 OPTIONAL = ("chunk", "join", "merge", "pack", "hoist", "backward")
 
@@ -39,6 +40,7 @@ def plan(
     (loops have no backward pass of their own: what is emitted is differentiated). ``ticks``: loops over ticks also get
     the form of a loop over segments, for a backend that runs these natively. ``serial``: for a backend that does
     all of a segment before the next one."""
+    program = without_unread(program)
     planned = replace(schedule(program), derivations=derivations())
     if "chunk" in disabled:
         return planned

@@ -73,7 +73,7 @@ def forward(params, inputs, state):
     S, y = scan_S(S, q, k, v, rate, keep)
     outputs = {"y": y}
     losses = {}
-    probes = {".keep": keep, ".rate": rate}
+    probes = {".keep": keep.detach(), ".rate": rate.detach()}
     state = {"@tick": t + T, "S": S}
     return outputs, losses, probes, state
 
@@ -96,6 +96,6 @@ def step(params, inputs, state):
     y = (S @ q[..., None]).squeeze(-1)
     outputs = {"y": y}
     losses = {}
-    probes = {".keep": keep, ".rate": rate}
+    probes = {".keep": keep.detach(), ".rate": rate.detach()}
     state = {"@tick": t, "S": S}
     return outputs, losses, probes, state

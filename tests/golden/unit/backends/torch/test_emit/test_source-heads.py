@@ -99,7 +99,7 @@ def forward(params, inputs, state):
     y_1 = y + product_1[..., :1, :].squeeze(-2)[..., :1]
     outputs = {"y": y_1}
     losses = {}
-    probes = {"m.loss": m_loss, "m.rate": rate}
+    probes = {"m.loss": m_loss.detach(), "m.rate": rate.detach()}
     state = {"@tick": t + T, "m.S": S}
     return outputs, losses, probes, state
 
@@ -136,6 +136,6 @@ def step(params, inputs, state):
     y_1 = y + product[..., :1, :].squeeze(-2)[..., :1]
     outputs = {"y": y_1}
     losses = {}
-    probes = {"m.loss": m_loss, "m.rate": rate}
+    probes = {"m.loss": m_loss.detach(), "m.rate": rate.detach()}
     state = {"@tick": t, "m.S": S}
     return outputs, losses, probes, state
