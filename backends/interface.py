@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,6 +31,25 @@ class Readable(Protocol):
     """A backend whose loops are code of another kind than its module: what ``nldsl emit`` shows."""
 
     def text(self, schedule: Schedule) -> str: ...
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """A backend whose modules are more than their source, and which a cache of programs can keep all the same: it says
+    what else is to be known of a module, as JSON, and makes the module from that."""
+
+    def depends(self) -> tuple[str, ...]:
+        """What its code depends on besides the program and this package."""
+
+    def begin(self, key: str) -> None:
+        """What is emitted and loaded from now on is of the entry of that name."""
+
+    def kept(self, loaded: Any) -> Any:
+        """What is to be known of a module that ``load`` gave."""
+
+    def load_kept(self, source: str, schedule: Schedule, kept: Any, planned: Callable[[], Schedule]) -> Any:
+        """As ``load``. ``schedule`` has the program and ``loss_inputs`` alone, ``planned`` gives all of it. Raises
+        KeyError, TypeError or ValueError for what ``kept`` did not give."""
 
 
 @dataclass(frozen=True)

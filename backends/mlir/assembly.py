@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nldsl.backends.mlir.function import HEADER, NUMBERS
 from nldsl.backends.mlir.lane import Buffer
 from nldsl.backends.mlir.memory import ALIGNED, STEP, helpers
 from nldsl.backends.mlir.text import MEMREF, Function
@@ -14,16 +15,6 @@ from nldsl.ir.types import BATCH
 LONGEST = 400  # lines of one function: LLVM takes more than twice as long for twice as many
 NAME = re.compile(r"%\w+")
 DEFINED = re.compile(r"(%\w+)(?::\d+)? = ")
-NUMBERS = (
-    "segments",
-    "total",
-    "offset",
-    "tick0",
-    "first",
-    "batches",
-    "sequences",
-)  # what the table begins with, see launch.py
-HEADER = len(NUMBERS)
 
 
 @dataclass(frozen=True)

@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nldsl.backends.interface import Backend, LoopCall, LoopSource
-from nldsl.backends.mlir.native_loop import NativeLoop
-from nldsl.backends.mlir.tick_loop import TickLoop
-from nldsl.backends.mlir.views import FallbackWarning, UnsupportedError
+from nldsl.backends.mlir.function import FallbackWarning, UnsupportedError
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.schedule import Schedule
 from nldsl.source import NO_SPAN, Span
 
 if TYPE_CHECKING:
+    from nldsl.backends.mlir.native_loop import NativeLoop
     from nldsl.backends.mlir.native_step import NativeStep, NoStep
 
 
 @dataclass
 class NativeKernels:
-    """Loops as native functions. ``required``: what cannot be one is an error. ``made`` are the loops so far."""
+    """Loops as native functions. ``required``: what cannot be one is an error. ``key``: the entry of the program in the
+    cache. ``made`` are the loops so far, with their names; ``said``: what has no native form, and why."""
 
     required: bool = False
-    made: list[NativeLoop] = field(default_factory=list)
+    key: str = ""
+    made: list[tuple[str, NativeLoop]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def loop(self, call: LoopCall) -> LoopSource | None:
         """See ``LoopKernels``."""
         from nldsl.backends.mlir.custom_ops import register
+        from nldsl.backends.mlir.make_loop import native_of
         from nldsl.backends.mlir.wrapper import source_of
 
         try:
             if call.derived is None:
                 raise UnsupportedError("it has no backward pass of its own")
-            kind = TickLoop if call.phase.size == 1 else NativeLoop
-            native = kind(call.phase, call.derived, call.program)
-            source = source_of(call, native, register(native))
+            native = native_of(call.phase, call.derived, call.program, (self.key, len(self.made)))
+            name = register(native)
+            source = source_of(call, native, name)
         except UnsupportedError as problem:
             if call.last:
                 self._refuse(call, problem)
             return None
-        self.made.append(native)
+        self.made.append((name, native))
         return source
 
     def _refuse(self, call: LoopCall, problem: UnsupportedError) -> None:
@@ -48,7 +52,12 @@ class NativeKernels:
         message = f"the loop of {states} has no native form: {problem}"
         if self.required:
             raise DiagnosticError(Diagnostic("NL0795", message, _span(call), hints=("use the torch backend",)))
-        warnings.warn(f"{message}; it keeps the form of the torch backend", FallbackWarning, stacklevel=2)
+        self.say(f"{message}; it keeps the form of the torch backend")
+
+    def say(self, text: str) -> None:
+        """Once for each compilation, also of a program from the cache."""
+        self.said.append(text)
+        warnings.warn(text, FallbackWarning, stacklevel=2)
 
 
 def _span(call: LoopCall) -> Span:
@@ -70,18 +79,75 @@ class MlirBackend:
     ticks: bool = True  # loops over ticks are native too
     serial: bool = True  # a segment is done in one piece, before the next one
 
+    stored: bool = True  # with what ``kept`` gives
+
     def emit(self, schedule: Schedule) -> str:
         return self.emitter.emit(schedule)
 
     def load(self, source: str, schedule: Schedule) -> Any:
+        return self._module(source, schedule, self._step(schedule), lambda: schedule)
+
+    # -- what a cache of programs keeps, see ``Kept``
+
+    def depends(self) -> tuple[str, ...]:
+        """What the code depends on besides the program and this package."""
+        from nldsl.backends.mlir.cache import depends
+
+        return depends()
+
+    def begin(self, key: str) -> None:
+        """What is emitted from now on is of the entry ``key``."""
+        self.kernels.key = key
+
+    def kept(self, loaded: Any) -> Any:
+        """What is to be known of a module besides its source, as JSON."""
+        from nldsl.backends.mlir.native_step import NativeStep, NoStep
+
+        step: Any = loaded.tick
+        if isinstance(step, NoStep):
+            step = {"refused": step.why}
+        elif isinstance(step, NativeStep):
+            step = {"whole": step.all}
+        loops = [[name, native.facts.stored()] for name, native in self.kernels.made]
+        return {"loops": loops, "step": step, "said": self.kernels.said}
+
+    def load_kept(self, source: str, schedule: Schedule, kept: Any, planned: Callable[[], Schedule]) -> Any:
+        """A module from its source and what ``kept`` gave. ``planned``: its whole schedule, made where code is wanted
+        that has not been before. Raises KeyError, TypeError or ValueError for what ``kept`` did not give."""
+        from nldsl.backends.mlir.custom_ops import register
+        from nldsl.backends.mlir.facts import LoopFacts
+        from nldsl.backends.mlir.make_loop import restored_loop
+
+        again, key = Again(self, planned), self.kernels.key
+        for number, (name, facts) in enumerate(kept["loops"]):
+            native = restored_loop(LoopFacts.read(facts), schedule.program, (key, number), again.bodies(number, name))
+            register(native, name)
+            self.kernels.made.append((name, native))
+        step = self._kept_step(schedule, kept["step"], again)
+        for text in kept["said"]:
+            self.kernels.say(text)
+        return self._module(source, schedule, step, again.schedule)
+
+    def _kept_step(self, schedule: Schedule, found: Any, again: Again) -> NativeStep | NoStep | None:
+        from nldsl.backends.mlir.native_step import NativeStep, NoStep
+
+        if found is None:
+            return None
+        if "refused" in found:
+            return NoStep(found["refused"])
+        return NativeStep(schedule.program, found["whole"], lambda: again.schedule().tick, (self.kernels.key,))
+
+    def _module(
+        self, source: str, schedule: Schedule, step: NativeStep | NoStep | None, planned: Callable[[], Schedule]
+    ) -> Any:
         from nldsl.backends.mlir.step_emitted import NativeModule, Written
 
         def make() -> Any:
             """No derived way back either: it has no second derivative."""
-            bare = replace(schedule, tick_form=None, tick=None, backwards=())
+            bare = replace(planned(), tick_form=None, tick=None, backwards=())
             return self.written.load(self.written.emit(bare), bare)
 
-        return NativeModule(self.emitter.load(source, schedule), self._step(schedule), Written(make))
+        return NativeModule(self.emitter.load(source, schedule), step, Written(make))
 
     def _step(self, schedule: Schedule) -> NativeStep | NoStep | None:
         """One tick as one function, for a program that has such a form."""
@@ -90,7 +156,7 @@ class MlirBackend:
         if schedule.tick is None:
             return None
         try:
-            step = NativeStep(schedule.tick, schedule.program)
+            step = NativeStep.of(schedule.tick, schedule.program, (self.kernels.key,))
             if self.kernels.required:
                 step.written("f32").write()
         except UnsupportedError as problem:
@@ -104,4 +170,36 @@ class MlirBackend:
     def text(self, schedule: Schedule) -> str:
         """The MLIR of every native loop of a program."""
         self.emitter.emit(schedule)
-        return "\n".join(f"module @loop_{n} {{\n{loop.text()}}}\n" for n, loop in enumerate(self.kernels.made))
+        return "\n".join(f"module @loop_{n} {{\n{loop.text()}}}\n" for n, (_, loop) in enumerate(self.kernels.made))
+
+
+class Again:
+    """A program of the cache, planned and lowered once more when it is needed."""
+
+    def __init__(self, backend: MlirBackend, planned: Callable[[], Schedule]) -> None:
+        self.backend = backend
+        self._planned = planned
+        self._schedule: Schedule | None = None
+        self._loops: list[tuple[str, NativeLoop]] = []
+
+    def schedule(self) -> Schedule:
+        """What the passes give."""
+        if self._schedule is None:
+            self._schedule = self._planned()
+        return self._schedule
+
+    def bodies(self, number: int, name: str) -> Callable[[], Any]:
+        """A loop and its way back."""
+
+        def find() -> Any:
+            if not self._loops:
+                kernels = NativeKernels(self.backend.kernels.required, self.backend.kernels.key)
+                with warnings.catch_warnings():  # it has been said
+                    warnings.simplefilter("ignore", FallbackWarning)
+                    replace(self.backend.emitter, kernels=kernels).emit(self.schedule())  # type: ignore[type-var]
+                self._loops = kernels.made
+            found, native = self._loops[number]
+            assert found == name, "the compiler has changed under a running process"
+            return native.bodies()
+
+        return find

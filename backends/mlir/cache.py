@@ -46,6 +46,7 @@ def directory() -> Path | None:
 
 @lru_cache(maxsize=1)
 def _versions() -> str:
+    """The compilers that code depends on."""
     found = []
     for name in ("torch-mlir", "iree-base-compiler"):
         try:
@@ -59,6 +60,17 @@ def key_of(text: str) -> str:
     """The name of an entry."""
     parts = (LAYOUT, text, PIPELINE, _versions(), target())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def depends() -> tuple[str, ...]:
+    """What code depends on besides the program and this package: part of the name of a program's entry."""
+    return LAYOUT, PIPELINE, _versions(), target()
+
+
+def kept(key: str, name: str) -> Native | None:
+    """The function ``name`` of the entry ``key``, if it is there."""
+    folder = directory()
+    return None if folder is None else _loaded(folder / f"{key}.so", name)
 
 
 def compiled(text: str, name: str) -> Native:

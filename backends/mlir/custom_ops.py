@@ -19,9 +19,9 @@ LOOPS: dict[str, NativeLoop] = {}
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def register(native: NativeLoop) -> str:
-    """The name of a loop."""
-    name = hashlib.sha256(native.text().encode()).hexdigest()[:16]
+def register(native: NativeLoop, name: str = "") -> str:
+    """The name of a loop; ``name``: what it was called when its program was compiled."""
+    name = name or hashlib.sha256(native.text().encode()).hexdigest()[:16]
     LOOPS.setdefault(name, native)
     return name
 
@@ -163,7 +163,7 @@ def run(name: str, tensors: list[Tensor], tick: int, count: int) -> list[Tensor]
     real = torch.float64 if torch.float64 in kinds else torch.float32
     given = [t.to(real) if t.is_floating_point() else t.to(torch.int64) for t in tensors]
     save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    if save and native.backward is None:
+    if save and not native.facts.derived:
         raise RuntimeError("this loop has no derivative of its own: compile the module with the torch backend")
     if _traced(given):
         found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save)

@@ -9,6 +9,24 @@ from typing import Any
 from nldsl.ir.types import Type
 
 Key = tuple[str, int]  # a state (period 0) or its anchor
+NUMBERS = (
+    "segments",
+    "total",
+    "offset",
+    "tick0",
+    "first",
+    "batches",
+    "sequences",
+)  # a table begins with
+HEADER = len(NUMBERS)
+
+
+class UnsupportedError(Exception):
+    """A loop that this backend does not lower; the message says which operation, and why."""
+
+
+class FallbackWarning(UserWarning):
+    """What keeps the form of the torch backend."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from functools import lru_cache
 
 import torch
 
-from nldsl.backends.mlir.assembly import HEADER
 from nldsl.backends.mlir.engine import Native
-from nldsl.backends.mlir.function import Kernel
+from nldsl.backends.mlir.function import HEADER, Kernel
 
 _LOCAL = threading.local()
 

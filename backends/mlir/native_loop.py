@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 
-from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
-from nldsl.backends.mlir.function import Argument, Kernel, Key
-from nldsl.backends.mlir.kernel import KernelWriter
+from nldsl.backends.mlir.facts import LoopFacts
+from nldsl.backends.mlir.function import Argument, Kernel
+from nldsl.backends.mlir.known import Parts, function
 from nldsl.backends.mlir.launch import call
 from nldsl.backends.mlir.wiring import Wiring, wiring
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop, segments
 from nldsl.ir.program import Program
-from nldsl.ir.types import BATCH, TIME, Type, axis_order
+from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
 READ = ("state", "given", "param", "fixed", "initial")
 TAILS = (16, 1)  # lengths of the segments that a short rest is cut into
 BITS = {torch.float32: "f32", torch.float64: "f64"}
+FORWARD, BACKWARD = "forward", "backward"
 
 
 def over_sequences(loop: ChunkLoop, program: Program) -> bool:
@@ -31,12 +32,12 @@ def over_sequences(loop: ChunkLoop, program: Program) -> bool:
     return shared or mean
 
 
-def runs(tick: int, count: int, size: int, loop: ChunkLoop) -> list[tuple[int, int]]:
+def runs(tick: int, count: int, size: int, clocks: tuple[Clock, ...]) -> list[tuple[int, int]]:
     """The segments of a call as (ticks, number of such segments in a row). Where segments are cut never matters to the
     result: a single short one is cut into a few usual lengths, so that few functions are compiled."""
-    lengths = segments(tick, count, size, loop.clocks)
+    lengths = segments(tick, count, size, clocks)
     usual = {n for n, after in pairwise(lengths) if n == after} | {size, *TAILS}
-    usual |= {min((c.period for c in loop.clocks), default=size)}
+    usual |= {min((c.period for c in clocks), default=size)}
     found: list[tuple[int, int]] = []
     for length in lengths:
         while length:
@@ -58,63 +59,87 @@ class Form:
     sizes: tuple[int | str, ...]
 
 
+class Bodies:
+    """A loop and its way back. A program from the cache has them made when a function is wanted that it does not
+    have."""
+
+    def __init__(self, make: Callable[[], tuple[ChunkLoop, BackwardLoop | None]]) -> None:
+        self._make = make
+        self._made: tuple[ChunkLoop, BackwardLoop | None] | None = None
+
+    def __call__(self) -> tuple[ChunkLoop, BackwardLoop | None]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
 @dataclass
 class NativeLoop:
     """``inputs``: what a call takes, in order. ``results``: what it gives: states and anchors, streams, and, where the
-    backward pass is wanted, the states at the beginning of each segment."""
+    backward pass is wanted, the states at the beginning of each segment. ``origin``: the entry of its program in the
+    cache and which of its loops this is."""
 
-    loop: ChunkLoop
-    backward: BackwardLoop | None
+    facts: LoopFacts
     program: Program
-    kernels: dict[tuple[bool, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
-    written: dict[tuple[bool, int, str, int], Kernel] = field(default_factory=dict)
+    bodies: Bodies
+    origin: Parts = ("",)
+    kernels: dict[tuple[str, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
+    written: dict[tuple[str, int, str, int], Kernel] = field(default_factory=dict)
     wirings: dict[tuple[int, str, int], Wiring] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)  # by the identity of a type, whose hash takes longer
 
     def __post_init__(self) -> None:
         self.order = axis_order((TIME, *self.program.axis_names()), self.program.axis_names())
-        self.whole = over_sequences(self.loop, self.program)
-        rows = 1 if self.whole else 0
-        shape = self._written(True, self.loop.size, "f32", rows)
-        self.arguments = shape.arguments
-        self.inputs = tuple(a for a in shape.arguments if a.kind in READ)
+        self.whole = self.facts.whole
+        arguments = self.facts.arguments
+        self.inputs = tuple(a for a in arguments if a.kind in READ)
         self.states = tuple(a for a in self.inputs if a.kind == "state")
-        self.streams = tuple(a for a in shape.arguments if a.kind == "output")
-        self.boundaries = tuple(a for a in shape.arguments if a.kind == "boundary")
-        if self.backward is not None:
-            self._written(False, self.loop.size, "f32", rows)
-        if self.loop.size > 1:  # what has no form for a rest of one tick is refused now, not in the middle of a call
-            self._written(True, 1, "f32", rows)
-            if self.backward is not None:
-                self._written(False, 1, "f32", rows)
+        self.streams = tuple(a for a in arguments if a.kind == "output")
+        self.boundaries = tuple(a for a in arguments if a.kind == "boundary")
+
+    @property
+    def loop(self) -> ChunkLoop:
+        return self.bodies()[0]
+
+    @property
+    def backward(self) -> BackwardLoop | None:
+        return self.bodies()[1]
+
+    def check(self) -> None:
+        """Write what every loop needs, so that it is refused now and not in the middle of a call; raises
+        UnsupportedError."""
+        rows = 1 if self.whole else 0
+        for ticks in dict.fromkeys((self.facts.size, 1)):
+            for which in (FORWARD, BACKWARD) if self.facts.derived else (FORWARD,):
+                self.kernel_text(which, ticks, "f32", rows)
 
     # -- code
 
-    def _saved(self) -> tuple[Key, ...]:
-        return self.backward.boundaries if self.backward is not None else ()
-
-    def _written(self, forward: bool, ticks: int, real: str, rows: int) -> Kernel:
-        key = forward, ticks, real, rows
+    def kernel_text(self, which: str, ticks: int, real: str, rows: int) -> Kernel:
+        """A function, written; raises UnsupportedError."""
+        key = which, ticks, real, rows
         if key not in self.written:
-            loop = self.loop if forward else self.backward
-            assert loop is not None
-            lanes, saved = vector_bytes() // (4 if real == "f32" else 8), self._saved() if forward else ()
-            self.written[key] = KernelWriter(loop, self.program, ticks, real, lanes, saved, rows=rows).write()
+            self.written[key] = self._write(which, ticks, real, rows)
         return self.written[key]
+
+    def _write(self, which: str, ticks: int, real: str, rows: int) -> Kernel:
+        loop, backward = self.bodies()
+        return write_function(loop, backward, self.program, which, ticks, real, rows)
 
     def text(self, real: str = "f32") -> str:
         """The MLIR of a segment of full length, forward and backward."""
-        rows = 1 if self.whole else 0
-        found = [f"module @forward {{\n{self._written(True, self.loop.size, real, rows).text}}}\n"]
-        if self.backward is not None:
-            found.append(f"module @backward {{\n{self._written(False, self.loop.size, real, rows).text}}}\n")
+        rows, size = 1 if self.whole else 0, self.facts.size
+        found = [f"module @forward {{\n{self.kernel_text(FORWARD, size, real, rows).text}}}\n"]
+        if self.facts.derived:
+            found.append(f"module @backward {{\n{self.kernel_text(BACKWARD, size, real, rows).text}}}\n")
         return "\n".join(found)
 
-    def kernel(self, forward: bool, ticks: int, real: str, rows: int = 0) -> tuple[Kernel, Native]:
-        key = forward, ticks, real, rows
+    def kernel(self, which: str, ticks: int, real: str, rows: int = 0) -> tuple[Kernel, Native]:
+        """A function, compiled; raises UnsupportedError."""
+        key = which, ticks, real, rows
         if key not in self.kernels:
-            kernel = self._written(forward, ticks, real, rows)
-            self.kernels[key] = kernel, compiled(kernel.text, kernel.name)
+            kernel, native, _ = function((*self.origin, *key), lambda: (self.kernel_text(*key), None))
+            self.kernels[key] = kernel, native
         return self.kernels[key]
 
     # -- sizes
@@ -168,15 +193,15 @@ class NativeLoop:
 
     def saved_shape(self, argument: Argument, batch: int, number: int) -> list[int]:
         """A boundary: of a state, or of a pack, whose axis only the loop has."""
-        extra = {a.name: a.size for a in self.loop.lanes if a.name not in self.order}
-        sizes = extra | {a.name: a.size for a in self.program.axes if a.size is not None}
+        extra = {name: size for name, size in self.facts.lanes if name not in self.order}
+        sizes: dict[str, object] = {**extra} | {a.name: a.size for a in self.program.axes if a.size is not None}
         axes = [a for a in (*self.order, *extra) if a in argument.type.axes]
         lead = [batch if a == BATCH else int(str(sizes[a])) for a in axes]
         return [number, *lead, *(int(str(s)) for s in argument.type.shape)]
 
     def saved_number(self, tick: int, count: int) -> int:
         """How many beginnings of segments a call keeps."""
-        return sum(n for _, n in runs(tick, count, self.loop.size, self.loop))
+        return sum(n for _, n in runs(tick, count, self.facts.size, self.facts.clocks))
 
     # -- calls
 
@@ -185,7 +210,7 @@ class NativeLoop:
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         rows = self.rows(batch)
-        plan = runs(tick, count, self.loop.size, self.loop)
+        plan = runs(tick, count, self.facts.size, self.facts.clocks)
         number = sum(n for _, n in plan)
         # what is not wanted is written to one place by all segments, which stays in cache
         kept = save or any(BATCH not in a.type.axes for a in self.boundaries)
@@ -206,7 +231,7 @@ class NativeLoop:
             held[argument] = torch.empty(self.saved_shape(argument, batch, number if kept else 1), dtype=real)
         offset = first = 0
         for ticks, n in plan:
-            kernel, native = self.kernel(True, ticks, BITS[real], rows)
+            kernel, native = self.kernel(FORWARD, ticks, BITS[real], rows)
             order = [held[a] for a in kernel.arguments]
             lanes, batches = kernel.count(batch), batch if kept else 0
             call(native, kernel, order, lanes, n, count, offset, tick + offset, first, batches, batch)
@@ -229,14 +254,14 @@ class NativeLoop:
         batch = self.batch(tensors)
         rows = self.rows(batch)
         real = next(t.dtype for t in tensors if t.is_floating_point())
-        plan = runs(tick, count, self.loop.size, self.loop)
-        back = self.kernel(False, plan[-1][0], BITS[real], rows)[0]
+        plan = runs(tick, count, self.facts.size, self.facts.clocks)
+        back = self.kernel(BACKWARD, plan[-1][0], BITS[real], rows)[0]
         held = self._way_back(back, tensors, boundaries, cotangents, count)
         offset, first = count, sum(n for _, n in plan)
         for ticks, n in reversed(plan):
             offset -= ticks * n
             first -= n
-            kernel, native = self.kernel(False, ticks, BITS[real], rows)
+            kernel, native = self.kernel(BACKWARD, ticks, BITS[real], rows)
             call(native, kernel, held, kernel.count(batch), n, count, offset, tick + offset, first, batch, batch)
         return self._gradients(back, tensors, held, batch, wanted)
 
@@ -351,3 +376,17 @@ class NativeLoop:
 def _reduced(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """A gradient for a tensor that was stretched."""
     return value.sum_to_size(tuple(shape)) if tuple(value.shape) != tuple(shape) else value
+
+
+def write_function(
+    loop: ChunkLoop, backward: BackwardLoop | None, program: Program, which: str, ticks: int, real: str, rows: int
+) -> Kernel:
+    """The function of a segment of some ticks; raises UnsupportedError. A tick by tick loop keeps no boundaries."""
+    from nldsl.backends.mlir.kernel import KernelWriter
+
+    lanes = vector_bytes() // (4 if real == "f32" else 8)
+    if which == BACKWARD:
+        assert backward is not None
+        return KernelWriter(backward, program, ticks, real, lanes, (), rows=rows).write()
+    saved = backward.boundaries if backward is not None and loop.size > 1 else ()
+    return KernelWriter(loop, program, ticks, real, lanes, saved, rows=rows).write()

@@ -10,27 +10,28 @@ import ctypes
 import math
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from nldsl.backends.mlir.assembly import HEADER, NUMBERS
-from nldsl.backends.mlir.cache import compiled
 from nldsl.backends.mlir.engine import Native, vector_bytes
-from nldsl.backends.mlir.function import Kernel
+from nldsl.backends.mlir.function import HEADER, NUMBERS, FallbackWarning, Kernel, UnsupportedError
+from nldsl.backends.mlir.known import Made, Parts, function
 from nldsl.backends.mlir.launch import spread
 from nldsl.backends.mlir.native_loop import BITS, over_sequences
-from nldsl.backends.mlir.step_kernel import StepWriter
 from nldsl.backends.mlir.tick_loop import rows_of
-from nldsl.backends.mlir.views import FallbackWarning, UnsupportedError
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import anchor_key, anchors
+from nldsl.ir.store import plain, restored
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
+
+if TYPE_CHECKING:
+    from nldsl.backends.mlir.step_kernel import StepWriter
 
 WORTH_THREADS = 1 << 18  # numbers that all lanes read: fewer are read while a thread wakes up
 TICK = NUMBERS.index("tick0")
@@ -132,12 +133,31 @@ class NoStep:
             self.why = ""
 
 
-class NativeStep:
-    """``NativeStep(tick, program)(params, inputs, states, done, limits)``: one tick of a batch. Raises UnsupportedError
-    for a program that has no such form."""
+def _refuse_what_is_not_simple(tick: ChunkLoop, program: Program) -> None:
+    names = [name for name, _ in program.outputs]
+    if len(set(names)) < len(names):
+        raise UnsupportedError("two outputs of one name")
+    made = {v for v, _ in tick.outputs}
+    for name, value in program.outputs:
+        if value not in made:
+            raise UnsupportedError(f"the output {name} is not computed")
+        if program.body[value].type.kind != "real":
+            raise UnsupportedError(f"the output {name} is an integer")
+    for state in program.states:
+        if state.type.kind != "real":
+            raise UnsupportedError(f"the state {state.name} is an integer")
+    if not any(BATCH in d.type.axes for d in program.inputs if not d.ahead):
+        raise UnsupportedError("no input has a batch")
 
-    def __init__(self, tick: ChunkLoop, program: Program) -> None:
+
+class NativeStep:
+    """``step(params, inputs, states, done, limits)``: one tick of a batch."""
+
+    def __init__(self, program: Program, whole: bool, tick: Callable[[], ChunkLoop], origin: Parts = ("",)) -> None:
+        """``whole``: the tick looks over the sequences of a batch. ``tick`` gives it where a function is to be written.
+        ``origin``: the entry of the program in the cache."""
         self.tick = tick
+        self.origin = origin
         self.program = program
         self.order = axis_order((TIME, *program.axis_names()), program.axis_names())
         self.anchors = tuple((name, period, anchor_key(name, period)) for name, period in anchors(program))
@@ -149,28 +169,16 @@ class NativeStep:
         self.positions = {d.name: n for n, d in enumerate(now)}
         self.lead = next((n for n, d in enumerate(now) if BATCH in d.type.axes), -1)
         self.whole = frozenset(d.name for d in program.inputs if d.type.kind == "int")
-        self.all = over_sequences(tick, program)
+        self.all = whole
         self.forms: dict[tuple[torch.dtype, int], Form | None] = {}
         self.plans: dict[tuple[torch.dtype, int], Plan | None] = {}
         self.last: Plan | None = None
-        self._refuse_what_is_not_simple()
 
-    def _refuse_what_is_not_simple(self) -> None:
-        program = self.program
-        names = [name for name, _ in program.outputs]
-        if len(set(names)) < len(names):
-            raise UnsupportedError("two outputs of one name")
-        made = {v for v, _ in self.tick.outputs}
-        for name, value in program.outputs:
-            if value not in made:
-                raise UnsupportedError(f"the output {name} is not computed")
-            if program.body[value].type.kind != "real":
-                raise UnsupportedError(f"the output {name} is an integer")
-        for state in program.states:
-            if state.type.kind != "real":
-                raise UnsupportedError(f"the state {state.name} is an integer")
-        if self.lead < 0:
-            raise UnsupportedError("no input has a batch")
+    @staticmethod
+    def of(tick: ChunkLoop, program: Program, origin: Parts = ("",)) -> NativeStep:
+        """Raises UnsupportedError for a program that has no such form."""
+        _refuse_what_is_not_simple(tick, program)
+        return NativeStep(program, over_sequences(tick, program), lambda: tick, origin)
 
     # -- code
 
@@ -178,7 +186,9 @@ class NativeStep:
         """The writer of the function; raises UnsupportedError. ``rows``: see ``KernelWriter``."""
         lanes = vector_bytes() // (4 if real == "f32" else 8)
         rows = max(rows, 1) if self.all else rows
-        return StepWriter(self.tick, self.program, 1, real, lanes, name="step", rows=rows, several=False)
+        from nldsl.backends.mlir.step_kernel import StepWriter
+
+        return StepWriter(self.tick(), self.program, 1, real, lanes, name="step", rows=rows, several=False)
 
     def _rows(self, batch: int) -> int:
         """How many sequences a lane has: all where the tick looks over them, several where the weights of the program
@@ -192,17 +202,21 @@ class NativeStep:
     def _compiled(self, dtype: torch.dtype, rows: int) -> Form | None:
         if dtype not in BITS:
             return None
-        try:
+
+        def make() -> Made:
             writer = self.written(BITS[dtype], rows)
             kernel = writer.write()
+            return kernel, plain(tuple(writer.clocks.items()))
+
+        try:
+            kernel, native, clocks = function((*self.origin, "step", BITS[dtype], rows), make)
         except UnsupportedError as problem:
             if self.all or not rows:
                 _refused(str(problem))
             return None
         slots = tuple((*self._slot(a.kind, a.key), self.shape(a.type), BATCH in a.type.axes) for a in kernel.arguments)
-        native = compiled(kernel.text, kernel.name)
         entries = sum(math.prod(shape) for kind, _, shape, _ in slots if kind in (PARAM, BEFORE, STATE))
-        return Form(kernel, native, slots, writer.clocks, entries)
+        return Form(kernel, native, slots, dict(restored(clocks)), entries)
 
     def _slot(self, kind: str, key: Any) -> tuple[int, str]:
         """What a tensor is for the caller, and its name."""

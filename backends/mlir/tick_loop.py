@@ -12,17 +12,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from nldsl.backends.mlir.cache import compiled
-from nldsl.backends.mlir.engine import Native, vector_bytes
-from nldsl.backends.mlir.function import Argument, Kernel, Key
-from nldsl.backends.mlir.kernel import KernelWriter
+from nldsl.backends.mlir.engine import vector_bytes
+from nldsl.backends.mlir.function import Argument, Kernel, UnsupportedError
+from nldsl.backends.mlir.known import answer
 from nldsl.backends.mlir.launch import call
-from nldsl.backends.mlir.native_loop import BITS, NativeLoop
-from nldsl.backends.mlir.views import UnsupportedError
+from nldsl.backends.mlir.native_loop import BACKWARD, BITS, FORWARD, NativeLoop
 from nldsl.ir.types import BATCH, TIME
 
 SHORTEST, LONGEST = 8, 64  # ticks of a block
 MOST_ROWS = 16  # sequences of a lane
+REPLAY = "replay"
 
 
 def block_ticks(count: int) -> int:
@@ -41,16 +40,18 @@ def rows_of(batch: int, lanes: int) -> int:
 
 @dataclass
 class TickLoop(NativeLoop):
-    """``replays``: the functions that run a block once more and keep the state before each tick."""
+    """Has one function more, ``REPLAY``, which runs a block once more and keeps the state before each tick."""
 
-    replays: dict[tuple[str, int], tuple[Kernel, Native]] = field(default_factory=dict)
     possible: dict[int, bool] = field(default_factory=dict)  # numbers of sequences of a lane
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.boundaries = tuple(replace(a, kind="boundary") for a in self.states)
-        if self.backward is not None:
-            self._replay_written("f32", 1 if self.whole else 0)
+
+    def check(self) -> None:
+        super().check()
+        if self.facts.derived:
+            self.kernel_text(REPLAY, 1, "f32", 1 if self.whole else 0)
 
     def rows(self, batch: int) -> int:
         """All sequences where the loop looks over them; some of them where its weights are larger than its states."""
@@ -70,31 +71,27 @@ class TickLoop(NativeLoop):
     def _has_rows(self, rows: int) -> bool:
         """Whether there are functions for lanes of so many sequences."""
         if rows not in self.possible:
-            try:
-                self._written(True, 1, "f32", rows)
-                if self.backward is not None:
-                    self._written(False, 1, "f32", rows)
-                    self._replay_written("f32", rows)
-                self.possible[rows] = True
-            except UnsupportedError:
-                self.possible[rows] = False
+            self.possible[rows] = answer((*self.origin, "rows", rows), lambda: self._can_have(rows))
         return self.possible[rows]
 
-    def _saved(self) -> tuple[Key, ...]:
-        return ()
+    def _can_have(self, rows: int) -> bool:
+        try:
+            for which in (FORWARD, BACKWARD, REPLAY) if self.facts.derived else (FORWARD,):
+                self.kernel_text(which, 1, "f32", rows)
+        except UnsupportedError:
+            return False
+        return True
 
-    def _replay_written(self, real: str, rows: int) -> Kernel:
-        assert self.backward is not None
+    def _write(self, which: str, ticks: int, real: str, rows: int) -> Kernel:
+        if which != REPLAY:
+            return super()._write(which, ticks, real, rows)
+        from nldsl.backends.mlir.kernel import KernelWriter
+
+        loop, backward = self.bodies()
+        assert backward is not None
         lanes = vector_bytes() // (4 if real == "f32" else 8)
-        loop = replace(self.loop, outputs=())
-        return KernelWriter(loop, self.program, 1, real, lanes, self.backward.boundaries, rows=rows).write()
-
-    def replay(self, real: str, rows: int = 0) -> tuple[Kernel, Native]:
-        key = real, rows
-        if key not in self.replays:
-            kernel = self._replay_written(real, rows)
-            self.replays[key] = kernel, compiled(kernel.text, kernel.name)
-        return self.replays[key]
+        bare = replace(loop, outputs=())
+        return KernelWriter(bare, self.program, 1, real, lanes, backward.boundaries, rows=rows).write()
 
     def saved_number(self, tick: int, count: int) -> int:
         return -(-count // block_ticks(count))
@@ -114,7 +111,7 @@ class TickLoop(NativeLoop):
             held[argument] = self.empty(argument, batch, count, rows, real)
         number = self.saved_number(tick, count) if save else 0
         kept = [torch.empty(self.saved_shape(a, batch, number), dtype=real) for a in self.boundaries if save]
-        kernel, native = self.kernel(True, 1, BITS[real], rows)
+        kernel, native = self.kernel(FORWARD, 1, BITS[real], rows)
         order = [held[a] for a in kernel.arguments]
         lanes, step = kernel.count(batch), block_ticks(count) if save else count
         for block, start in enumerate(range(0, count, step)):
@@ -133,11 +130,10 @@ class TickLoop(NativeLoop):
         count: int,
         wanted: Sequence[bool] | None = None,
     ) -> list[torch.Tensor | None]:
-        assert self.backward is not None
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch, step = self.batch(tensors), block_ticks(count)
         rows = self.rows(batch)
-        replayed, native_replay = self.replay(BITS[real], rows)
+        replayed, native_replay = self.kernel(REPLAY, 1, BITS[real], rows)
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
             shape = self.shape(argument.type, batch, count)
@@ -151,7 +147,7 @@ class TickLoop(NativeLoop):
         again = [held[a] for a in replayed.arguments]
         before = {a.key: held[a] for a in replayed.arguments if a.kind == "boundary"}
         saved = [before.get(a.key, b) for a, b in zip(self.boundaries, boundaries, strict=True)]
-        kernel, native = self.kernel(False, 1, BITS[real], rows)
+        kernel, native = self.kernel(BACKWARD, 1, BITS[real], rows)
         back = self._way_back(kernel, tensors, saved, cotangents, count)
         for block in reversed(range(-(-count // step))):
             start = block * step

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from nldsl.backends.mlir.function import FallbackWarning as FallbackWarning
+from nldsl.backends.mlir.function import UnsupportedError as UnsupportedError
 from nldsl.backends.mlir.text import MEMREF, Function, Ix, Val
-
-
-class UnsupportedError(Exception):
-    """A loop that this backend does not lower; the message says which operation, and why."""
-
-
-class FallbackWarning(UserWarning):
-    """What keeps the form of the torch backend."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nldsl.backends.interface import LoopKernels
-from nldsl.backends.torch.emit import emit, needs_next
 from nldsl.backends.torch.loader import Emitted, load
 from nldsl.backends.torch.names import identifier
-from nldsl.ir.schedule import Schedule
+from nldsl.ir.schedule import Schedule, needs_next
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,8 @@ class TorchBackend:
     kernels: LoopKernels | None = None
 
     def emit(self, schedule: Schedule) -> str:
+        from nldsl.backends.torch.emit import emit  # not needed for a module from the cache
+
         return emit(schedule, kernels=self.kernels)
 
     def load(self, source: str, schedule: Schedule) -> Emitted:

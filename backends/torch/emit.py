@@ -26,7 +26,7 @@ from nldsl.backends.torch.target_ast import ADD, ATOM, INDENT, Code, Expr
 from nldsl.backends.torch.tick import Variables, bind_leaves, variables, write_body, write_initial, write_updates
 from nldsl.ir.demand import reachable
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Delay, Schedule, anchor_key
+from nldsl.ir.schedule import Delay, Schedule, anchor_key, needs_next
 from nldsl.ir.types import BATCH, TIME, Type
 
 TICK = "@tick"
@@ -62,12 +62,6 @@ def emit(schedule: Schedule, longest: int = LONGEST, kernels: LoopKernels | None
     imports += [line for line in PACKED_IMPORTS if packed_sources(text) and line not in imports]
     imports += ["from torch.nn import functional as F"] if re.search(r"\bF\.", text) else []
     return "\n".join([_doc(layout), *imports, "", "", text])
-
-
-def needs_next(schedule: Schedule) -> bool:
-    """Whether the states of a tick depend on the inputs of the next one."""
-    ahead = {i.name for i in schedule.program.inputs if i.ahead} - set(schedule.loss_inputs)
-    return any(i.op == "input" and i.attr("input") in ahead for i in schedule.program.body)
 
 
 def quoted(name: str) -> str:

@@ -94,6 +94,12 @@ class Schedule:
         return next((b for b in self.backwards if b.loop is phase), None)
 
 
+def needs_next(schedule: Schedule) -> bool:
+    """Whether the states of a tick depend on the inputs of the next one."""
+    ahead = {i.name for i in schedule.program.inputs if i.ahead} - set(schedule.loss_inputs)
+    return any(i.op == "input" and i.attr("input") in ahead for i in schedule.program.body)
+
+
 def anchor_key(state: str, period: int) -> str:
     """The name under which the anchor of a state is stored next to the states."""
     return f"{state}@{period}"

@@ -88,6 +88,16 @@ def _read(row: list[Any], types: list[Type], files: list[SourceFile]) -> Instr:
     )
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON takes it: numbers, texts, None, types, clocks, sizes, tuples of these; raises TypeError."""
+    return _out(value)
+
+
+def restored(found: Any) -> Any:
+    """The inverse of ``plain``; raises ValueError or TypeError for what it did not make."""
+    return _in(found)
+
+
 def _out(value: Any) -> Any:
     """Numbers, texts and None are themselves; the rest is a list that begins with its kind."""
     if isinstance(value, Poly):
@@ -96,6 +106,8 @@ def _out(value: Any) -> Any:
         return ["tuple", [_out(v) for v in value]]
     if isinstance(value, Clock):
         return ["clock", value.period, value.start]
+    if isinstance(value, Type):
+        return ["type", [_out(s) for s in value.shape], list(value.axes), value.kind]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"no stored form for {type(value).__name__}")
@@ -109,6 +121,8 @@ def _in(value: Any) -> Any:
         return tuple(_in(v) for v in rest[0])
     if kind == "clock":
         return Clock(*rest)
+    if kind == "type":
+        return Type(tuple(_in(s) for s in rest[0]), tuple(rest[1]), rest[2])
     if kind == "poly":
         return Poly(tuple((tuple((n, p) for n, p in m), _whole(Fraction(c))) for m, c in rest[0]))
     raise ValueError(f"no such kind of value: {kind}")

@@ -1,9 +1,11 @@
 """Compiled programs on disk, by what they were compiled from: the second process does not compile again.
 
-An entry is a JSON file: the simplified program and the emitted source. Its name is a hash of the checked program with
-the texts it came from, the options, and the compiler itself (every file of the package by size and time), so that an
-entry is never stale. Entries hold Python source that will be imported; therefore the folder must belong to the user
-and be writable by nobody else, as with Python's own ``__pycache__``.
+An entry is a JSON file: the simplified program, the emitted source and what the backend keeps besides; a line before
+it has the hash of the rest, which is compared first. Its name is a hash of the checked program with the texts it came
+from, the options, and the compiler itself (every file of the package by size and time), so that an entry is never
+stale. It is written aside and renamed, so that two processes never mix theirs. Entries hold Python source that will be
+imported; therefore the folder must belong to the user and be writable by nobody else, as with Python's own
+``__pycache__``.
 
 ``NLDSL_CACHE`` names another folder, or ``off``.
 """
@@ -16,6 +18,7 @@ import json
 import os
 import stat
 import tempfile
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,13 +33,19 @@ MOST = 200  # entries; the oldest go first
 BROKEN = (OSError, ValueError, KeyError, TypeError, IndexError)
 
 
+class CacheWarning(UserWarning):
+    """An entry that could not be used."""
+
+
 @dataclass(frozen=True)
 class Entry:
-    """What compiling gave: the program that backends see, and the facts that loading its source needs."""
+    """What compiling gave: the program that backends see, and the facts that loading its source needs. ``kept``: what
+    the backend wants to know besides, see ``backends.interface.Kept``."""
 
     program: Program
     source: str
     loss_inputs: tuple[str, ...]
+    kept: Any = None
 
 
 def folder() -> Path | None:
@@ -74,10 +83,18 @@ def read(key: str, before: Program) -> Entry | None:
         return None
     path = place / f"{key}.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        entry = Entry(from_plain(found["program"], before), str(found["source"]), tuple(found["loss_inputs"]))
+        check, _, rest = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    try:
+        if check.decode("ascii", "replace") != _check(key, rest):
+            raise ValueError("not what was written")
+        found: dict[str, Any] = json.loads(rest)
+        program = from_plain(found["program"], before)
+        entry = Entry(program, str(found["source"]), tuple(found["loss_inputs"]), found["kept"])
         os.utime(path)  # the oldest are removed, so what is used stays
     except BROKEN:
+        warnings.warn(f"the compiled program in {path} is damaged and compiled again", CacheWarning, stacklevel=3)
         return None
     return entry
 
@@ -91,12 +108,17 @@ def write(key: str, entry: Entry, before: Program) -> None:
         program = to_plain(entry.program, before)
         if program is None:
             return
-        found = {"program": program, "source": entry.source, "loss_inputs": entry.loss_inputs}
+        found = {"program": program, "source": entry.source, "loss_inputs": entry.loss_inputs, "kept": entry.kept}
+        rest = json.dumps(found).encode()
         handle, temporary = tempfile.mkstemp(dir=place, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(found, file)
+        with os.fdopen(handle, "wb") as file:
+            file.write(_check(key, rest).encode() + b"\n" + rest)
         Path(temporary).replace(place / f"{key}.json")
         _trim(place)
+
+
+def _check(key: str, rest: bytes) -> str:
+    return f"{key} {hashlib.sha256(rest).hexdigest()}"
 
 
 def _trim(place: Path) -> None:

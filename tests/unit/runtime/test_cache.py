@@ -97,9 +97,32 @@ def test_a_changed_text_is_another_entry(place: Path) -> None:
 def test_a_broken_entry_is_compiled_again(place: Path, content: str) -> None:
     nldsl.compile("keep", text=TEXT)
     (path,) = place.glob("*.json")
-    path.write_text(content)
-    assert nldsl.compile("keep", text=TEXT)(torch.ones(1, 2, 3)).shape == (1, 2, 3)
-    assert json.loads(path.read_text())["source"]
+    check, _, good = path.read_text().partition("\n")
+    path.write_text(f"{check}\n{content}")
+    with pytest.warns(cache.CacheWarning, match="is damaged and compiled again"):
+        assert nldsl.compile("keep", text=TEXT)(torch.ones(1, 2, 3)).shape == (1, 2, 3)
+    assert json.loads(path.read_text().partition("\n")[2]) == json.loads(good)
+
+
+def test_a_changed_letter_is_damage(place: Path) -> None:
+    nldsl.compile("keep", text=TEXT)
+    (path,) = place.glob("*.json")
+    path.write_bytes(path.read_bytes().replace(b"0.5 *", b"0.6 *"))
+    with pytest.warns(cache.CacheWarning, match="is damaged and compiled again"):
+        module = nldsl.compile("keep", text=TEXT)
+    assert "0.5 *" in module.emitted.source
+
+
+def test_an_entry_under_another_name_is_damage(place: Path) -> None:
+    nldsl.compile("keep", text=TEXT)
+    (first,) = place.glob("*.json")
+    other = TEXT.replace("0.5", "0.25")
+    nldsl.compile("keep", text=other)
+    (second,) = set(place.glob("*.json")) - {first}
+    second.write_bytes(first.read_bytes())
+    with pytest.warns(cache.CacheWarning, match="is damaged and compiled again"):
+        module = nldsl.compile("keep", text=other)
+    assert "0.25 *" in module.emitted.source
 
 
 def test_a_folder_that_others_can_write_is_not_used(place: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from nldsl.api import load_program
-from nldsl.backends.torch.emit import emit, needs_next
+from nldsl.backends.torch.emit import emit
 from nldsl.backends.torch.loader import load
 from nldsl.backends.torch.names import Names, comment, identifier, short_names
 from nldsl.backends.torch.target_ast import reflow
 from nldsl.ir.build import Builder
 from nldsl.ir.program import Axis, Initializer, InputDecl, ParamDecl, Program, StateDecl
+from nldsl.ir.schedule import needs_next
 from nldsl.ir.types import BATCH, Type
 from nldsl.passes.schedule import schedule
 from nldsl.runtime.initialize import initialize
