@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from nldsl.ir.backward import BackwardLoop
@@ -86,7 +86,8 @@ class LoopCall:
     leaves that are Python numbers: their text. A state keeps its dtype. Not ``last``: if this form of the loop is
     refused, another one is tried. ``initials``: for each state that is reset within the sequence a function that gives
     the value: the state, the name of the function, its arguments (the state as it is, for its sizes, then parameters of
-    this call), its source.
+    this call), its source. ``plain``: the source of a module with the same function as the torch backend writes it,
+    which autograd differentiates any number of times.
     """
 
     name: str
@@ -99,6 +100,7 @@ class LoopCall:
     counts: bool
     last: bool = True
     initials: tuple[tuple[str, str, tuple[str, ...], str], ...] = ()
+    plain: Callable[[], str] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

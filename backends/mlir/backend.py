@@ -14,6 +14,7 @@ from nldsl.ir.schedule import Schedule
 from nldsl.source import NO_SPAN, Span
 
 if TYPE_CHECKING:
+    from nldsl.backends.mlir.again import Differentiable, TorchForm
     from nldsl.backends.mlir.native_loop import NativeLoop
     from nldsl.backends.mlir.native_step import NativeStep, NoStep
 
@@ -30,15 +31,18 @@ class NativeKernels:
 
     def loop(self, call: LoopCall) -> LoopSource | None:
         """See ``LoopKernels``."""
+        from nldsl.backends.mlir.again import Differentiable
         from nldsl.backends.mlir.custom_ops import register
         from nldsl.backends.mlir.make_loop import native_of
-        from nldsl.backends.mlir.wrapper import source_of
+        from nldsl.backends.mlir.wrapper import layout_of, source_of, torch_form
 
         try:
             if call.derived is None:
                 raise UnsupportedError("it has no backward pass of its own")
             native = native_of(call.phase, call.derived, call.program, (self.key, len(self.made)))
-            name = register(native)
+            if not self.required:
+                native.second = Differentiable(lambda: torch_form(call, native))
+            name = register(native, f"{self.required} {layout_of(call, native)}")
             source = source_of(call, native, name)
         except UnsupportedError as problem:
             if call.last:
@@ -114,14 +118,15 @@ class MlirBackend:
     def load_kept(self, source: str, schedule: Schedule, kept: Any, planned: Callable[[], Schedule]) -> Any:
         """A module from its source and what ``kept`` gave. ``planned``: its whole schedule, made where code is wanted
         that has not been before. Raises KeyError, TypeError or ValueError for what ``kept`` did not give."""
-        from nldsl.backends.mlir.custom_ops import register
+        from nldsl.backends.mlir.custom_ops import put
         from nldsl.backends.mlir.facts import LoopFacts
         from nldsl.backends.mlir.make_loop import restored_loop
 
         again, key = Again(self, planned), self.kernels.key
         for number, (name, facts) in enumerate(kept["loops"]):
             native = restored_loop(LoopFacts.read(facts), schedule.program, (key, number), again.bodies(number, name))
-            register(native, name)
+            native.second = None if self.kernels.required else again.second(number, name)
+            put(native, name)
             self.kernels.made.append((name, native))
         step = self._kept_step(schedule, kept["step"], again)
         for text in kept["said"]:
@@ -191,15 +196,26 @@ class Again:
     def bodies(self, number: int, name: str) -> Callable[[], Any]:
         """A loop and its way back."""
 
-        def find() -> Any:
-            if not self._loops:
-                kernels = NativeKernels(self.backend.kernels.required, self.backend.kernels.key)
-                with warnings.catch_warnings():  # it has been said
-                    warnings.simplefilter("ignore", FallbackWarning)
-                    replace(self.backend.emitter, kernels=kernels).emit(self.schedule())  # type: ignore[type-var]
-                self._loops = kernels.made
-            found, native = self._loops[number]
-            assert found == name, "the compiler has changed under a running process"
-            return native.bodies()
+        return lambda: self._loop(number, name).bodies()
 
-        return find
+    def second(self, number: int, name: str) -> Differentiable:
+        """What gives its second derivatives."""
+        from nldsl.backends.mlir.again import Differentiable
+
+        def form() -> TorchForm:
+            second = self._loop(number, name).second
+            assert second is not None
+            return second.form()
+
+        return Differentiable(form)
+
+    def _loop(self, number: int, name: str) -> NativeLoop:
+        if not self._loops:
+            kernels = NativeKernels(self.backend.kernels.required, self.backend.kernels.key)
+            with warnings.catch_warnings():  # it has been said
+                warnings.simplefilter("ignore", FallbackWarning)
+                replace(self.backend.emitter, kernels=kernels).emit(self.schedule())  # type: ignore[type-var]
+            self._loops = kernels.made
+        found, native = self._loops[number]
+        assert found == name, "the compiler has changed under a running process"
+        return native

@@ -19,11 +19,16 @@ LOOPS: dict[str, NativeLoop] = {}
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def register(native: NativeLoop, name: str = "") -> str:
-    """The name of a loop; ``name``: what it was called when its program was compiled."""
-    name = name or hashlib.sha256(native.text().encode()).hexdigest()[:16]
-    LOOPS.setdefault(name, native)
+def register(native: NativeLoop, layout: str) -> str:
+    """The name of a loop. ``layout``: which argument of its function is which of its tensors."""
+    name = hashlib.sha256((native.text() + layout).encode()).hexdigest()[:16]
+    put(native, name)
     return name
+
+
+def put(native: NativeLoop, name: str) -> None:
+    """A loop that had this name when its program was compiled."""
+    LOOPS.setdefault(name, native)
 
 
 # Defined piece by piece: an operation made by ``custom_op`` imports torch._dynamo when it is first called (seconds).
@@ -89,8 +94,8 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
 def _no_second(*_arguments: Any) -> None:
     """PyTorch would take a derivative that is not there for zero."""
     raise RuntimeError(
-        "a native loop has no second derivative of autograd's: take it with torch.func (hessian, grad of grad), or "
-        "compile the module with the torch backend"
+        "a native loop has no second derivative here (`require_backend`, or PyTorch traces it): take it with "
+        "torch.func (hessian, grad of grad), or compile the module without that, or with the torch backend"
     )
 
 
@@ -114,8 +119,9 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, name: str, tick: int, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """``tensors``: of the loop, then the arguments of its function, which only second derivatives need."""
         native = LOOPS[name]
-        found = native.forward(tensors, tick, count, True)
+        found = native.forward(tensors[: len(native.inputs)], tick, count, True)
         results = len(native.states) + len(native.streams)
         ctx.call, ctx.results = (name, tick, count), results
         ctx.set_materialize_grads(False)
@@ -126,12 +132,15 @@ class _Direct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         name, tick, count = ctx.call
         native = LOOPS[name]
-        given = len(native.inputs)
+        given, all_given = len(native.inputs), len(ctx.needs_input_grad) - 3
         saved = ctx.saved_tensors
-        tensors, boundaries = saved[:given], saved[given:]
-        wanted = ctx.needs_input_grad[3:]
+        tensors, arguments, boundaries = saved[:given], saved[given:all_given], saved[all_given:]
+        wanted, rest = ctx.needs_input_grad[3 : 3 + given], ctx.needs_input_grad[3 + given :]
         found: Sequence[Tensor | None]
-        if torch.is_grad_enabled():  # with create_graph: what comes out knows that it has no derivative
+        if torch.is_grad_enabled() and native.second is not None and arguments:  # with create_graph
+            cotangents = native.second.cotangents(arguments, rest, grads, tick, count)
+            return None, None, None, *[None] * given, *cotangents
+        if torch.is_grad_enabled():  # what comes out knows that it has no derivative
             batch, real = native.batch(tensors), next(t.dtype for t in tensors if t.is_floating_point())
             results = [*native.states, *native.streams]
             cotangents = [
@@ -141,7 +150,8 @@ class _Direct(torch.autograd.Function):
             found = torch.ops.nldsl_mlir.loop_backward(list(tensors), list(boundaries), cotangents, name, tick, count)
         else:
             found = native.backpropagate(tensors, boundaries, grads, tick, count, wanted)
-        return None, None, None, *(g if w else None for g, w in zip(found, wanted, strict=True))
+        own = (g if w else None for g, w in zip(found, wanted, strict=True))
+        return None, None, None, *own, *[None] * len(arguments)
 
 
 def number(value: float, rank: int, like: Tensor) -> Tensor:
@@ -149,8 +159,9 @@ def number(value: float, rank: int, like: Tensor) -> Tensor:
     return torch.full((1,) * rank, float(value), dtype=like.dtype, device=like.device)
 
 
-def run(name: str, tensors: list[Tensor], tick: int, count: int) -> list[Tensor]:
-    """States and streams of a loop; keeps what the derivative needs only where there will be one.
+def run(name: str, tensors: list[Tensor], tick: int, count: int, arguments: Sequence[Tensor] = ()) -> list[Tensor]:
+    """States and streams of a loop; keeps what the derivative needs only where there will be one. ``arguments``: of the
+    function of the loop, for second derivatives.
 
     The loop computes in float64 where its states have it, else in float32; states keep their dtype.
     """
@@ -168,7 +179,7 @@ def run(name: str, tensors: list[Tensor], tick: int, count: int) -> list[Tensor]
     if _traced(given):
         found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save)
     elif save:
-        found = _Direct.apply(name, tick, count, *given)  # type: ignore[no-untyped-call]
+        found = _Direct.apply(name, tick, count, *given, *arguments)  # type: ignore[no-untyped-call]
     else:
         found = native.forward(given, tick, count, False)
     states = [t.to(kind) for t, kind in zip(found, kinds, strict=False)]

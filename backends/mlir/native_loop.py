@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 
+from nldsl.backends.mlir.again import Differentiable
 from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.facts import LoopFacts
 from nldsl.backends.mlir.function import Argument, Kernel
@@ -77,12 +78,13 @@ class Bodies:
 class NativeLoop:
     """``inputs``: what a call takes, in order. ``results``: what it gives: states and anchors, streams, and, where the
     backward pass is wanted, the states at the beginning of each segment. ``origin``: the entry of its program in the
-    cache and which of its loops this is."""
+    cache and which of its loops this is. ``second``: what gives second derivatives, None where they are an error."""
 
     facts: LoopFacts
     program: Program
     bodies: Bodies
     origin: Parts = ("",)
+    second: Differentiable | None = None
     kernels: dict[tuple[str, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
     written: dict[tuple[str, int, str, int], Kernel] = field(default_factory=dict)
     wirings: dict[tuple[int, str, int], Wiring] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nldsl.backends.interface import LoopCall, LoopSource, LoopTensor
+from nldsl.backends.mlir.again import TorchForm
 from nldsl.backends.mlir.function import Argument
 from nldsl.backends.mlir.native_loop import NativeLoop
 from nldsl.backends.mlir.views import UnsupportedError
@@ -51,9 +52,23 @@ def source_of(call: LoopCall, native: NativeLoop, name: str) -> LoopSource:
         given.append(text)
     lines.append(f'    {_results(call, native)} = native.run("{name}", [')
     lines += [f"        {text}," for text in given]
-    lines.append(f"    ], t, {counted})")
+    lines.append(f"    ], t, {counted}, [{', '.join(names)}])")
     lines.append(f"    return {', '.join(_order(call))}")
     return LoopSource("\n".join(lines) + "\n", IMPORTS)
+
+
+def layout_of(call: LoopCall, native: NativeLoop) -> str:
+    """Which argument of the function is which tensor of the native loop: loops that share a name share it, too."""
+    head, *lines = source_of(call, native, "").source.split("\n")
+    return "\n".join([head.removeprefix(f"def {call.name}"), *lines[1:]])
+
+
+def torch_form(call: LoopCall, native: NativeLoop) -> TorchForm:
+    """The same function in the form of the torch backend."""
+    assert call.plain is not None
+    places = {name: n for n, name in enumerate(_order(call))}
+    order = tuple(places[name] for name in _result_names(call, native))
+    return TorchForm(call.plain(), call.name, call.counts, order, ", ".join(call.phase.states))
 
 
 def _doc(call: LoopCall) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nldsl.backends.interface import LoopCall, LoopKernels, LoopSource, LoopTensor
+from nldsl.backends.torch.alone import alone
 from nldsl.backends.torch.chunk_backward import write_backward
 from nldsl.backends.torch.chunk_drivers import Driver, write_entry, write_forward_driver
 from nldsl.backends.torch.names import short_names
@@ -62,11 +63,14 @@ def write_chunk_loop(
     run.tensors = [*inner.all(), *passed]
 
     driver = Driver(inner, operands, outputs, phase)
-    given = (
-        kernels.loop(loop_call(entry, driver, derived, program, attempt != "first", run.params))
-        if kernels is not None
-        else None
-    )
+
+    def plain() -> str:
+        return alone(_own_functions(new_scope, title, entry, run, driver, starts, None, schedule), new_scope)
+
+    given = None
+    if kernels is not None:
+        call = loop_call(entry, driver, derived, program, attempt != "first", run.params)
+        given = kernels.loop(replace(call, plain=plain))
     functions: list[Scope] = []
     if given is None and attempt:
         return None

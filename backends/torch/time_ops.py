@@ -74,7 +74,8 @@ def _lane(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
         size = instr.attr("size") if axis == TIME else int(str(next(a.size for a in axes if a.name == axis)))
         hint = value.text if value.text.isidentifier() else "x"
         names = [scope.names.new(f"{hint}_{n}") for n in range(size)]
-        scope.code.add(f"{', '.join(names)} = {value.at(ATOM)}.unbind({value.type.axes.index(axis)})")
+        targets = ", ".join(names) if len(names) > 1 else f"({names[0]},)"
+        scope.code.add(f"{targets} = {value.at(ATOM)}.unbind({value.type.axes.index(axis)})")
         scope.lanes[key] = names, scope.code  # the block is kept, so that its id stays its own
     return Expr(scope.lanes[key][0][instr.attr("index")], out, low=value.low)
 

@@ -155,19 +155,6 @@ def test_operations_of_pytorch() -> None:
     assert torch.equal(torch.autograd.grad(run(*alone), tensors[0])[0], expected[0])
 
 
-def test_second_derivatives_are_refused() -> None:
-    program = PROGRAMS["linear attention"]()
-    data = random_data(program, TICKS, scale=0.5)
-    for tensor in data.tensors():
-        tensor.requires_grad_()
-    outputs, _ = Native(program, 4)(data, (TICKS,))
-    total = torch.stack([x.square().sum() for x in outputs.values()]).sum()
-    first = torch.autograd.grad(total, data.tensors(), create_graph=True, allow_unused=True, materialize_grads=True)
-    again = torch.stack([g.square().sum() for g in first]).sum()
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(again, data.tensors(), allow_unused=True)
-
-
 def test_what_has_no_native_form_is_said() -> None:
     program = PROGRAMS["linear attention"]()
     planned = plan(program, frozenset({"backward"}), ChunkOptions(size=4))
