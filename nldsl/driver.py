@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +117,19 @@ def entry_of(names: Names, entry: str | None, bag: DiagnosticBag) -> ast.Unit | 
     return None
 
 
+def are_parameters(unit: ast.Unit, given: Iterable[str], bag: DiagnosticBag) -> bool:
+    """Whether the entry has parameters of these names; an error for the first one that it has not."""
+    known = {p.name for p in unit.params}
+    for name in given:
+        if name not in known:
+            close = closest(name, sorted(known))
+            listed = (f"it has {', '.join(f'`{p.name}`' for p in unit.params)}",) if known else ()
+            hints = (f"did you mean `{close}`?",) if close else listed
+            bag.error("NL0203", unit.name_span, f"`{unit.name}` has no parameter `{name}`", hints=hints)
+            return False
+    return True
+
+
 def program_of(names: Names, options: Options, bag: DiagnosticBag) -> Program | None:
     """The per-token IR of the entry."""
     from nldsl.semantics.assemble import unit_program
@@ -124,22 +137,9 @@ def program_of(names: Names, options: Options, bag: DiagnosticBag) -> Program | 
     unit = entry_of(names, options.entry, bag)
     if unit is None:
         return None
-    known = {p.name for p in unit.params}
     given = dict(options.dims)
-    for name in given:
-        if name not in known:
-            close = closest(name, sorted(known))
-            bag.error(
-                "NL0203",
-                unit.name_span,
-                f"`{unit.name}` has no parameter `{name}`",
-                hints=(f"did you mean `{close}`?",)
-                if close
-                else (f"it has {', '.join(sorted(known))}",)
-                if known
-                else (),
-            )
-            return None
+    if not are_parameters(unit, given, bag):
+        return None
     with deep_trees(options.limits):
         return unit_program(unit, names.scopes[names.root], given, bag, options.limits)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from nldsl.diagnostics.diagnostic import DiagnosticBag, DiagnosticError
 from nldsl.dims import symbol
-from nldsl.driver import Names, Options, derived, entry_of, middle, names_of
+from nldsl.driver import Names, Options, are_parameters, derived, entry_of, middle, names_of
 from nldsl.frontend import ast
 from nldsl.ir.program import Instr, Program
 
@@ -128,9 +128,11 @@ def values_needed(unit: ast.Unit, given: Collection[str]) -> tuple[ast.Param, ..
 def _require_values(unit: ast.Unit, given: Collection[str]) -> None:
     """Sizes are chosen where they are missing; anything else must be said. Raises DiagnosticError."""
     bag = DiagnosticBag()
+    are_parameters(unit, given, bag)
     for param in values_needed(unit, given):
         hint = f"give it: `--set {param.name}=...`, or a default in the program"
-        bag.error("NL0203", param.span, f"`{param.name}` of `{unit.name}` has no value", hints=(hint,))
+        size = () if param.type else (f"if it is a size, write `{param.name}: dim`",)
+        bag.error("NL0203", param.span, f"`{param.name}` of `{unit.name}` has no value", hints=(*size, hint))
     bag.raise_if_errors()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -51,11 +51,15 @@ def command(
         raise click.UsageError("--entry and --all exclude each other")
     dims = parse_settings(settings)
     _known(backends)
-    jobs = [(file, name) for file in files for name in (_entries(file, dims) if every else [entry])]
+    jobs: list[tuple[str, str | None, dict[str, Any]]] = [(file, entry, dims) for file in files]
+    if every:
+        jobs = [(file, name, own) for file in files for name, own in _entries(file, dims)]
+        if unknown := dims.keys() - {n for _, _, own in jobs for n in own}:
+            raise click.UsageError(f"no memory, block or model has a parameter {', '.join(sorted(unknown))}")
     verdicts: list[Verdict] = []
     with progress("verifying", total=len(jobs)) as step:
-        for file, name in jobs:
-            verdicts.append(verify_file(file, name, dims, backends, ticks or 0, seed, required=require_backend))
+        for file, name, own in jobs:
+            verdicts.append(verify_file(file, name, own, backends, ticks or 0, seed, required=require_backend))
             step(1)
             if not as_json:
                 click.echo(("\n" if len(verdicts) > 1 else "") + text(verdicts[-1]), nl=False)
@@ -72,8 +76,8 @@ def _known(backends: tuple[str, ...]) -> None:
             raise click.UsageError(f"no backend {name!r}; there are {', '.join(BACKENDS)}")
 
 
-def _entries(file: str, given: Collection[str]) -> list[str]:
-    """The units of a file that can stand alone; what a missing argument leaves out is said."""
+def _entries(file: str, given: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The units of a file that can stand alone, and the arguments that are theirs; what is left out is said."""
     from nldsl.diagnostics.diagnostic import DiagnosticBag
     from nldsl.driver import Options, names_of
     from nldsl.frontend import ast
@@ -91,5 +95,6 @@ def _entries(file: str, given: Collection[str]) -> list[str]:
         if needed:
             note(f"{file}: {unit.name} is left out: its {', '.join(p.name for p in needed)} has no default")
         else:
-            found.append(unit.name)
+            known = {p.name for p in unit.params}
+            found.append((unit.name, {n: v for n, v in given.items() if n in known}))
     return found

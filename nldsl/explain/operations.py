@@ -21,6 +21,7 @@ from nldsl.explain.terms import (
     Power,
     Product,
     Shape,
+    Sum,
     Sym,
     Term,
     add,
@@ -280,7 +281,17 @@ def _lane(instr: Instr, args: list[Term]) -> Term:
     index = index_of(instr.attr("axis"))
     if isinstance(core, Call) and core.function == "window":
         return scaled(coefficient, scalars, Part(instr.type.shape, core.args[0], index))
+    if _counts_back(core):
+        return scaled(coefficient, scalars, Sym((), index, "word"))
+    if isinstance(core, Part) and any(_counts_back(by) for by in core.by):
+        core = core.of
     return scaled(coefficient, scalars, Part(instr.type.shape, core, index))
+
+
+def _counts_back(term: Term) -> bool:
+    """n - 1, ..., 1, 0: the places of a window as numbers."""
+    found = [t.core for t in term.terms if isinstance(t, Product)] if isinstance(term, Sum) else []
+    return any(isinstance(core, Call) and core.function == "iota" for core in found)
 
 
 def _clock(instr: Instr) -> Term:

@@ -71,11 +71,12 @@ def continued(p: Place) -> Diagnostic | None:
 
 
 def keyword_as_name(p: Place) -> Diagnostic | None:
-    """`param level: [d]`."""
+    """`param level: [d]`, `step(input: [d])`."""
     word = p.token.text
     if word not in p.tables.keywords or "NAME" not in p.expected or p.is_first:
         return None
-    if not p.fits_as("NAME"):
+    first_parameter = p.before.type == "LPAR" and p.look(1).type == "COLON"  # the parser took the method for a call
+    if not first_parameter and not p.fits_as("NAME"):
         return None
     return Diagnostic(
         "NL0110",

@@ -31,6 +31,7 @@ from nldsl.semantics.values import (
     Value,
     describe,
 )
+from nldsl.semantics.zero_gradient import report_zero_gradients
 from nldsl.source import Span
 
 
@@ -48,6 +49,7 @@ def unit_program(
         return None
     if bag.has_errors:
         return None
+    report_zero_gradients(ctx)
     return collect(ctx, decl.name, result)
 
 

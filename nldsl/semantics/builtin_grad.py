@@ -5,6 +5,7 @@ from __future__ import annotations
 from nldsl.semantics.context import Context
 from nldsl.semantics.tensors import as_real, leaves, map_groups, rebuild, rvalue, to_tensor
 from nldsl.semantics.values import POISON, Poison, Tensor, Value, is_static_number, show_type
+from nldsl.semantics.zero_gradient import note_gradient
 from nldsl.source import Span
 
 
@@ -31,6 +32,7 @@ def gradient(ctx: Context, loss: Value, wrt: Value, span: Span) -> Value:
     for variable in flat:
         if variable.type.kind == "int":
             return ctx.error("NL0502", span, "an integer has no derivative")
+    note_gradient(ctx, scalar, wrt, flat, span)
     found = [ctx.emit("grad", as_real(ctx, scalar, span), *flat, span=span, index=n) for n in range(len(flat))]
     if any(isinstance(f, Poison) for f in found):
         return POISON

@@ -16,6 +16,7 @@ from nldsl.semantics.states import allocate_like
 from nldsl.semantics.streams import reduce_comprehension
 from nldsl.semantics.tensors import map_groups, rvalue, to_tensor
 from nldsl.semantics.units import apply_block, block_inputs, instantiate, template_name
+from nldsl.semantics.usage import usage
 from nldsl.semantics.values import (
     POISON,
     BoundMethod,
@@ -79,7 +80,7 @@ def _builtin(ctx: Context, scope: Scope, function: Builtin, given: Given, span: 
             "NL0203",
             span,
             f"`{function.name}` does not take these arguments",
-            hints=("it is described in the language reference, section 9",),
+            hints=(f"it is written {' or '.join(f'`{form}`' for form in usage(function.name))}",),
         )
     return result
 

@@ -62,6 +62,8 @@ class Context:
     fast_weights: list[FastWeight] = field(default_factory=list)
     outputs: list[tuple[str, int]] = field(default_factory=list)
     probes: dict[str, int] = field(default_factory=dict)
+    live_gradients: set[Span] = field(default_factory=set)  # places of a `grad` that was not zero
+    zero_gradients: dict[Span, tuple[str, tuple[str, ...]]] = field(default_factory=dict)  # and of those that were
     expectations: list[ast.Expect] = field(default_factory=list)
     delays: dict[Any, Cell] = field(default_factory=dict)  # buffers of past values, one per stream
 

@@ -12,6 +12,7 @@ from nldsl.semantics.scope import Scope
 from nldsl.semantics.spelling import closest
 from nldsl.semantics.streams import window_value
 from nldsl.semantics.tensors import as_real, leaves, map_groups, rvalue, to_tensor
+from nldsl.semantics.usage import usage
 from nldsl.semantics.values import (
     POISON,
     BoundMethod,
@@ -147,8 +148,21 @@ def member(ctx: Context, scope: Scope, expr: ast.Member) -> Value:
     return _no_member(ctx, expr, value, [])
 
 
+_METHODS_ELSEWHERE = {"T": ("{}'",), "mT": ("{}'",), "t": ("{}'",), "shape": ("size({}, axis)",), "pow": ("{} ^ n",)}
+"""What tensors of Python have as members, and how it is written here."""
+
+
 def _no_member(ctx: Context, expr: ast.Member, value: Value, known: list[str]) -> Value:
+    known = list(dict.fromkeys(known))
     close = closest(expr.name, known)
+    if not known and (forms := _METHODS_ELSEWHERE.get(expr.name) or usage(expr.name)):
+        written = expr.value.span.text if isinstance(expr.value, ast.Name) else "x"
+        return ctx.error(
+            "NL0205",
+            expr.span,
+            f"{describe(value)} has no `{expr.name}`",
+            hints=(f"write {' or '.join(f'`{form}`' for form in forms)}".replace("{}", written),),
+        )
     return ctx.error(
         "NL0205",
         expr.span,

@@ -52,7 +52,8 @@ def dimension(ctx: Context, scope: Scope, expr: ast.Expr) -> Dim | None:
     if isinstance(value, Unknown) and value.kind in ("int", "real"):
         from nldsl.dims import symbol
 
-        return symbol(f"size@{expr.span.start}")
+        # a parameter without a type that is used as a size is the same size everywhere
+        return symbol(expr.id if isinstance(expr, ast.Name) else f"size@{expr.span.start}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, Poly)):

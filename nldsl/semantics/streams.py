@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from nldsl.dims import Dim, Poly
 from nldsl.frontend import ast
+from nldsl.ir.ancestors import ancestors
 from nldsl.ir.program import InputDecl
+from nldsl.ir.types import BATCH
 from nldsl.semantics.clocks import hidden_cell
 from nldsl.semantics.context import Context
 from nldsl.semantics.dispatch import evaluate, evaluates
@@ -23,6 +25,7 @@ from nldsl.semantics.values import (
     WindowRange,
     describe,
     is_static_number,
+    show_type,
 )
 from nldsl.source import Span
 
@@ -118,7 +121,8 @@ def window_mask(ctx: Context, size: Dim, span: Span) -> Value:
 
 
 def window_value(ctx: Context, scope: Scope, expr: ast.Index, key: WindowIndex) -> Value:
-    """``k[i]`` inside ``for i in window(n)``: one lane per place in the window."""
+    """``k[i]`` inside ``for i in window(n)``: one lane per place in the window. Of what is the same at every tick it is
+    entry ``i``: a weight for each place."""
     label = expr.value.id if isinstance(expr.value, ast.Name) else "value"
     with ctx.place(lanes=tuple(a for a in ctx.lanes if a != key.axis)):
         value = rvalue(ctx, evaluate(ctx, scope, expr.value), expr.value.span)
@@ -126,10 +130,44 @@ def window_value(ctx: Context, scope: Scope, expr: ast.Index, key: WindowIndex) 
         return POISON
 
     def lane(part: Value) -> Value:
+        if isinstance(part, Tensor) and part.type.shape and _never_changes(part):
+            return _entry(ctx, part, key, expr.span)
         buffer = window_buffer(ctx, scope, part, key.size, label, expr.span)
         return POISON if isinstance(buffer, Poison) else ctx.emit("spread", buffer, span=expr.span, axis=key.axis)
 
     return map_groups(ctx, expr.span, lane, value)
+
+
+def _never_changes(tensor: Tensor) -> bool:
+    """Whether it is made of parameters and numbers alone."""
+    instrs = tensor.builder.instrs
+    if BATCH in tensor.type.axes:
+        return False
+    return all(instrs[v].args or instrs[v].op in ("param", "const", "iota") for v in ancestors(instrs, tensor.id))
+
+
+def _entry(ctx: Context, tensor: Tensor, key: WindowIndex, span: Span) -> Value:
+    if tensor.type.shape[0] != key.size:
+        return ctx.error(
+            "NL0305",
+            span,
+            f"the window has {key.size} places, {show_type(tensor.type)} has {tensor.type.shape[0]} entries",
+            notes=("of what is the same at every tick, `w[i]` is the entry for the place `i` back",),
+        )
+    rows = ctx.emit("take", tensor, _places_back(ctx, key, span), span=span)
+    return POISON if isinstance(rows, Poison) else ctx.emit("spread", rows, span=span, axis=key.axis)
+
+
+def _places_back(ctx: Context, key: WindowIndex, span: Span) -> Tensor:
+    """[n]: n - 1, ..., 1, 0, since the current value is the last one of a window."""
+    last = ctx.const(key.size - 1 if isinstance(key.size, int) else 1, span)
+    places: Tensor = ctx.emit("sub", last, ctx.emit("iota", span=span, n=key.size), span=span)
+    return places
+
+
+def window_place(ctx: Context, key: WindowIndex, span: Span) -> Tensor:
+    """``i`` as a number: how many places back. A real one, so that ``k[i + 1]`` is no index of entries."""
+    return as_real(ctx, ctx.emit("spread", _places_back(ctx, key, span), span=span, axis=key.axis), span)
 
 
 @evaluates(ast.Comprehension)

@@ -18,6 +18,7 @@ from nldsl.semantics.values import (
     Tensor,
     Unknown,
     Value,
+    WindowIndex,
     describe,
     is_static_number,
 )
@@ -90,6 +91,10 @@ def to_tensor(ctx: Context, value: Value, span: Span, what: str = "") -> Tensor 
         return ctx.const(1.0, span)  # a generic check knows only that it is a number
     if isinstance(value, ListValue):
         return _list_tensor(ctx, value, span)
+    if isinstance(value, WindowIndex):
+        from nldsl.semantics.streams import window_place
+
+        return window_place(ctx, value, span)
     if isinstance(value, Group) and len(value.items) == 1:
         return to_tensor(ctx, value.items[0], span, what)
     where = f" for {what}" if what else ""
