@@ -18,7 +18,7 @@ def native_backend(required: bool = False) -> Backend:
     from nldsl.backends.mlir.backend import MlirBackend, NativeKernels
     from nldsl.backends.torch.backend import TorchBackend
 
-    kernels = NativeKernels(required)
+    kernels = NativeKernels(required, functions=TorchBackend().functions)
     return MlirBackend(TorchBackend(name="mlir", stored=False, kernels=kernels), kernels, TorchBackend())
 
 

@@ -31,10 +31,12 @@ class TorchForm:
 
 
 class Differentiable:
-    """The torch form of a loop, written and imported when it is first needed, and said then."""
+    """The torch form of a loop, written and imported when it is first needed, and said then. ``functions``: imports
+    source that the torch backend has written."""
 
-    def __init__(self, make: Callable[[], TorchForm]) -> None:
+    def __init__(self, make: Callable[[], TorchForm], functions: Callable[[str], Any]) -> None:
         self._make = make
+        self._functions = functions
         self._made: tuple[TorchForm, Callable[..., Any]] | None = None
 
     def form(self) -> TorchForm:
@@ -43,10 +45,8 @@ class Differentiable:
 
     def _function(self) -> tuple[TorchForm, Callable[..., Any]]:
         if self._made is None:
-            from nldsl.backends.torch.loader import load
-
             form = self._make()
-            self._made = form, getattr(load(form.source, "second_derivative"), form.name)
+            self._made = form, getattr(self._functions(form.source), form.name)
             text = f"a derivative of a derivative of the loop of {form.title} has no native form; it and the first one"
             warnings.warn(f"{text} (`create_graph=True`) keep that of the torch backend", FallbackWarning, stacklevel=2)
         return self._made

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 @dataclass
 class NativeKernels:
     """Loops as native functions. ``required``: what cannot be one is an error. ``key``: the entry of the program in the
-    cache. ``made`` are the loops so far, with their names; ``said``: what has no native form, and why."""
+    cache. ``made`` are the loops so far, with their names; ``said``: what has no native form, and why. ``functions``
+    imports source that the backend of the module has written."""
 
     required: bool = False
     key: str = ""
     made: list[tuple[str, NativeLoop]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    functions: Callable[[str], Any] | None = None
 
     def loop(self, call: LoopCall) -> LoopSource | None:
         """See ``LoopKernels``."""
@@ -40,8 +42,8 @@ class NativeKernels:
             if call.derived is None:
                 raise UnsupportedError("it has no backward pass of its own")
             native = native_of(call.phase, call.derived, call.program, (self.key, len(self.made)))
-            if not self.required:
-                native.second = Differentiable(lambda: torch_form(call, native))
+            if not self.required and self.functions is not None:
+                native.second = Differentiable(lambda: torch_form(call, native), self.functions)
             name = register(native, f"{self.required} {layout_of(call, native)}")
             source = source_of(call, native, name)
         except UnsupportedError as problem:
@@ -198,8 +200,11 @@ class Again:
 
         return lambda: self._loop(number, name).bodies()
 
-    def second(self, number: int, name: str) -> Differentiable:
+    def second(self, number: int, name: str) -> Differentiable | None:
         """What gives its second derivatives."""
+        functions = self.backend.kernels.functions
+        if functions is None:
+            return None
         from nldsl.backends.mlir.again import Differentiable
 
         def form() -> TorchForm:
@@ -207,11 +212,12 @@ class Again:
             assert second is not None
             return second.form()
 
-        return Differentiable(form)
+        return Differentiable(form, functions)
 
     def _loop(self, number: int, name: str) -> NativeLoop:
         if not self._loops:
-            kernels = NativeKernels(self.backend.kernels.required, self.backend.kernels.key)
+            own = self.backend.kernels
+            kernels = NativeKernels(own.required, own.key, functions=own.functions)
             with warnings.catch_warnings():  # it has been said
                 warnings.simplefilter("ignore", FallbackWarning)
                 replace(self.backend.emitter, kernels=kernels).emit(self.schedule())  # type: ignore[type-var]

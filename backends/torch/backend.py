@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nldsl.backends.interface import LoopKernels
 from nldsl.backends.torch.loader import Emitted, load
@@ -22,6 +23,10 @@ class TorchBackend:
         from nldsl.backends.torch.emit import emit  # not needed for a module from the cache
 
         return emit(schedule, kernels=self.kernels)
+
+    def functions(self, source: str) -> Any:
+        """The functions of source that this backend has written for another one, see ``LoopCall.plain``."""
+        return load(source, "functions")
 
     def load(self, source: str, schedule: Schedule) -> Emitted:
         return load(source, identifier(schedule.program.name), schedule.loss_inputs, needs_next(schedule))
