@@ -84,7 +84,7 @@ class MlirBackend:
     standalone: bool = False
     ticks: bool = True  # loops over ticks are native too
     serial: bool = True  # a segment is done in one piece, before the next one
-
+    fused: bool = True  # pointwise work between products is native too
     stored: bool = True  # with what ``kept`` gives
 
     def emit(self, schedule: Schedule) -> str:

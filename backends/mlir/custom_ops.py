@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -171,8 +172,9 @@ def run(name: str, tensors: list[Tensor], tick: int, count: int, arguments: Sequ
             "this module was compiled for the CPU (backend mlir): move it back, or compile it with torch"
         )
     kinds = [t.dtype for a, t in zip(native.inputs, tensors, strict=True) if a.kind == "state"]
-    real = torch.float64 if torch.float64 in kinds else torch.float32
-    given = [t.to(real) if t.is_floating_point() else t.to(torch.int64) for t in tensors]
+    streams = kinds or [t.dtype for t in tensors if t.is_floating_point()]
+    real = torch.float64 if torch.float64 in streams else torch.float32
+    given = [t if t.dtype is real else t.to(real if t.is_floating_point() else torch.int64) for t in tensors]
     save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if save and not native.facts.derived:
         raise RuntimeError("this loop has no derivative of its own: compile the module with the torch backend")
@@ -183,4 +185,8 @@ def run(name: str, tensors: list[Tensor], tick: int, count: int, arguments: Sequ
     else:
         found = native.forward(given, tick, count, False)
     states = [t.to(kind) for t, kind in zip(found, kinds, strict=False)]
-    return states + list(found[len(states) : len(states) + len(native.streams)])
+    results = list(found[len(states) : len(states) + len(native.streams)])
+    if kinds:
+        return states + results
+    kind = reduce(torch.promote_types, streams)  # without states the results are what PyTorch would make of the streams
+    return results if kind is real else [x.to(kind) for x in results]

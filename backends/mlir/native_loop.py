@@ -22,6 +22,7 @@ from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
 READ = ("state", "given", "param", "fixed", "initial")
 TAILS = (16, 1)  # lengths of the segments that a short rest is cut into
+MOST_CUTS = 64  # calls whose segments are kept
 BITS = {torch.float32: "f32", torch.float64: "f64"}
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -87,6 +88,7 @@ class NativeLoop:
     second: Differentiable | None = None
     kernels: dict[tuple[str, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
     written: dict[tuple[str, int, str, int], Kernel] = field(default_factory=dict)
+    cuts: dict[tuple[int, int], tuple[tuple[int, int], ...]] = field(default_factory=dict)
     wirings: dict[tuple[int, str, int], Wiring] = field(default_factory=dict)
     forms: dict[int, Form] = field(default_factory=dict)  # by the identity of a type, whose hash takes longer
 
@@ -111,7 +113,8 @@ class NativeLoop:
         """Write what every loop needs, so that it is refused now and not in the middle of a call; raises
         UnsupportedError."""
         rows = 1 if self.whole else 0
-        for ticks in dict.fromkeys((self.facts.size, 1)):
+        lengths = (self.facts.size, 1) if self.states else (self.facts.size,)  # pointwise work has a form for any
+        for ticks in dict.fromkeys(lengths):
             for which in (FORWARD, BACKWARD) if self.facts.derived else (FORWARD,):
                 self.kernel_text(which, ticks, "f32", rows)
 
@@ -203,7 +206,17 @@ class NativeLoop:
 
     def saved_number(self, tick: int, count: int) -> int:
         """How many beginnings of segments a call keeps."""
-        return sum(n for _, n in runs(tick, count, self.facts.size, self.facts.clocks))
+        return sum(n for _, n in self.cut(tick, count))
+
+    def cut(self, tick: int, count: int) -> tuple[tuple[int, int], ...]:
+        """See ``runs``. The number of the first tick matters only beside clocks."""
+        key = tick if self.facts.clocks else 0, count
+        found = self.cuts.get(key)
+        if found is None:
+            if len(self.cuts) >= MOST_CUTS:
+                self.cuts.clear()
+            found = self.cuts[key] = tuple(runs(*key, self.facts.size, self.facts.clocks))
+        return found
 
     # -- calls
 
@@ -212,7 +225,7 @@ class NativeLoop:
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         rows = self.rows(batch)
-        plan = runs(tick, count, self.facts.size, self.facts.clocks)
+        plan = self.cut(tick, count)
         number = sum(n for _, n in plan)
         # what is not wanted is written to one place by all segments, which stays in cache
         kept = save or any(BATCH not in a.type.axes for a in self.boundaries)
@@ -222,7 +235,7 @@ class NativeLoop:
             if argument.kind == "state" and argument.key[1] and tick % argument.key[1] == 0:
                 held[argument] = torch.empty(shape, dtype=real)  # an anchor that is taken at the first tick
                 continue
-            full = tensor.expand(shape)
+            full = _stretched(tensor, shape)
             if argument.kind == "state":
                 held[argument] = full.clone(memory_format=torch.contiguous_format)
             else:
@@ -256,7 +269,7 @@ class NativeLoop:
         batch = self.batch(tensors)
         rows = self.rows(batch)
         real = next(t.dtype for t in tensors if t.is_floating_point())
-        plan = runs(tick, count, self.facts.size, self.facts.clocks)
+        plan = self.cut(tick, count)
         back = self.kernel(BACKWARD, plan[-1][0], BITS[real], rows)[0]
         held = self._way_back(back, tensors, boundaries, cotangents, count)
         offset, first = count, sum(n for _, n in plan)
@@ -307,12 +320,13 @@ class NativeLoop:
                 if cotangent is None:
                     held.append(self.laid(argument, torch.zeros(shape, dtype=real), back.rows))
                 elif kind == "cotangent_of":
-                    held.append(self.laid(argument, cotangent.to(real).expand(shape), back.rows))
+                    held.append(self.laid(argument, _stretched(cotangent.to(real), shape), back.rows))
                 else:  # it is written
                     whole = cotangent.to(real).expand(shape)
                     held.append(whole.clone(memory_format=torch.contiguous_format))
             else:
-                held.append(self.laid(argument, tensors[n].expand(self.shape(argument.type, batch, count)), back.rows))
+                shape = self.shape(argument.type, batch, count)
+                held.append(self.laid(argument, _stretched(tensors[n], shape), back.rows))
         return held
 
     def _wired(self, back: Kernel) -> Wiring:
@@ -373,6 +387,10 @@ class NativeLoop:
             names.remove(axis)
         order = [names.index(a) for a in self.axes_of(type)]
         return value.permute([*order, *range(len(order), value.dim())])
+
+
+def _stretched(value: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    return value if list(value.shape) == shape else value.expand(shape)
 
 
 def _reduced(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

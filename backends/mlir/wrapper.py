@@ -29,7 +29,7 @@ def source_of(call: LoopCall, native: NativeLoop, name: str) -> LoopSource:
         counted = f"{stream.name}.shape[{_axes(call.program, stream.type).index(TIME)}]"
     lines = [f"def {call.name}({', '.join(['t', *(['T'] if call.counts else []), *names])}):"]
     lines.append(f'    """{_doc(call)}"""')
-    like = next(iter(held.values())).name
+    like = next(iter(held.values()), call.arguments[0]).name
     for argument in native.inputs:
         if argument.kind == "initial":
             lines += [f"    {text}" for text in initial_lines(call.program, argument, by_leaf, like)]
@@ -73,6 +73,8 @@ def torch_form(call: LoopCall, native: NativeLoop) -> TorchForm:
 
 def _doc(call: LoopCall) -> str:
     names = call.phase.states
+    if not names:
+        return f"Pointwise work, at most {call.phase.size} ticks at once."
     listed = ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} and {len(names) - 2} more states"
     clean = "".join(c for c in listed if c.isalnum() or c in "._, ")
     return f"A native loop, at most {call.phase.size} ticks at once: {clean}."

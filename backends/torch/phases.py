@@ -19,6 +19,7 @@ from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import INDENT, Code, Expr, add_call
 from nldsl.backends.torch.tick import Variables, variables, write_body, write_updates
 from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.fused import Fused
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Delay, Parallel, Phase, Scan, Schedule
 from nldsl.ir.types import BATCH, TIME
@@ -46,7 +47,8 @@ class Emission:
 def write_phase(emission: Emission, scope: Scope, held: Variables, phase: Phase) -> None:
     """Write one phase into a function that works on all ticks; ``held`` has the variables of all states."""
     if isinstance(phase, Parallel):
-        write_values(scope, emission.program.body, phase.values, [v for v in phase.values if v in emission.kept])
+        if not (isinstance(phase, Fused) and _write_fused(emission, scope, held, phase)):
+            write_values(scope, emission.program.body, phase.values, [v for v in phase.values if v in emission.kept])
     elif isinstance(phase, Scan):
         _write_scan(emission, scope, held, phase)
     elif isinstance(phase, ChunkLoop):
@@ -55,6 +57,17 @@ def write_phase(emission: Emission, scope: Scope, held: Variables, phase: Phase)
         _write_delay(emission, scope, held, phase)
     else:
         raise NotImplementedError(f"{type(phase).__name__} is not known to the torch backend")
+
+
+def _write_fused(emission: Emission, scope: Scope, held: Variables, phase: Fused) -> bool:
+    """Pointwise work by other kernels, if they have a form for it."""
+    if emission.kernels is None:
+        return False
+    schedule = replace(emission.schedule, backwards=(phase.derived,))
+    made = write_chunk_loop(emission.new_scope, "entries", scope, held, phase.loop, schedule, emission.kernels, "first")
+    if made is not None:
+        _called(emission, scope, made)
+    return made is not None
 
 
 def operands(program: Program, phase: Phase) -> set[int]:

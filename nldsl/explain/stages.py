@@ -42,8 +42,9 @@ def stage_text(stage: str, path: str, entry: str | None, dims: Mapping[str, Any]
     if stage in ("program", "derived", "simplified"):
         return print_program(program), "; ".join(remarks)
     backend = BACKENDS[stage]() if stage in BACKENDS else None
-    ticks, serial = getattr(backend, "ticks", False), getattr(backend, "serial", False)
-    planned = plan(program, frozenset({"chunk"} if stage == "schedule" else ()), ticks=ticks, serial=serial)
+    ticks, serial, fused = (bool(getattr(backend, name, False)) for name in ("ticks", "serial", "fused"))
+    disabled = frozenset({"chunk"} if stage == "schedule" else ())
+    planned = plan(program, disabled, ticks=ticks, serial=serial, fused=fused)
     if stage == "iree":
         from nldsl.backends.iree.package import whole_module
 

@@ -92,6 +92,8 @@ class _Derivation:
             elif instr.op == "batch_mean":
                 mixed.add(BATCH)
         shared = [set(self._type(name).axes) for name in self.names]
+        if not shared:  # a loop without states
+            shared = [set(self.loop.body[v].type.axes) - {TIME} for _, v in self.loop.outputs]
         return self.builder.order(tuple(set.intersection(*shared) - mixed)) if shared else ()
 
     def _copied(self) -> list[int]:

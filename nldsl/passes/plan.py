@@ -12,6 +12,7 @@ from nldsl.passes.backward import with_backward
 from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.decode import decode_schedule
 from nldsl.passes.derivations import derivations
+from nldsl.passes.fuse import with_fused
 from nldsl.passes.schedule import schedule
 from nldsl.passes.ticks import with_ticks
 from nldsl.passes.unread import without_unread
@@ -33,13 +34,14 @@ def plan(
     recompute_above: int = RECOMPUTE_ABOVE,
     ticks: bool = False,
     serial: bool = False,
+    fused: bool = False,
 ) -> Schedule:
     """``disabled`` names passes of ``OPTIONAL`` to leave out: ``chunk`` (loops stay sequential), ``join`` (loops with
     the same clocks stay apart), ``merge`` (writes that share a factor stay apart), ``pack`` (equal computations of a
     loop are not done together), ``hoist`` (what needs no state is not done for all segments at once), ``backward``
     (loops have no backward pass of their own: what is emitted is differentiated). ``ticks``: loops over ticks also get
     the form of a loop over segments, for a backend that runs these natively. ``serial``: for a backend that does
-    all of a segment before the next one."""
+    all of a segment before the next one. ``fused``: pointwise work between products becomes loops without states."""
     program = without_unread(program)
     planned = replace(schedule(program), derivations=derivations())
     if "chunk" in disabled:
@@ -49,6 +51,8 @@ def plan(
     if "backward" in disabled:
         return chunked
     derived = with_backward(chunked, shared=serial)
+    if fused:
+        derived = with_fused(derived)
     if ticks:
         derived = replace(with_ticks(derived), decode=partial(decode_schedule, program))
     return replace(derived, recompute_above=recompute_above)

@@ -59,7 +59,7 @@ class _Tick:
         self.builder = Builder([a.name for a in program.axes])
         self.own = frozenset(scan.states)
         self.inside = frozenset(scan.values)
-        self.varying = _varying(program)
+        self.varying = varying(program)
         self.made: dict[int, int] = {}
 
     def loop(self) -> ChunkLoop:
@@ -103,7 +103,7 @@ class _Tick:
         return self.builder.emit("lane", stream, axis=TIME, index=0, size=1)
 
 
-def _varying(program: Program) -> frozenset[int]:
+def varying(program: Program) -> frozenset[int]:
     """Values that may differ from tick to tick."""
     updates = dict(program.updates)
     found: set[int] = set()

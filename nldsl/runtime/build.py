@@ -30,6 +30,7 @@ def planned_for(chosen: Backend, program: Program, disabled: Set[str], recompute
         recompute_above=recompute_above,
         ticks=getattr(chosen, "ticks", False),
         serial=getattr(chosen, "serial", False),
+        fused=getattr(chosen, "fused", False),
     )
 
 
