@@ -68,7 +68,7 @@ def torch_form(call: LoopCall, native: NativeLoop) -> TorchForm:
     assert call.plain is not None
     places = {name: n for n, name in enumerate(_order(call))}
     order = tuple(places[name] for name in _result_names(call, native))
-    return TorchForm(call.plain(), call.name, call.counts, order, ", ".join(call.phase.states))
+    return TorchForm(call.plain(), call.name, call.counts, order, ", ".join(call.phase.states) or "pointwise work")
 
 
 def _doc(call: LoopCall) -> str:

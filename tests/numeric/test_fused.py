@@ -124,3 +124,21 @@ def test_under_transforms(tmp_path: Path) -> None:
     given = x.clone().requires_grad_()
     (want,) = torch.autograd.grad(total(given), given)
     assert torch.allclose(torch.func.grad(total)(x), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:a derivative of a derivative")
+def test_second_derivatives(tmp_path: Path) -> None:
+    file = program("Wide", tmp_path)
+    gen = torch.Generator().manual_seed(2)
+    x = torch.randn(1, 3, SIZES["d"], generator=gen, dtype=torch.float64).requires_grad_()
+    size = torch.rand(1, 3, generator=gen, dtype=torch.float64).requires_grad_()
+    found = []
+    for backend in ("torch", "mlir"):
+        torch.manual_seed(0)
+        module = compile_program(file, backend=backend, **SIZES).double()
+        total = module(x=x, size=size).square().sum()
+        first = torch.autograd.grad(total, (x, size), create_graph=True)
+        penalty = first[0].square().sum() + first[1].square().sum()
+        found.append(torch.autograd.grad(penalty, (x, size, *module.parameters())))
+    for want, got in zip(*found, strict=True):
+        assert (got - want).abs().max() < 1e-11 * want.abs().max()
