@@ -10,13 +10,25 @@ from typing import TYPE_CHECKING, Any
 from nldsl.backends.interface import Backend, LoopCall, LoopSource
 from nldsl.backends.mlir.function import FallbackWarning, UnsupportedError
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
-from nldsl.ir.schedule import Schedule
+from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.program import Program
+from nldsl.ir.schedule import Schedule, completing, looking
 from nldsl.source import NO_SPAN, Span
 
 if TYPE_CHECKING:
     from nldsl.backends.mlir.again import Differentiable, TorchForm
     from nldsl.backends.mlir.native_loop import NativeLoop
     from nldsl.backends.mlir.native_step import NativeStep, NoStep
+
+    Step = NativeStep | NoStep | None
+    Steps = list[Step]
+
+WAITING = ("complete", "look")  # parts of a tick that waits for its next input
+
+
+def _parts(program: Program) -> tuple[Program, ...]:
+    """Programs of a whole tick and of its parts."""
+    return program, completing(program), looking(program)
 
 
 @dataclass
@@ -91,7 +103,7 @@ class MlirBackend:
         return self.emitter.emit(schedule)
 
     def load(self, source: str, schedule: Schedule) -> Any:
-        return self._module(source, schedule, self._step(schedule), lambda: schedule)
+        return self._module(source, schedule, self._steps(schedule), lambda: schedule)
 
     # -- what a cache of programs keeps, see ``Kept``
 
@@ -107,15 +119,9 @@ class MlirBackend:
 
     def kept(self, loaded: Any) -> Any:
         """What is to be known of a module besides its source, as JSON."""
-        from nldsl.backends.mlir.native_step import NativeStep, NoStep
-
-        step: Any = loaded.tick
-        if isinstance(step, NoStep):
-            step = {"refused": step.why}
-        elif isinstance(step, NativeStep):
-            step = {"whole": step.all}
+        steps = [step.stored() if step is not None else None for step in (loaded.tick, *loaded.waiting)]
         loops = [[name, native.facts.stored()] for name, native in self.kernels.made]
-        return {"loops": loops, "step": step, "said": self.kernels.said}
+        return {"loops": loops, "steps": steps, "said": self.kernels.said}
 
     def load_kept(self, source: str, schedule: Schedule, kept: Any, planned: Callable[[], Schedule]) -> Any:
         """A module from its source and what ``kept`` gave. ``planned``: its whole schedule, made where code is wanted
@@ -130,40 +136,50 @@ class MlirBackend:
             native.second = None if self.kernels.required else again.second(number, name)
             put(native, name)
             self.kernels.made.append((name, native))
-        step = self._kept_step(schedule, kept["step"], again)
+        steps = [
+            self._kept_step(program, found, part, again.tick(n))
+            for n, (program, found, part) in enumerate(
+                zip(_parts(schedule.program), kept["steps"], ("tick", *WAITING), strict=False)
+            )
+        ]
         for text in kept["said"]:
             self.kernels.say(text)
-        return self._module(source, schedule, step, again.schedule)
+        return self._module(source, schedule, steps, again.schedule)
 
-    def _kept_step(self, schedule: Schedule, found: Any, again: Again) -> NativeStep | NoStep | None:
+    def _kept_step(self, program: Program, found: Any, part: str, tick: Callable[[], ChunkLoop]) -> Step:
         from nldsl.backends.mlir.native_step import NativeStep, NoStep
 
         if found is None:
             return None
         if "refused" in found:
             return NoStep(found["refused"])
-        return NativeStep(schedule.program, found["whole"], lambda: again.schedule().tick, (self.kernels.key,))
+        return NativeStep(program, found["whole"], tick, (self.kernels.key, part))
 
-    def _module(
-        self, source: str, schedule: Schedule, step: NativeStep | NoStep | None, planned: Callable[[], Schedule]
-    ) -> Any:
+    def _module(self, source: str, schedule: Schedule, steps: Steps, planned: Callable[[], Schedule]) -> Any:
         from nldsl.backends.mlir.step_emitted import NativeModule, Written
 
         def make() -> Any:
             """No derived way back either: it has no second derivative."""
-            bare = replace(planned(), tick_form=None, tick=None, backwards=())
+            bare = replace(planned(), tick_form=None, tick=None, waiting=None, backwards=())
             return self.written.load(self.written.emit(bare), bare)
 
-        return NativeModule(self.emitter.load(source, schedule), step, Written(make))
+        tick, *waiting = steps
+        return NativeModule(self.emitter.load(source, schedule), tick, Written(make), waiting=tuple(waiting))
 
-    def _step(self, schedule: Schedule) -> NativeStep | NoStep | None:
-        """One tick as one function, for a program that has such a form."""
+    def _steps(self, schedule: Schedule) -> Steps:
+        """One tick as one function, for a program that has such a form; where it waits for its next input, its two
+        parts, too."""
+        loops = (schedule.tick, *(schedule.waiting or ()))
+        given = zip(loops, _parts(schedule.program), ("tick", *WAITING), strict=False)
+        return [self._step(loop, program, part) for loop, program, part in given]
+
+    def _step(self, tick: ChunkLoop | None, program: Program, part: str) -> Step:
         from nldsl.backends.mlir.native_step import NativeStep, NoStep
 
-        if schedule.tick is None:
+        if tick is None:
             return None
         try:
-            step = NativeStep.of(schedule.tick, schedule.program, (self.kernels.key,))
+            step = NativeStep.of(tick, program, (self.kernels.key, part))
             if self.kernels.required:
                 step.written("f32").write()
         except UnsupportedError as problem:
@@ -194,6 +210,10 @@ class Again:
         if self._schedule is None:
             self._schedule = self._planned()
         return self._schedule
+
+    def tick(self, number: int) -> Callable[[], ChunkLoop]:
+        """One tick, or a part of it."""
+        return lambda: (self.schedule().tick, *(self.schedule().waiting or ()))[number]
 
     def bodies(self, number: int, name: str) -> Callable[[], Any]:
         """A loop and its way back."""

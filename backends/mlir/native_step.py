@@ -126,6 +126,10 @@ class NoStep:
     def __init__(self, why: str) -> None:
         self.why = why
 
+    def stored(self) -> dict[str, Any]:
+        """What a cache keeps, as JSON."""
+        return {"refused": self.why}
+
     def __call__(self, *_given: object) -> None:
         """Nothing: the caller computes the tick in another way."""
         if self.why:
@@ -179,6 +183,10 @@ class NativeStep:
         """Raises UnsupportedError for a program that has no such form."""
         _refuse_what_is_not_simple(tick, program)
         return NativeStep(program, over_sequences(tick, program), lambda: tick, origin)
+
+    def stored(self) -> dict[str, Any]:
+        """What a cache keeps, as JSON."""
+        return {"whole": self.all}
 
     # -- code
 

@@ -40,12 +40,14 @@ def transformed() -> bool:
 @dataclass(frozen=True)
 class NativeModule:
     """The functions of ``emitted``, and ``tick``: see ``NativeStep``. Copies share both. ``devices``: where its tensors
-    may be (on ``meta`` nothing runs). ``written``: the same program without native code, for transforms."""
+    may be (on ``meta`` nothing runs). ``written``: the same program without native code, for transforms. ``waiting``:
+    where the states of a tick wait for the next input, the states of a tick alone, and its outputs alone."""
 
     emitted: Any
     tick: NativeStep | NoStep | None
     written: Written | None = field(default=None, repr=False)
     devices: tuple[str, ...] = ("cpu", "meta")
+    waiting: tuple[NativeStep | NoStep | None, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NativeModule:
         return self

@@ -12,7 +12,7 @@ ticks, an ``input`` is a stream. ``clock`` and ``iota`` are listed like any othe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nldsl.ir.demand import reachable, roots
@@ -66,6 +66,7 @@ class Schedule:
     that can also keep everything does so in a call where that takes at most ``recompute_above`` bytes, by its estimate.
     ``tick_form``, where a backend has asked for it, gives a loop over ticks as a loop over segments of one tick (of
     class ``ir.chunk.ChunkLoop``) with its backward pass (or None); ``tick`` is one tick of the whole program like that.
+    ``waiting``: the same for ``completing(program)`` and ``looking(program)``, where states wait for the next input.
     ``decode`` gives, for calls of one tick, a schedule of outputs and states without segments, whose loops have taken
     over what each lane can do for itself.
     ``autocast``: what is emitted may run under ``torch.autocast``. ``derivations``: what passes can still derive while
@@ -81,6 +82,7 @@ class Schedule:
     recompute_above: int = RECOMPUTE_ABOVE
     tick_form: Callable[[Scan], tuple[Any, Any]] | None = None
     tick: Any = None
+    waiting: tuple[Any, Any] | None = None
     decode: Callable[[], Schedule] | None = None
     autocast: bool = True
     derivations: Any = None
@@ -98,6 +100,17 @@ def needs_next(schedule: Schedule) -> bool:
     """Whether the states of a tick depend on the inputs of the next one."""
     ahead = {i.name for i in schedule.program.inputs if i.ahead} - set(schedule.loss_inputs)
     return any(i.op == "input" and i.attr("input") in ahead for i in schedule.program.body)
+
+
+def completing(program: Program) -> Program:
+    """The new states of a tick alone, for a caller that has the inputs one tick ahead: they are inputs like others."""
+    inputs = tuple(replace(i, ahead=0) for i in program.inputs)
+    return replace(program, inputs=inputs, outputs=(), losses=(), probes=())
+
+
+def looking(program: Program) -> Program:
+    """The outputs of a tick alone: the states stay as they are."""
+    return replace(program, updates=(), losses=(), probes=())
 
 
 def anchor_key(state: str, period: int) -> str:

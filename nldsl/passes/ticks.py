@@ -16,7 +16,7 @@ from nldsl.ir.build import Builder
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.demand import reachable
 from nldsl.ir.program import Instr, Program
-from nldsl.ir.schedule import Scan, Schedule, anchors
+from nldsl.ir.schedule import Scan, Schedule, anchors, completing, looking, needs_next
 from nldsl.ir.types import TIME, Type
 from nldsl.passes.backward import backward
 from nldsl.passes.chunk import without_unused
@@ -32,7 +32,11 @@ def with_ticks(schedule: Schedule) -> Schedule:
         loop = tick_loop(program, scan)
         return loop, backward(loop, program, shared=True)
 
-    return replace(schedule, tick_form=form, tick=whole_tick(program))
+    waiting = None
+    if needs_next(schedule):
+        complete, look = (whole_tick(part(program)) for part in (completing, looking))
+        waiting = (complete, look) if complete is not None and look is not None else None
+    return replace(schedule, tick_form=form, tick=whole_tick(program), waiting=waiting)
 
 
 def tick_loop(program: Program, scan: Scan) -> ChunkLoop:
@@ -41,13 +45,13 @@ def tick_loop(program: Program, scan: Scan) -> ChunkLoop:
 
 
 def whole_tick(program: Program) -> ChunkLoop | None:
-    """One tick of a program: its new states and its outputs. None for a program without states or without outputs that
-    are computed."""
+    """One tick of a program: its new states and its outputs. None for a program without states, or without anything
+    that is computed."""
     wanted = [v for _, v in (*program.updates, *program.outputs)]
     values = sorted(reachable(program.body, wanted))
     inner = tuple(v for v in values if program.body[v].op not in ("input", "param", "const"))
     exports = tuple(v for v in dict.fromkeys(v for _, v in program.outputs) if v in inner)
-    if not program.states or not exports:
+    if not program.states or not (exports if program.outputs else inner):
         return None
     return tick_loop(program, Scan(tuple(s.name for s in program.states), inner, exports))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from nldsl.api import compile as compile_program
 from nldsl.backends.mlir import native_step
 from nldsl.backends.registry import backend_named
 from nldsl.passes.plan import plan
+from nldsl.runtime import build
 from nldsl.runtime.inputs import InputError
 from nldsl.runtime.module import Module
 from tests.numeric.chunk_programs import PROGRAMS
@@ -74,8 +76,8 @@ def compare(native: Module, written: Module, inputs: list[dict[str, Tensor]], bo
     states = [m.init_state(BATCH_SIZE) for m in (native, written)]
     with torch.no_grad():
         for given in inputs:
-            assert native._tick is not None
-            assert native._quick_step(native._tick, (), {**given, "state": states[0]}) is not None
+            assert native._quick is not None
+            assert native._quick(native._places, (), {**given, "state": states[0]}) is not None
             (got, states[0]), (want, states[1]) = (
                 m.step(**given, state=s) for m, s in zip((native, written), states, strict=True)
             )
@@ -112,6 +114,30 @@ def test_the_standard_library(name: str) -> None:
                 tick[item.name] = x / x.norm(dim=-1, keepdim=True) if item.type.shape else 0.2 * x.sigmoid()
         inputs.append(tick)
     compare(native, written, inputs, 1e-5)
+
+
+def test_ticks_that_wait_for_the_next_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two native calls, one for the states of the tick that waits and one for the outputs; also from the cache, and of
+    a copy of the module."""
+    monkeypatch.setenv("NLDSL_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "WORTH_STORING", 0.0)
+    sizes: dict[str, Any] = {
+        "vocab": 11,
+        "d": 8,
+        "heads": 2,
+        "hidden": 8,
+        "reach": 3,
+        "slow_period": 8,
+        "mid_period": 4,
+    }
+    file = STDLIB / "models/level_stacking.nl"
+    first, second, written = (compile_program(file, "Stacked", backend=b, **sizes) for b in ("mlir", "mlir", "torch"))
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    gen = torch.Generator().manual_seed(0)
+    inputs = [{"tokens": torch.randint(0, 11, (BATCH_SIZE,), generator=gen)} for _ in range(19)]
+    for native in (first, second, copy.deepcopy(second)):
+        written.load_state_dict(native.state_dict())
+        compare(native, written, inputs, 1e-5)
 
 
 def gated() -> Module:
