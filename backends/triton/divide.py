@@ -85,7 +85,7 @@ class Division:
         best = Task(left, results)
         if self._fits(best, stored) and not self.columns:
             return best
-        inner = set(stored) - set(targets)
+        inner = set(stored) - set(left)
         for columns in [self.columns] * bool(self.columns) + [c for c in COLUMNS if c < (self.columns or c + 1)]:
             places = self.relations.result_columns(targets, inner, columns)
             if places:
@@ -96,7 +96,7 @@ class Division:
 
     def _walk(self, task: Task, stored: Collection[int], most: int) -> Task | None:
         """The kernel that goes through a dim in tiles, if that fits, with so many products in a round."""
-        inner = frozenset(stored) - set(task.targets)
+        inner = frozenset(stored) - set(task.left)
         cone = self.pressure.cone(task.targets, inner)
         if any(INSIDE.get(self.relations.job.body[v].op, (0, 0))[1] for v in cone if v not in inner):
             return None  # a function that needs all columns at once, beside the tiles

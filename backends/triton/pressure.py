@@ -58,11 +58,11 @@ class Pressure:
     # -- the work
 
     def cone(self, targets: Iterable[int], stored: Collection[int]) -> list[int]:
-        """What a kernel computes or loads for ``targets``, in the order in which it does."""
-        wanted = tuple(targets)
+        """What a kernel computes or loads for ``targets``, in the order in which it does. A target that is stored
+        already is loaded like anything else."""
         order: list[int] = []
         seen: set[int] = set()
-        for target in wanted:
+        for target in targets:
             stack = [(target, False)]
             while stack:
                 value, ready = stack.pop()
@@ -73,7 +73,7 @@ class Pressure:
                     continue
                 seen.add(value)
                 stack.append((value, True))
-                if value not in stored or value in wanted:
+                if value not in stored:
                     stack.extend((a, False) for a in reversed(self.job.body[value].args))
         return order
 
@@ -89,7 +89,7 @@ class Pressure:
         for value, dim in places:
             split.setdefault(value, set()).add(dim)
         order = self.cone(targets, stored)
-        body, loads = self.job.body, {v for v in order if v in stored and v not in targets}
+        body, loads = self.job.body, {v for v in order if v in stored}
         holder: dict[int, int] = {}  # the value whose registers a view has
         last: dict[int, int] = {}
         for at, value in enumerate(order):
@@ -132,12 +132,12 @@ class Pressure:
     def load(self, targets: Sequence[int], stored: Collection[int], places: Iterable[Place], columns: int) -> float:
         """How much a kernel for ``targets`` needs of what it may have: it fits up to 1."""
         cone = self.cone(targets, stored)
-        work = [v for v in cone if v not in stored or v in targets]
+        work = [v for v in cone if v not in stored]
         products = sum(DEAR if self.dear(v) else self.product(v) for v in work)
         split: dict[int, set[int]] = {}
         for value, dim in places:
             split.setdefault(value, set()).add(dim)
-        read = [v for v in cone if (v in stored and v not in targets) or not self.job.body[v].args]
+        read = [v for v in cone if v in stored or not self.job.body[v].args]
         loaded = sum(self.entries(v, split, columns) for v in read if self.job.body[v].op not in ("const", "iota"))
         peak = self.peak(targets, stored, places, columns)
         return max(products / PRODUCTS, peak / self.room, loaded / (LOADED_MORE * self.room))
