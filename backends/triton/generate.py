@@ -13,6 +13,7 @@ from nldsl.backends.triton.host import Frame, Written
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.kernel import STAGE_NAMES, Kernel, KernelWriter, Workspaces
 from nldsl.backends.triton.lower import Place
+from nldsl.backends.triton.narrow import Narrow
 from nldsl.backends.triton.plan import Plan, plan
 from nldsl.backends.triton.pressure import ROOM, Pressure
 from nldsl.backends.triton.tiles import UnsupportedError
@@ -46,6 +47,7 @@ def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Wor
     pressure = Pressure(relations, frame.block, choices.room)
     planned = plan(job)
     spaces = spaces or Workspaces()
+    spaces.narrow |= Narrow(job).values
     results = [s for s, _ in (*job.outputs, *job.sums)]
     spaces.names |= {s.name for s in (*job.sources.values(), *job.variables.values(), *results)}
     spaces.names |= {slot.name for slot in spaces.begun.values()}

@@ -127,6 +127,7 @@ def run_lines(written: Written) -> list[str]:
         "N = segment_count(*segments)",
         f"low, types = kernel_types({listed([s.name for s in inputs])}, {listed(streams)})",
         f"wide = torch.promote_types({first}.dtype, torch.float32)",
+        *(["narrow = product_type(types)"] if any(s.narrow for s in written.spaces.every()) else []),
     ]
     kept = dict.fromkeys((*written.left, *written.spaces.sums.values()))
     between = [s for s in (*written.spaces.values.values(), *written.spaces.kept.values()) if s not in kept]
@@ -194,7 +195,7 @@ def counts(written: Written) -> list[str]:
 
 
 def _new(slot: Slot, like: str) -> str:
-    return f"{slot.name} = {like}.new_empty({slot_shape(slot)}, dtype=wide)"
+    return f"{slot.name} = {like}.new_empty({slot_shape(slot)}, dtype={'narrow' if slot.narrow else 'wide'})"
 
 
 def _sum(written: Written, source: Source, value: int) -> str:

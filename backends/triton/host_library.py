@@ -86,6 +86,12 @@ def kernel_types(
     return result, {"REAL": base, "DOT": dot, "PRECISION": exact, "SOLVE": "ieee" if wide else "tf32x3"}
 
 
+def product_type(types: dict[str, object]) -> torch.dtype:
+    """The type of matrix products, as tensors have it."""
+    named = {tl.float16: torch.float16, tl.bfloat16: torch.bfloat16, tl.float64: torch.float64}
+    return named.get(types["DOT"], torch.float32)
+
+
 def parts_of_sequences(parts: torch.Tensor, segments: tuple[object, ...]) -> torch.Tensor:
     """[N, lanes, blocks..] summed over the segments of each sequence: [sequences, lanes, blocks..]."""
     counts = segment_counts(*segments)  # type: ignore[arg-type]

@@ -41,37 +41,40 @@ CONSTANTS = ("BT", "LOG_BT", "BV", "REAL", "DOT", "PRECISION", "SOLVE")
 
 @dataclass(frozen=True)
 class Slot:
-    """A workspace: a tile for each segment and lane. ``zero``: where its padding is 0."""
+    """A workspace: a tile for each segment and lane. ``zero``: where its padding is 0. ``narrow``: in the type of
+    matrix products."""
 
     name: str
     sizes: tuple[Dim, ...]
     zero: frozenset[int] = frozenset()
+    narrow: bool = False
 
 
 @dataclass
 class Workspaces:
     """What kernels leave for later ones, by value of the body or by carried key; ``begun`` is what the forward run left
-    of its carried values for the way back."""
+    of its carried values for the way back. ``narrow``: which of them may be in the type of matrix products."""
 
     values: dict[int, Slot] = field(default_factory=dict)
     kept: dict[Key, Slot] = field(default_factory=dict)
     begun: dict[Key, Slot] = field(default_factory=dict)
     sums: dict[str, Slot] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    narrow: frozenset[int | Key] = frozenset()
 
     def every(self) -> list[Slot]:
         """All workspaces."""
         found = (*self.values.values(), *self.kept.values(), *self.begun.values(), *self.sums.values())
         return list(dict.fromkeys(found))
 
-    def new(self, hint: str, sizes: tuple[Dim, ...], zero: frozenset[int]) -> Slot:
+    def new(self, hint: str, sizes: tuple[Dim, ...], zero: frozenset[int], narrow: bool = False) -> Slot:
         base = "".join(c if c.isalnum() else "_" for c in hint) or "x"
         name, count = base, 1
         while name in self.names:
             count += 1
             name = f"{base}_{count}"
         self.names.add(name)
-        return Slot(name, sizes, zero)
+        return Slot(name, sizes, zero, narrow)
 
 
 @dataclass
@@ -315,7 +318,9 @@ class KernelWriter:
             if value not in self.spaces.values:
                 sizes = tuple(e.size for e in self.lowering.dims(value))
                 hint = self.names[value] or f"x{value}"
-                self.spaces.values[value] = self.spaces.new(f"{hint}_kept", sizes, _zero(tile))
+                self.spaces.values[value] = self.spaces.new(
+                    f"{hint}_kept", sizes, _zero(tile), value in self.spaces.narrow
+                )
             memory.keep(self.b, self.lanes, self.spaces.values[value].name, tile)
 
     def _results(self, values: Sequence[int]) -> None:
@@ -421,7 +426,7 @@ class KernelWriter:
         if key not in self.spaces.kept:
             hint = self.job.variables[key].name + "_begin"
             sizes = tuple(e.size for e in dims)
-            self.spaces.kept[key] = self.spaces.new(hint, sizes, frozenset(range(len(dims))))
+            self.spaces.kept[key] = self.spaces.new(hint, sizes, frozenset(range(len(dims))), key in self.spaces.narrow)
         variable = Tile(self.variables[key], dims)
         if all(e.size == 1 for e in dims):
             variable = Tile(scalar(variable))

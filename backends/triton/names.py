@@ -8,8 +8,8 @@ from collections.abc import Iterable
 # What the functions around kernels call their own.
 OWN = frozenset(
     "tick t N T B TICKS BT EVERY PACKED lanes rows segments sequences bounds since shared owner cuts low wide types "
-    "constants out launch torch triton tl functools itertools math results grads ctx inputs output grad shape dtype "
-    "device".split()
+    "narrow constants out launch torch triton tl functools itertools math results grads ctx inputs output grad shape "
+    "dtype device".split()
 )
 
 

@@ -11,9 +11,11 @@ from typing import ClassVar
 from nldsl.backends.interface import LoopCall, LoopSource
 from nldsl.backends.triton.generate import Choices, generate
 from nldsl.backends.triton.host import Frame, Written
+from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
 from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
+from nldsl.backends.triton.narrow import narrow_keys
 from nldsl.backends.triton.operators import loop_source
 from nldsl.backends.triton.tick_source import tick_loop
 from nldsl.backends.triton.tiles import UnsupportedError
@@ -80,8 +82,9 @@ class LoopKernelWriter:
         naming = Naming.of(call)
         choices = self.choices or read().get(key_of(call)) or Choices()
         frame = Frame(min(call.phase.size, choices.segment), call.phase.clocks)
-        forward = generate(forward_job(naming, f"{title}_fwd"), frame, choices)
-        backward = self._backward(call, naming, forward, choices, title)
+        job, (back, like) = forward_job(naming, f"{title}_fwd"), backward_job(naming, call.derived, f"{title}_bwd")
+        forward = generate(job, frame, choices, Workspaces(narrow=narrow_keys(job, back)))
+        backward = self._backward(back, like, forward, choices)
         known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
         known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
         forward.extra = [s for s in backward.inputs if s.name not in known]
@@ -91,11 +94,9 @@ class LoopKernelWriter:
         held = [a for a in call.arguments if a.kind in ("state", "anchor")]
         return LoopSource(text, IMPORTS, shared, packs=all(BATCH in a.type.axes for a in held))
 
-    def _backward(self, call: LoopCall, naming: Naming, forward: Written, choices: Choices, title: str) -> Written:
-        assert call.derived is not None
-        job, like = backward_job(naming, call.derived, f"{title}_bwd")
+    def _backward(self, job: Job, like: dict[str, Source], forward: Written, choices: Choices) -> Written:
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
-        written = generate(job, forward.frame, choices, Workspaces(begun=begun))
+        written = generate(job, forward.frame, choices, Workspaces(begun=begun, narrow=narrow_keys(job)))
         written.like = like
         known = {s.name for s in written.inputs}
         written.extra = [s for s in dict.fromkeys(like.values()) if s.name not in known]
