@@ -33,6 +33,8 @@ _STARTS = {
     "pass": "an empty block is `{}`",
 }
 
+_AFTER_A_START = frozenset("NAME LPAR NUMBER COLON METHOD STRING LBRACE TRUE FALSE NOT".split())
+
 
 def _habit(p: Place, first: Token, last: Token, message: str, *hints: str) -> Diagnostic:
     return Diagnostic("NL0115", message, p.span_from(first, last), hints=hints)
@@ -43,7 +45,7 @@ def other_words(p: Place) -> Diagnostic | None:
     head = p.head
     if head.type not in ("NAME", "METHOD") or head.text not in _STARTS:
         return None
-    if p.is_second and p.token.type in ("NAME", "LPAR", "NUMBER", "COLON", "METHOD", "STRING", "LBRACE"):
+    if p.is_second and p.token.type in _AFTER_A_START:
         return _habit(p, head, head, f"`{head.text}` is not a word of the language", _STARTS[head.text])
     return None
 

@@ -329,7 +329,7 @@ def leading_operator(p: Place) -> Diagnostic | None:
         "NL0101",
         f"a statement cannot begin with `{sign}`",
         p.span,
-        hints=(f"to go on with a line, end it with `{sign}`",),
+        hints=("a comment begins with `#`",) if sign == "//" else (f"to go on with a line, end it with `{sign}`",),
     )
 
 

@@ -189,15 +189,17 @@ def _call_on_inputs(ctx: Context, root: Instance, method: ast.Method, prefix: st
         if isinstance(param.type, ast.LikeType) and param.type.name in shapes:
             shape, kind = shapes[param.type.name]
         elif not isinstance(param.type, ast.TensorType) or param.type.any_shape:
-            if param.default is not None and not isinstance(param.type, ast.LikeType) and param.type is not None:
+            if param.default is not None and not isinstance(param.type, ast.LikeType):
                 continue
+            if generic and param.type is None and method.name != "learn":
+                return None  # nothing is known of it: the method is checked where it is called
             shape, kind = (3, 2) if generic else (), "real"
             if not generic:
                 return ctx.error(
                     "NL0302",
                     param.span,
                     f"the shape of `{param.name}` is not known here",
-                    hints=("write it: `k: [dk]`",),
+                    hints=(f"write it: `{param.name}: [n]`, or `{param.name}: []` for a number",),
                 )
             if isinstance(param.type, ast.NamedType):
                 arguments.append((param.name, symbolic(param), param.span))

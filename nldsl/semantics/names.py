@@ -12,7 +12,7 @@ from nldsl.semantics.scope import Scope
 from nldsl.semantics.spelling import closest
 from nldsl.semantics.streams import window_value
 from nldsl.semantics.tensors import as_real, leaves, map_groups, rvalue, to_tensor
-from nldsl.semantics.usage import usage
+from nldsl.semantics.usage import METHODS_ELSEWHERE, NAMES_ELSEWHERE, usage
 from nldsl.semantics.values import (
     POISON,
     BoundMethod,
@@ -113,12 +113,10 @@ def unknown_name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
             hints=("call the method that takes that value first",),
         )
     close = closest(expr.id, scope.names())
-    return ctx.error(
-        "NL0201",
-        expr.span,
-        f"unknown name `{expr.id}`",
-        hints=(f"did you mean `{close}`?",) if close else (),
-    )
+    hints = (f"did you mean `{close}`?",) if close else ()
+    if expr.id in NAMES_ELSEWHERE:
+        hints = (f"write {NAMES_ELSEWHERE[expr.id]}",)
+    return ctx.error("NL0201", expr.span, f"unknown name `{expr.id}`", hints=hints)
 
 
 @evaluates(ast.Member)
@@ -148,14 +146,10 @@ def member(ctx: Context, scope: Scope, expr: ast.Member) -> Value:
     return _no_member(ctx, expr, value, [])
 
 
-_METHODS_ELSEWHERE = {"T": ("{}'",), "mT": ("{}'",), "t": ("{}'",), "shape": ("size({}, axis)",), "pow": ("{} ^ n",)}
-"""What tensors of Python have as members, and how it is written here."""
-
-
 def _no_member(ctx: Context, expr: ast.Member, value: Value, known: list[str]) -> Value:
     known = list(dict.fromkeys(known))
     close = closest(expr.name, known)
-    if not known and (forms := _METHODS_ELSEWHERE.get(expr.name) or usage(expr.name)):
+    if not known and (forms := METHODS_ELSEWHERE.get(expr.name) or usage(expr.name)):
         written = expr.value.span.text if isinstance(expr.value, ast.Name) else "x"
         return ctx.error(
             "NL0205",

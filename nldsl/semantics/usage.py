@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["usage"]
+__all__ = ["METHODS_ELSEWHERE", "NAMES_ELSEWHERE", "usage"]
 
 _REDUCTIONS = "sum mean max min".split()
 _ONE_ARGUMENT = (
@@ -47,6 +47,28 @@ _FORMS: dict[str, tuple[str, ...]] = {
 }
 _FORMS["max"] = (*_FORMS["max"], "max(a, b)")
 _FORMS["min"] = (*_FORMS["min"], "min(a, b)")
+
+NAMES_ELSEWHERE = {
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv"), "`A @ x`"),
+    **dict.fromkeys(("normalize", "normalise", "l2norm", "l2_normalize"), "`unit(x)`"),
+    **dict.fromkeys(("swish", "SiLU"), "`silu(x)`"),
+    **dict.fromkeys(("logistic", "sigma", "expit"), "`sigmoid(x)`"),
+    **dict.fromkeys(("arange", "linspace"), "`iota(n)`"),
+    **dict.fromkeys(("eye",), "`identity(n)`"),
+    **dict.fromkeys(("cat", "concatenate"), "`concat(a, b, axis = 0)`"),
+    **dict.fromkeys(("pow", "power"), "`x ^ n`"),
+    **dict.fromkeys(("square",), "`x^2`"),
+    **dict.fromkeys(("detach", "no_grad"), "`stop_grad(x)`"),
+    **dict.fromkeys(("tril",), "`triangle(A)`"),
+    **dict.fromkeys(("clip",), "`clamp(x, lo, hi)`"),
+    **dict.fromkeys(("shift", "roll", "previous", "last_value"), "`prev(x)`"),
+    **dict.fromkeys(("self", "this"), "the name of the member alone"),
+    **dict.fromkeys(("maximum",), "`max(a, b)`"),
+    **dict.fromkeys(("minimum",), "`min(a, b)`"),
+}
+"""Names that other languages have for what has another one here."""
+METHODS_ELSEWHERE = {"T": ("{}'",), "mT": ("{}'",), "t": ("{}'",), "shape": ("size({}, axis)",), "pow": ("{} ^ n",)}
+"""What tensors of Python have as members, and how it is written here."""
 
 
 def usage(name: str) -> tuple[str, ...]:

@@ -75,3 +75,25 @@ SHARED = """memory M(d: dim = 2) {
 def test_a_gradient_belongs_to_one_sequence() -> None:
     assert codes(SHARED) == ["NL0503"]
     load_program("program.nl", text=SHARED.replace("    S <- S + x\n", ""))
+
+
+def test_inputs_without_a_type() -> None:
+    """One with a default has that value; of one without, nothing is known until the method is called."""
+    text = """
+    memory M(d: dim) {{
+      state h: [d] = 0
+      step(x: [d], rate{default}) -> [d] {{
+        h <- 0.9 * h + rate * x
+        return h
+      }}
+    }}
+    """
+    assert not check_text(text.format(default=" = 0.1"), "m.nl")
+    assert not check_text(text.format(default=""), "m.nl")
+    used = text.format(default="") + "model A {\n input x: [3]\n memory m: M(3)\n return m.step(x, [1, 2])\n}\n"
+    assert [d.code for d in check_text(used, "m.nl")] == ["NL0301"]
+
+
+def test_sizes_without_a_type() -> None:
+    text = "memory M(d) {\n state h: [d] = 0\n step(x: [d]) -> [d] {\n h <- h + x\n return h\n }\n}\n"
+    assert not check_text(text, "m.nl")
