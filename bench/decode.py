@@ -91,12 +91,17 @@ def flat(outputs: Any) -> torch.Tensor:
 
 
 def run_of(module: Module, inputs: dict[str, torch.Tensor], batch: int) -> tuple[Call, torch.Tensor]:
-    """A call of ``step`` in the middle of a sequence, and the outputs of eight ticks."""
+    """A call of ``step``, each going on where the last one ended, and the outputs of the first eight ticks."""
     state, given, outputs = module.init_state(batch), tuple(inputs.values()), []
     for _ in range(8):
         y, state = module.step(*given, state)
         outputs.append(flat(y))
-    return lambda: module.step(*given, state), torch.cat(outputs)
+
+    def run() -> None:
+        nonlocal state
+        _, state = module.step(*given, state)
+
+    return run, torch.cat(outputs)
 
 
 def best_of(runs: list[Call], rounds: int) -> list[float]:

@@ -23,6 +23,7 @@ from nldsl.backends.mlir.function import HEADER, NUMBERS, FallbackWarning, Kerne
 from nldsl.backends.mlir.known import Made, Parts, function
 from nldsl.backends.mlir.launch import spread
 from nldsl.backends.mlir.native_loop import BITS, over_sequences
+from nldsl.backends.mlir.sliding import slid
 from nldsl.backends.mlir.tick_loop import rows_of
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
@@ -47,13 +48,15 @@ class Form:
     """The compiled function for one dtype and number of sequences in a lane.
 
     ``slots``: its tensors, with shapes but for the batch. ``clocks``: at the
-    ticks of which clock alone a state changes. ``entries``: how many numbers a lane reads."""
+    ticks of which clock alone a state changes. ``entries``: how many numbers a lane reads. ``windows``: states that are
+    views of buffers, with the rows that they keep and get, and those of a buffer."""
 
     kernel: Kernel
     native: Native
     slots: tuple[Slot, ...]
     clocks: Mapping[str, Clock | None]
     entries: int
+    windows: Mapping[str, tuple[int, int, int]]
 
 
 def strides(shape: Sequence[int]) -> Shape:
@@ -82,7 +85,8 @@ class _Table(threading.local):
 @dataclass(frozen=True)
 class Plan:
     """A form for one size of the batch: the tensors that it reads (place in the table; position, or name; shape), the
-    states and outputs that it writes (place, name, shape, strides). ``whole``: inputs that are integers."""
+    states and outputs that it writes (place, name, shape, strides). ``whole``: inputs that are integers. ``windows``:
+    see ``sliding.slid`` for the last three."""
 
     form: Form
     dtype: torch.dtype
@@ -90,6 +94,7 @@ class Plan:
     whole: tuple[tuple[int, int, torch.Size, str], ...]
     params: tuple[tuple[int, str, torch.Size], ...]
     before: tuple[tuple[int, str, torch.Size], ...]
+    windows: tuple[tuple[int, str, torch.Size, int, int, int], ...]
     states: tuple[tuple[int, str, Clock | None, Shape, Shape], ...]
     outputs: tuple[tuple[int, str, Shape, Shape], ...]
     batch: int
@@ -214,17 +219,19 @@ class NativeStep:
         def make() -> Made:
             writer = self.written(BITS[dtype], rows)
             kernel = writer.write()
-            return kernel, plain(tuple(writer.clocks.items()))
+            windows = tuple((s.name, (s.kept, s.rows, s.room)) for s in writer.slides.values())
+            return kernel, plain((tuple(writer.clocks.items()), windows))
 
         try:
-            kernel, native, clocks = function((*self.origin, "step", BITS[dtype], rows), make)
+            kernel, native, more = function((*self.origin, "step", BITS[dtype], rows), make)
         except UnsupportedError as problem:
             if self.all or not rows:
                 _refused(str(problem))
             return None
         slots = tuple((*self._slot(a.kind, a.key), self.shape(a.type), BATCH in a.type.axes) for a in kernel.arguments)
         entries = sum(math.prod(shape) for kind, _, shape, _ in slots if kind in (PARAM, BEFORE, STATE))
-        return Form(kernel, native, slots, dict(restored(clocks)), entries)
+        clocks, windows = restored(more)
+        return Form(kernel, native, slots, dict(clocks), entries, dict(windows))
 
     def _slot(self, kind: str, key: Any) -> tuple[int, str]:
         """What a tensor is for the caller, and its name."""
@@ -253,7 +260,7 @@ class NativeStep:
             return None
         lanes = form.kernel.count(batch)
         threads = lanes > 1 and lanes * form.entries > WORTH_THREADS
-        inputs, whole, params, before, states, outputs = [], [], [], [], [], {}
+        inputs, whole, params, before, windows, states, outputs = [], [], [], [], [], [], {}
         for number, (kind, name, tail, batched) in enumerate(form.slots):
             place = HEADER + number
             shape = torch.Size((batch, *tail) if batched else tail)
@@ -263,6 +270,10 @@ class NativeStep:
                 outputs[name] = place, name, tuple(shape), strides(shape)
             elif kind == PARAM:
                 params.append((place, name, shape))
+            elif kind == BEFORE and name in form.windows:
+                kept, rows, room = form.windows[name]
+                dim = len(shape) - len(self.program.state(name).type.shape)
+                windows.append((place, name, torch.Size((*shape[:dim], kept, *shape[dim + 1 :])), dim, rows, room))
             elif kind == BEFORE:
                 before.append((place, name, shape))
             elif name not in self.positions:
@@ -274,8 +285,8 @@ class NativeStep:
         made = tuple(outputs[name] for name in self.results)
         table = _Table(HEADER + len(form.slots), lanes, batch, form.kernel.scratch)
         return Plan(
-            form, dtype, tuple(inputs), tuple(whole), tuple(params), tuple(before), tuple(states), made, batch, lanes,
-            threads, table,
+            form, dtype, tuple(inputs), tuple(whole), tuple(params), tuple(before), tuple(windows), tuple(states),
+            made, batch, lanes, threads, table,
         )  # fmt: skip
 
     # -- calls
@@ -370,6 +381,14 @@ class NativeStep:
                     tensor = tensor.contiguous()
                     copies.append(tensor)
                 array[place] = tensor.data_ptr()
+            for _, name, shape, *_ in plan.windows:
+                tensor = after[name]
+                if tensor.__class__ is not Tensor or tensor.dtype is not dtype or not tensor.is_cpu:
+                    return None
+                if tensor.shape != shape:
+                    return None
+            for place, name, _, dim, added, room in plan.windows:
+                array[place], after[name] = slid(after[name], dim, added, room)
         except RuntimeError:  # a tensor without memory: PyTorch traces or transforms
             return None
         for place, name, clock, size, steps in plan.states:

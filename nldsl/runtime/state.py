@@ -66,9 +66,9 @@ class State(dict[str, Any]):
         return self.map(moved)
 
     def tensors(self) -> Tensors:
-        """Everything as a flat dictionary of tensors, for checkpoints."""
+        """Everything as a flat dictionary of tensors, for checkpoints: in one piece, and views of nothing larger."""
         flat = {"tick": torch.tensor(self.tick)}
-        flat |= {f"states:{name}": tensor for name, tensor in self.states.items()}
+        flat |= {f"states:{name}": _alone(tensor) for name, tensor in self.states.items()}
         return flat | {PENDING + name: tensor for name, tensor in self.pending.items()}
 
     @staticmethod
@@ -80,3 +80,9 @@ class State(dict[str, Any]):
                 if name.startswith(prefix):
                     group[name.removeprefix(prefix)] = tensor
         return State(int(tensors["tick"]), groups["states:"], groups[PENDING])
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with memory of its own: a window may be a view of a buffer that has room for more."""
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
