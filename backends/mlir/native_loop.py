@@ -21,7 +21,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
 READ = ("state", "given", "param", "fixed", "initial")
-TAILS = (16, 1)  # lengths of the segments that a short rest is cut into
+TAILS = (64, 16, 1)  # lengths of the segments that a short rest is cut into
 MOST_CUTS = 64  # calls whose segments are kept
 BITS = {torch.float32: "f32", torch.float64: "f64"}
 FORWARD, BACKWARD = "forward", "backward"
@@ -52,13 +52,15 @@ def runs(tick: int, count: int, size: int, clocks: tuple[Clock, ...]) -> list[tu
     return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class Form:
-    """How a tensor of a type lies: its axes in order, and its sizes, where the batch and the ticks are names."""
+    """How a tensor of a type lies: its axes in order, and its sizes, where the batch and the ticks are names. ``last``:
+    the shape of the last call, and for which batch and how many ticks."""
 
     type: Type
     axes: tuple[str, ...]
     sizes: tuple[int | str, ...]
+    last: tuple[int, int, list[int]] = field(default_factory=lambda: (-1, -1, []))
 
 
 class Bodies:
@@ -170,9 +172,16 @@ class NativeLoop:
         return self.form(type).axes
 
     def shape(self, type: Type, batch: int, count: int) -> list[int]:
-        # both may be symbols while PyTorch traces: they must stay as they are
+        """Of a tensor of a call; not to be changed."""
+        form = self.form(type)
+        plain = batch.__class__ is int and count.__class__ is int  # both may be symbols while PyTorch traces
+        if plain and form.last[0] == batch and form.last[1] == count:
+            return form.last[2]
         given = {BATCH: batch, TIME: count}
-        return [given[n] if isinstance(n, str) else n for n in self.form(type).sizes]
+        found = [given[n] if isinstance(n, str) else n for n in form.sizes]
+        if plain:
+            form.last = batch, count, found
+        return found
 
     def rows(self, batch: int) -> int:
         """How many sequences a lane has, see ``KernelWriter``."""
@@ -186,7 +195,7 @@ class NativeLoop:
         """Room for a stream that the functions write."""
         shape = self.shape(argument.type, batch, count)
         if rows and self._streams(argument):
-            shape[:2] = shape[1], shape[0]
+            shape = [shape[1], shape[0], *shape[2:]]
         return torch.empty(shape, dtype=real)
 
     def canonical(self, argument: Argument, tensor: torch.Tensor, rows: int) -> torch.Tensor:

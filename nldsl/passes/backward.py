@@ -22,6 +22,7 @@ from nldsl.ir.types import BATCH, TIME, Type
 from nldsl.passes.common_factors import factored
 from nldsl.passes.simplify import simplify_body
 from nldsl.passes.simplify_scans import SCAN_RULES
+from nldsl.passes.sink_guards import with_guards
 from nldsl.passes.unread import logged_only
 from nldsl.passes.vjp import vjp
 
@@ -183,6 +184,8 @@ class _Derivation:
         body, simple = simplify_body(tuple(self.builder.instrs), roots, self.axes, sizes, SUMS_LAST, more=more)
         body, moved = factored(body, [simple[r] for r in roots], self.axes)
         number = {old: moved[new] for old, new in simple.items() if new in moved}
+        if self.loop.serial:
+            body = with_guards(body, [number[r] for r in roots])
         forward = {number[new]: old for old, new in enumerate(self.value) if new in number}
         return BackwardLoop(
             self.loop,

@@ -26,6 +26,9 @@ RECURRENT = frozenset(
 )
 
 
+SERIAL = 2  # times as long may a segment be that is done in one piece: fewer states are kept
+
+
 @dataclass(frozen=True)
 class ChunkOptions:
     """``enabled``: off keeps every loop sequential. ``size``: a length for all loops instead of the chosen one.
@@ -114,7 +117,7 @@ def choose(program: Program, scan: Scan, options: ChunkOptions, known: frozenset
         return scan, LoopNote(scan.states, loop.kind, 1, why)
     size = min(longest, shortest)
     if options.serial and not window:
-        size = best_length(loop, program, size)
+        size = best_length(loop, program, min(SERIAL * longest, shortest))
     while size > 8 and largest(loop, size) > entries:
         size //= 2
     return replace(pack(loop, program) if options.pack else loop, size=size), LoopNote(

@@ -23,7 +23,7 @@ from nldsl.passes.cost_schedule import VIEWS, Sizes, entries_of, operations_of
 ENTRY = 3.0  # reading or writing one entry of a tensor in the cache, most of them fused into other operations
 START = 1500.0  # loops around one operation
 BOUNDARY = 30.0  # an entry of a state that is kept for the way back: written to memory, read from there
-LENGTHS = (32, 64)  # shorter ones cost too much memory for the states that are kept
+LENGTHS = (32, 64, 128)  # shorter ones cost too much memory for the states that are kept
 
 
 def best_length(loop: ChunkLoop, program: Program, longest: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 pytest.importorskip("torch_mlir", reason="the extra mlir is not installed")
 
+from nldsl.api import load_program
 from nldsl.backends.mlir import custom_ops
 from nldsl.backends.mlir.tick_loop import TickLoop
 from nldsl.backends.mlir.views import FallbackWarning
@@ -177,3 +179,30 @@ def test_what_is_shown_parses() -> None:
     with ir.Context():
         assert ir.Module.parse(text).operation.verify()
     assert text.count("module @backward") == text.count("module @loop_") > 0
+
+
+SLOW = """
+memory Slow(d: dim) {
+  state W, D: [d, d] = 0
+  step(q: [d], k: [d], v: [d], beta: []) -> [d] every token {
+    y = (W + D) @ q
+    g = grad(0.5 * sum((tanh(W @ k) - v)^2), W)
+    every 8 token {
+      step = mean of beta * D - sum of g
+      D <- step
+      W <- W + tanh(step) * step
+    }
+    return y
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(("size", "calls"), [(3, (9, 8)), (8, (5, 12))])
+def test_what_only_a_slow_clock_needs(size: int, calls: tuple[int, ...], tmp_path: Path) -> None:
+    """Of a way back through several segments for each update."""
+    (tmp_path / "slow.nl").write_text(SLOW, encoding="utf-8")
+    program = load_program(tmp_path / "slow.nl", d=4)
+    (loop,) = plan(program, options=ChunkOptions(size=size, serial=True)).backwards
+    assert any(i.op == "einsum" and i.guard is not None for i in loop.body)
+    check(lambda: program, size, calls)
