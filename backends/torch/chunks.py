@@ -234,8 +234,8 @@ class _Operands:
             return
         key = outside.text, outside.type  # views may share a text
         if key not in self.known:
-            if outside.form == "bool":
-                outside = replace(outside, text=f"{outside.text}.to(torch.get_default_dtype())", form="tensor")
+            if outside.form == "bool":  # of the module's own type: beside it a float64 number without dims has no say
+                outside = replace(outside, text=f"{outside.text}.to({self.scope.need('dtype')})", form="tensor")
             type = outside.type
             stream = TIME in type.axes
             if stream:

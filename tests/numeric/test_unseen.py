@@ -29,12 +29,13 @@ TICKS = 19  # a segment of 16 and a part of one, or two of 8
 SINGLE, DOUBLE = 1e-5, 1e-10
 EVERY = (
     "HuberMemory CosineMemory Contrast Bilinear Rotating Scalars MatrixDecay AdamInside RateGiver Sphere "
-    "SwigluAnchored Slots ThreeClocks TwoAnchors LearnedWindow TapsWindow Resetting Teacher Consolidate Continuum"
+    "SwigluAnchored Slots ThreeClocks TwoAnchors LearnedWindow TapsWindow Resetting Teacher "
+    "Consolidate Continuum Solver"
 ).split()
 MLIR = ("HuberMemory", "Teacher")
 TRITON = ("AdamInside", "TwoAnchors", "Continuum")
 SEGMENT = 8
-NO_KERNELS = {"MatrixDecay": "`matrix_scan` has no form in a kernel"}
+NO_KERNELS = dict.fromkeys(("MatrixDecay", "LearnedWindow"), "`matrix_scan` has no form in a kernel")
 
 
 def some(fast: tuple[str, ...], every: list[str] = EVERY) -> list[Any]:
