@@ -12,7 +12,18 @@ from nldsl.extras import require
 from nldsl.source import NO_SPAN
 
 TARGETS = ("llvm-cpu", "cuda")
-LEVELS = ("O1", "O0")  # from O2 on it fuses more than it can then compile (an update of several states, for example)
+# What is tried, in this order. From O2 on IREE fuses more than it can then compile (an update of several states, for
+# example). Where it fuses a mask made of places into a sum, its kernels for sums on GPUs cannot be spread over threads
+# ("failed to distribute"): then sums take the way of other operations.
+PLAIN_SUMS = "--iree-codegen-llvmgpu-use-reduction-vector-distribution=false"
+ATTEMPTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "llvm-cpu": (("--iree-opt-level=O1",), ("--iree-opt-level=O0",)),
+    "cuda": (
+        ("--iree-opt-level=O1",),
+        ("--iree-opt-level=O1", PLAIN_SUMS),
+        ("--iree-opt-level=O0", PLAIN_SUMS),
+    ),
+}
 # Checking the IR between passes is a fifth of the time of the compiler; nobody debugs its machine code
 QUICK = ("--verify=false", "--iree-llvmcpu-debug-symbols=false", "--iree-llvmcpu-slp-vectorization=false")
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -36,7 +47,7 @@ def flags(target: str, cpu: str = "host", gpu: str = "sm_80") -> list[str]:
 
 def options_of(target: str, cpu: str = "host", gpu: str = "sm_80") -> list[str]:
     """All options that modules are compiled with."""
-    return [*flags(target, cpu, gpu), *QUICK, *(f"--iree-opt-level={level}" for level in LEVELS)]
+    return [*flags(target, cpu, gpu), *QUICK, *(option for tried in ATTEMPTS[target] for option in tried)]
 
 
 def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: str = "sm_80") -> bytes:
@@ -45,19 +56,19 @@ def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: st
     compiler = require("iree.compiler", extra="mlir", why="to compile a module of IREE")
     processor = cpu if target == "llvm-cpu" else gpu
     found: object = None
-    for level in LEVELS:
+    for attempt in ATTEMPTS[target]:
         try:
             found = compiler.compile_str(
                 text,
                 input_type="none",
-                extra_args=[*options, *QUICK, f"--iree-opt-level={level}"],
+                extra_args=[*options, *QUICK, *attempt],
                 strip_source_map=True,
             )
             break
         except compiler.CompilerToolError as error:
             if _UNKNOWN.search(str(error)):
                 raise problem(f"IREE knows no processor `{processor}` for {target}", _EXAMPLES) from None
-            if level == LEVELS[-1]:
+            if attempt == ATTEMPTS[target][-1]:
                 raise _failed(text, target, str(error)) from None
     if not isinstance(found, bytes):
         raise _failed(text, target, "the compiler gave no module")
