@@ -91,13 +91,13 @@ class Entry:
         axes = tuple(a for a in self.low.order if a in type.axes or (time and a == TIME))
         shape = tuple(int(str(s)) for s in type.shape)
         sizes: list[Size] = [self.sizes[s] if isinstance(s, str) else s for s in slot.sizes]
+        self.text.tensors[ssa] = (tuple(sizes), slot.elem)
         ssa = self.text.tied(ssa, sizes, slot.elem)
         where = [n for n, s in enumerate(sizes) if s != 1]
         kept = [sizes[n] for n in where]
         if len(kept) != len(sizes):
-            ssa = self.text.let(
-                f"tensor.collapse_shape {ssa} {_grouped(sizes)} : {_type(slot)} into {tensor_type(kept, slot.elem)}"
-            )
+            what = f"tensor.collapse_shape {ssa} {_grouped(sizes)} : {_type(slot)}"
+            ssa = self.text.tensor(f"{what} into {tensor_type(kept, slot.elem)}", kept, slot.elem)
         return Held(axes, shape, slot.elem, ssa, tuple(kept), tuple(where))
 
     # ------------------------------------------------------------ results

@@ -69,5 +69,6 @@ def module(schedule: Schedule, entries: Sequence[str] = (), batch: int = 0, tick
     check(schedule, any(n in DIFFERENTIATED for n in names))
     fixed = {axis: size for axis, size in ((BATCH, batch), (TIME, ticks)) if size}
     made = [WRITERS[name](schedule, fixed) for name in names]
-    text = f"module @{NAME} {{\n" + "\n".join(e.write() for e in made) + "}\n"
+    parts = {name: text for e in made for name, text in e.text.functions.items()}
+    text = f"module @{NAME} {{\n" + "\n".join([*(e.write() for e in made), *parts.values()]) + "}\n"
     return Module(text, {e.name: (tuple(e.takes), tuple(e.gives)) for e in made})

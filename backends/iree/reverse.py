@@ -180,7 +180,7 @@ class Reverse:
     def loop(self, number: int) -> None:
         run, low, program = self.run, self.low, self.program
         trace = run.traces[number]
-        keys = {key for key in run.states if key[0] in trace.loop.states}
+        keys = [key for key in run.states if key[0] in trace.loop.states]
         now: dict[Key, Held] = {}
         for key in keys:
             type = program.state(key[0]).type

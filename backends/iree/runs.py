@@ -47,7 +47,10 @@ def runs_of(text: Text, loop: ChunkLoop, tick: str, total: Size) -> list[Run]:
         period = text.const(length, INT)
         ahead = text.int_op("subi", text.const(rest + length, INT), text.int_op("remsi", tick, period))
         head = text.index_op("minui", total, text.as_size(text.int_op("remsi", ahead, period)))
-        found.append(Run(1, head, 0))
+        start: Size = 0
+        if total != 1:  # not known to be 0, so that the ticks before and after the segments are the same loop
+            start = text.let("arith.constant 0 : index")
+        found.append(Run(1, head, start))
     left = text.index_op("subi", total, head)
     count = text.index_op("divui", left, length)
     done = text.index_op("addi", head, text.index_op("muli", count, length))

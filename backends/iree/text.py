@@ -7,12 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from nldsl.backends.iree.nodes import BOOL, INT, REAL, Size
+from nldsl.backends.iree.parts import called, tensor_type, unlike_number
 from nldsl.source import Span
-
-
-def tensor_type(sizes: Sequence[Size], elem: str) -> str:
-    """``tensor<?x64xf32>``."""
-    return "tensor<" + "".join(f"{s if isinstance(s, int) else '?'}x" for s in sizes) + f"{elem}>"
 
 
 def number(value: float, elem: str) -> str:
@@ -36,9 +32,8 @@ _VIEWS = (
     "tensor.cast",
     "tensor.extract_slice",
 )
+SHARED = 60  # lines of a loop that is a function of its own
 DEVICE = "main"  # the name of the one device of a module
-
-
 @dataclass
 class Text:
     """The lines of a function. ``place``: where in the program what is written now comes from."""
@@ -50,6 +45,10 @@ class Text:
     constants: dict[tuple[str, str], str] = field(default_factory=dict)
     head: list[str] = field(default_factory=list)  # constants: they stand first
     origins: dict[str, str] = field(default_factory=dict)  # the tensor that one is only another view of
+    said: dict[str, str] = field(default_factory=dict)  # what each value is
+    tensors: dict[str, tuple[tuple[Size, ...], str]] = field(default_factory=dict)  # sizes and types of entries
+    alone: set[str] = field(default_factory=set)  # constants that are there to be like no other one
+    functions: dict[str, str] = field(default_factory=dict)  # what is called, by name (``parts.py``)
     last: str = ""  # the results of the loop that was begun last
 
     def new(self) -> str:
@@ -62,10 +61,17 @@ class Text:
     def let(self, what: str, at: bool = False) -> str:
         """A new value that is ``what``."""
         name = self.new()
+        self.said[name] = what
         self.add(f"{name} = {what}", at)
         if what.startswith(_VIEWS):
             of = what.split(" ")[1].partition("[")[0]
             self.origins[name] = self.origins.get(of, of)
+        return name
+
+    def tensor(self, what: str, sizes: Sequence[Size], elem: str) -> str:
+        """A new tensor of these sizes that is ``what``."""
+        name = self.let(what)
+        self.tensors[name] = (tuple(sizes), elem)
         return name
 
     def location(self) -> str:
@@ -83,6 +89,10 @@ class Text:
             written = text if elem == BOOL else f"{text} : {elem}"
             self.head.append(f"  {name} = arith.constant {written}")
         return self.constants[text, elem]
+
+    def written(self, value: float, elem: str) -> str:
+        """A literal as ``const`` writes it."""
+        return number(value, elem)
 
     def index(self, size: Size) -> str:
         return self.const(size, "index") if isinstance(size, int) else size
@@ -117,33 +127,38 @@ class Text:
 
     def empty(self, sizes: Sequence[Size], elem: str) -> str:
         dynamic = ", ".join(s for s in sizes if isinstance(s, str))
-        return self.let(f"tensor.empty({dynamic}) : {tensor_type(sizes, elem)}")
+        return self.tensor(f"tensor.empty({dynamic}) : {tensor_type(sizes, elem)}", sizes, elem)
 
     def nearly_zero(self) -> float:
         """Below 1e-33, and each time another number: of several loop-carried tensors that begin as one, IREE 3.13 frees
         the memory too early, or lets them share it. Added to a sum it changes no number above 1e-25."""
         self.count += 1
-        return 1.2e-38 * (self.count % 50_000 + 1)
+        value = unlike_number(self.count, REAL)
+        self.alone.add(self.const(value, REAL))
+        return value
 
     def unlike(self, sizes: Sequence[Size], elem: str) -> str:
         """A tensor that is like no other one, nearly zero (``nearly_zero``)."""
-        value = self.nearly_zero()
-        return self.fill(value if elem == REAL else self.count, sizes, elem)
+        if elem == REAL:
+            return self.fill(self.nearly_zero(), sizes, elem)
+        self.count += 1
+        value = unlike_number(self.count, elem)
+        self.alone.add(self.const(value, elem))
+        return self.fill(value, sizes, elem)
 
     def fill(self, value: float, sizes: Sequence[Size], elem: str) -> str:
         type = tensor_type(sizes, elem)
         start = self.empty(sizes, elem)
-        return self.let(f"linalg.fill ins({self.const(value, elem)} : {elem}) outs({start} : {type}) -> {type}")
+        what = f"linalg.fill ins({self.const(value, elem)} : {elem}) outs({start} : {type}) -> {type}"
+        return self.tensor(what, sizes, elem)
 
     def cut(self, ssa: str, sizes: Sequence[Size], elem: str, dim: int, start: Size, length: Size | None) -> str:
         """``length`` entries along a dim; None: the one at ``start``, without the dim."""
         offsets: list[Size] = [start if n == dim else 0 for n in range(len(sizes))]
         wanted: list[Size] = [(1 if length is None else length) if n == dim else s for n, s in enumerate(sizes)]
         kept = [s for n, s in enumerate(wanted) if n != dim or length is not None]
-        return self.let(
-            f"tensor.extract_slice {ssa}{_window(offsets, wanted)} : {tensor_type(sizes, elem)}"
-            f" to {tensor_type(kept, elem)}"
-        )
+        what = f"tensor.extract_slice {ssa}{_window(offsets, wanted)} : {tensor_type(sizes, elem)}"
+        return self.tensor(f"{what} to {tensor_type(kept, elem)}", kept, elem)
 
     def put(
         self,
@@ -160,20 +175,16 @@ class Text:
         wanted: list[Size] = [(1 if length is None else length) if n == dim else s for n, s in enumerate(sizes)]
         # IREE would let what makes the part write into the middle of the whole, as if that were aligned: it is not
         ssa = self.apart(ssa, own, elem)
-        return self.let(
-            f"tensor.insert_slice {ssa} into {target}{_window(offsets, wanted)} : {tensor_type(own, elem)}"
-            f" into {tensor_type(sizes, elem)}"
-        )
+        what = f"tensor.insert_slice {ssa} into {target}{_window(offsets, wanted)} : {tensor_type(own, elem)}"
+        return self.tensor(f"{what} into {tensor_type(sizes, elem)}", sizes, elem)
 
     def expand(self, ssa: str, sizes: Sequence[Size], elem: str, groups: Sequence[Sequence[Size]]) -> str:
         """Each dim as several ones."""
         if all(len(g) == 1 for g in groups):
             return ssa
         flat = [s for g in groups for s in g]
-        return self.let(
-            f"tensor.expand_shape {ssa} {_groups(groups)} output_shape [{', '.join(map(str, flat))}] :"
-            f" {tensor_type(sizes, elem)} into {tensor_type(flat, elem)}"
-        )
+        what = f"tensor.expand_shape {ssa} {_groups(groups)} output_shape [{', '.join(map(str, flat))}] :"
+        return self.tensor(f"{what} {tensor_type(sizes, elem)} into {tensor_type(flat, elem)}", flat, elem)
 
     def collapse(
         self, ssa: str, sizes: Sequence[Size], elem: str, groups: Sequence[Sequence[Size]], result: Sequence[Size]
@@ -182,7 +193,7 @@ class Text:
         if all(len(g) == 1 for g in groups):
             return ssa
         types = tensor_type(sizes, elem), tensor_type(result, elem)
-        return self.let(f"tensor.collapse_shape {ssa} {_groups(groups)} : {types[0]} into {types[1]}")
+        return self.tensor(f"tensor.collapse_shape {ssa} {_groups(groups)} : {types[0]} into {types[1]}", result, elem)
 
     def tied(self, ssa: str, sizes: Sequence[Size], elem: str) -> str:
         """The same tensor, known to have these sizes: the compiler does not find out by itself that arguments, and what
@@ -190,12 +201,13 @@ class Text:
         dynamic = [s for s in sizes if isinstance(s, str)]
         if not dynamic:
             return ssa
-        return self.let(f"flow.tensor.tie_shape {ssa} : {tensor_type(sizes, elem)}{{{', '.join(dynamic)}}}")
+        what = f"flow.tensor.tie_shape {ssa} : {tensor_type(sizes, elem)}{{{', '.join(dynamic)}}}"
+        return self.tensor(what, sizes, elem)
 
     def cast(self, ssa: str, sizes: Sequence[Size], wanted: Sequence[Size], elem: str) -> str:
         """The same tensor with other sizes known."""
         old, new = tensor_type(sizes, elem), tensor_type(wanted, elem)
-        return ssa if old == new else self.let(f"tensor.cast {ssa} : {old} to {new}")
+        return ssa if old == new else self.tensor(f"tensor.cast {ssa} : {old} to {new}", wanted, elem)
 
     def generic(
         self,
@@ -232,6 +244,7 @@ class Text:
             self.add(line)
         self.depth -= 1
         self.add(f"}} -> {result}", at=True)
+        self.tensors[name] = (tuple(sizes[n] for n in out), elem)
         return name
 
     def pinned(self, tensor: Carried) -> str:
@@ -245,7 +258,8 @@ class Text:
 
     def apart(self, ssa: str, sizes: Sequence[Size], elem: str) -> str:
         """The same tensor, of which the compiler does not know where it comes from."""
-        return self.tied(self.let(f"util.optimization_barrier {ssa} : {tensor_type(sizes, elem)}"), sizes, elem)
+        what = f"util.optimization_barrier {ssa} : {tensor_type(sizes, elem)}"
+        return self.tied(self.tensor(what, sizes, elem), sizes, elem)
 
     @contextmanager
     def loop(
@@ -253,6 +267,7 @@ class Text:
     ) -> Iterator[tuple[str, list[str], Callable[[list[str]], list[str]]]]:
         """``scf.for`` over ``count`` rounds with tensors carried: the number of the round, the tensors in it, and how
         to end it, which gives the tensors after the loop (once the loop is left)."""
+        begin, before = len(self.lines), self.count
         first = [self.pinned(tensor) for tensor in carried]
         number_, zero, one = self.new(), self.const(0, "index"), self.const(1, "index")
         inside = [self.new() for _ in carried]
@@ -278,6 +293,11 @@ class Text:
         yield number_, [self.tied(i, *t[1:]) for i, t in zip(inside, carried, strict=True)], end
         self.depth -= 1
         self.add("}")
+        for n, (_, sizes, elem) in enumerate(carried):
+            self.tensors[f"{result}#{n}"] = (tuple(sizes), elem)
+        if self.depth == 1 and carried and len(self.lines) - begin >= SHARED:
+            gives = [(sizes, elem) for _, sizes, elem in carried]
+            self.lines[begin:] = [called(self, self.lines[begin:], before, result, gives)]
 
     @contextmanager
     def only_if(

@@ -1,0 +1,108 @@
+"""Long loops as functions of their own: where two are the same but for the values they take, one is called twice.
+
+A call runs the same loops before and after its whole segments, and layers of one kind have the same ones: written out,
+most of a module is copies, each of which IREE would take through all of its passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nldsl.backends.iree.nodes import REAL, Size
+
+if TYPE_CHECKING:
+    from nldsl.backends.iree.text import Text
+
+FAR = 1 << 40  # whole numbers of which no program has any
+_NAME = re.compile(r"%[a-z]?\d+(?:#\d+)?")
+_PLACE = re.compile(r" loc\(.*\)$", re.MULTILINE)
+
+
+def unlike_number(n: int, elem: str) -> float:
+    """The n-th of many different numbers: real ones nearly zero, whole ones that no program has."""
+    return 1.2e-38 * (n % 50_000 + 1) if elem == REAL else FAR + n
+
+
+def tensor_type(sizes: Sequence[Size], elem: str) -> str:
+    """``tensor<?x64xf32>``."""
+    return "tensor<" + "".join(f"{s if isinstance(s, int) else '?'}x" for s in sizes) + f"{elem}>"
+
+
+def called(
+    text: Text, lines: Sequence[str], before: int, result: str, gives: Sequence[tuple[Sequence[Size], str]]
+) -> str:
+    """The call that stands for ``lines``, which end with the loop whose results, tensors of these sizes and types of
+    entries, are ``result``. Names up to number ``before`` are from outside. The function is kept in
+    ``text.functions``."""
+    body = "\n".join(lines)
+    constants = {name: key for key, name in text.constants.items()}
+    used = list(dict.fromkeys(_NAME.findall(body)))
+    inside = [n for n in used if n[1].isdigit() and int(n[1:].partition("#")[0]) > before]
+    taken = [n for n in used if n not in inside and n not in constants]
+    taken += [s for s in dict.fromkeys(x for sizes, _ in gives for x in sizes if isinstance(x, str)) if s not in taken]
+    for name in taken:  # sizes of what is taken are taken too
+        sizes = text.tensors[name][0] if name in text.tensors else ()
+        taken += [s for s in sizes if isinstance(s, str) and s not in taken]
+    new = {name: f"%a{n}" for n, name in enumerate(taken)}
+    for name in inside:
+        new.setdefault(name.partition("#")[0], f"%{len(new)}")
+    head: list[str] = []
+    alone = 0
+    for name in used:
+        if name in constants:
+            value, elem = constants[name]
+            if name in text.alone:  # that they differ counts; which they are would tell equal loops apart
+                alone += 1
+                value = text.written(unlike_number(alone, elem), elem)
+            new[name] = f"%c{len(head)}"
+            head.append(f"  {new[name]} = arith.constant {value if elem == 'i1' else f'{value} : {elem}'}")
+    arguments = [f"{new[name]}: {_type(text, name)}" for name in taken]
+    for name in taken:  # what is known about sizes outside is not known in here
+        sizes = [new[s] for s in text.tensors[name][0] if isinstance(s, str)] if name in text.tensors else []
+        if sizes:
+            own = f"%{len(new) + len(head)}"
+            head.append(f"  {own} = flow.tensor.tie_shape {new[name]} : {_type(text, name)}{{{', '.join(sizes)}}}")
+            new[name] = own
+
+    def renamed(match: re.Match[str]) -> str:
+        base, mark, place = match[0].partition("#")
+        return new[match[0]] if match[0] in new else new[base] + mark + place
+
+    outs = ", ".join(tensor_type(*g) for g in gives)
+    values, ties, count = [], [], len(new) + len(head)
+    for n, (sizes, elem) in enumerate(gives):
+        values.append(f"{new[result]}#{n}")
+        known = []
+        for size in sizes:
+            if isinstance(size, str):  # IREE 3.13 loses sizes that two results share, if it sees that they do
+                known.append(f"%{count}")
+                ties.append(f"  %{count} = util.optimization_barrier {new[size]} : index")
+                count += 1
+        if known:
+            what = f"flow.tensor.tie_shape {values[n]} : {tensor_type(sizes, elem)}{{{', '.join(known)}}}"
+            ties.append(f"  %{count} = {what}")
+            values[n] = f"%{count}"
+            count += 1
+    body = _NAME.sub(renamed, body)
+    inner = "\n".join([*head, body, *ties, f"  return {', '.join(values)} : {outs}", "}"])
+    written = f"({', '.join(arguments)}) -> ({outs}) attributes {{noinline}} {{\n{inner}\n"
+    function = "part_" + hashlib.sha256(_PLACE.sub("", written).encode()).hexdigest()[:12]
+    text.functions.setdefault(function, f"func.func private @{function}{written}")
+    given = ", ".join(_type(text, n) for n in taken)
+    return f"  {result}:{len(gives)} = func.call @{function}({', '.join(taken)}) : ({given}) -> ({outs})"
+
+
+def _type(text: Text, name: str) -> str:
+    if name in text.tensors:
+        return tensor_type(*text.tensors[name])
+    what = text.said[name]
+    if what.startswith("arith.cmp"):
+        return "i1"
+    if what.startswith("tensor.dim"):
+        return "index"
+    if what.startswith("tensor.extract "):
+        return what.rpartition("tensor<")[2].rstrip(">").rpartition("x")[2]
+    return re.split(r" : | to ", what)[-1]
