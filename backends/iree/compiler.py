@@ -24,8 +24,14 @@ ATTEMPTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--iree-opt-level=O0", PLAIN_SUMS),
     ),
 }
-# Checking the IR between passes is a fifth of the time of the compiler; nobody debugs its machine code
-QUICK = ("--verify=false", "--iree-llvmcpu-debug-symbols=false", "--iree-llvmcpu-slp-vectorization=false")
+# Checking the IR between passes is a fifth of the time of the compiler; nobody debugs its machine code; constants are
+# few, and computing them while compiling means to compile a module for that
+QUICK = (
+    "--verify=false",
+    "--iree-opt-const-eval=false",
+    "--iree-llvmcpu-debug-symbols=false",
+    "--iree-llvmcpu-slp-vectorization=false",
+)
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UNKNOWN = re.compile(r"Unknown CPU|Unknown CUDA target|not a recognized processor")
 _EXAMPLES = "for example `host`, `generic`, `x86-64-v3` or `sm_80`"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nldsl.backends.iree.text import Text
 
 FAR = 1 << 40  # whole numbers of which no program has any
+# The number that goes in and comes out as it is (``as``) is there because IREE 3.13 improves functions between their
+# callers, unless they have such results, and is wrong about arguments that are the same in some calls and not in all.
+_ALONE = "attributes {inlining_policy = #util.inline.never}"
 _NAME = re.compile(r"%[a-z]?\d+(?:#\d+)?")
 _PLACE = re.compile(r" loc\(.*\)$", re.MULTILINE)
 
@@ -60,39 +63,41 @@ def called(
             new[name] = f"%c{len(head)}"
             head.append(f"  {new[name]} = arith.constant {value if elem == 'i1' else f'{value} : {elem}'}")
     arguments = [f"{new[name]}: {_type(text, name)}" for name in taken]
-    for name in taken:  # what is known about sizes outside is not known in here
+    count = len(new) + len(head)
+    # IREE 3.13 takes numbers that come into a function for impossible (and where a loop joins one of them with 0, it is
+    # 0): nothing may be known about them, nor about sizes that come in with tensors
+    for name in taken:
+        head.append(f"  %{count} = util.optimization_barrier {new[name]} : {_type(text, name)}")
+        new[name], count = f"%{count}", count + 1
+    for name in taken:
         sizes = [new[s] for s in text.tensors[name][0] if isinstance(s, str)] if name in text.tensors else []
         if sizes:
-            own = f"%{len(new) + len(head)}"
-            head.append(f"  {own} = flow.tensor.tie_shape {new[name]} : {_type(text, name)}{{{', '.join(sizes)}}}")
-            new[name] = own
+            what = f"flow.tensor.tie_shape {new[name]} : {_type(text, name)}{{{', '.join(sizes)}}}"
+            head.append(f"  %{count} = {what}")
+            new[name], count = f"%{count}", count + 1
 
     def renamed(match: re.Match[str]) -> str:
         base, mark, place = match[0].partition("#")
         return new[match[0]] if match[0] in new else new[base] + mark + place
 
     outs = ", ".join(tensor_type(*g) for g in gives)
-    values, ties, count = [], [], len(new) + len(head)
+    values, ties = [], []
     for n, (sizes, elem) in enumerate(gives):
         values.append(f"{new[result]}#{n}")
-        known = []
-        for size in sizes:
-            if isinstance(size, str):  # IREE 3.13 loses sizes that two results share, if it sees that they do
-                known.append(f"%{count}")
-                ties.append(f"  %{count} = util.optimization_barrier {new[size]} : index")
-                count += 1
+        known = [new[s] for s in sizes if isinstance(s, str)]
         if known:
             what = f"flow.tensor.tie_shape {values[n]} : {tensor_type(sizes, elem)}{{{', '.join(known)}}}"
-            ties.append(f"  %{count} = {what}")
-            values[n] = f"%{count}"
-            count += 1
-    body = _NAME.sub(renamed, body)
-    inner = "\n".join([*head, body, *ties, f"  return {', '.join(values)} : {outs}", "}"])
-    written = f"({', '.join(arguments)}) -> ({outs}) attributes {{noinline}} {{\n{inner}\n"
+            ties.append(f"  %{count + n} = {what}")
+            values[n] = f"%{count + n}"
+    inner = "\n".join([*head, _NAME.sub(renamed, body), *ties])
+    end = f"  util.return {', '.join(values)}, %k : {outs}, index\n}}\n"
+    written = f"({', '.join(['%k: index', *arguments])}) -> ({outs}, %k as index) {_ALONE} {{\n{inner}\n{end}"
     function = "part_" + hashlib.sha256(_PLACE.sub("", written).encode()).hexdigest()[:12]
-    text.functions.setdefault(function, f"func.func private @{function}{written}")
-    given = ", ".join(_type(text, n) for n in taken)
-    return f"  {result}:{len(gives)} = func.call @{function}({', '.join(taken)}) : ({given}) -> ({outs})"
+    text.functions.setdefault(function, f"util.func private @{function}{written}")
+    zero = text.const(0, "index")
+    given = ", ".join(["index", *(_type(text, n) for n in taken)])
+    call = f"{result}:{len(gives) + 1} = util.call @{function}({', '.join([zero, *taken])})"
+    return f"  {call} : ({given}) -> ({outs}, {zero} as index)"
 
 
 def _type(text: Text, name: str) -> str:
