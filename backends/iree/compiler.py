@@ -35,6 +35,8 @@ QUICK = (
 _CPU = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UNKNOWN = re.compile(r"Unknown CPU|Unknown CUDA target|not a recognized processor")
 _EXAMPLES = "for example `host`, `generic`, `x86-64-v3` or `sm_80`"
+_SIGNAL = re.compile(r"^Error code: -(\d+)$", re.MULTILINE)
+_PASS = re.compile(r"(?:::|\b)(\w+Pass)::runOnOperation")
 _FIRST = re.compile(r"^(?P<place>\S+?:\d+:\d+): error: (?P<message>.*)$", re.MULTILINE)
 
 
@@ -84,6 +86,10 @@ def compile_text(text: str, target: str = "llvm-cpu", cpu: str = "host", gpu: st
 def _failed(text: str, target: str, said: str) -> DiagnosticError:
     first = _FIRST.search(said)
     message = first["message"] if first else said.strip().partition("\n")[0]
+    stopped = _SIGNAL.search(said)
+    if stopped and not first:
+        where = _PASS.search(said)
+        message = f"the compiler was stopped by signal {stopped[1]}" + (f" in {where[1]}" if where else "")
     folder = Path(tempfile.mkdtemp(prefix="nldsl-iree-"))
     (folder / "module.mlir").write_text(text, encoding="utf-8")
     (folder / "said.txt").write_text(said, encoding="utf-8")

@@ -28,6 +28,7 @@ __all__ = ["LoadError", "Loaded", "load"]
 KINDS = {"float32": np.float32, "int64": np.int64}
 LEND = 1 << 16  # bytes: less is copied faster than lent
 ALIGNED = 64
+CPU_INFO = Path("/proc/cpuinfo")
 NAMES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "F16": np.float16}
 
 
@@ -95,6 +96,12 @@ class Loaded:
         self.about = about
         self._rt = rt
         self._host = device.startswith("local")
+        lacking = _lacking(about.get("features", [])) if self._host else []
+        if lacking:
+            raise LoadError(
+                f"the module was compiled for a CPU with {', '.join(lacking)}, which this one has not:"
+                " compile it with --cpu generic, or --cpu x86-64-v3"
+            )
         try:
             config = rt.Config(device)
             self.device = config.device
@@ -325,6 +332,16 @@ def _host(value: Any) -> Any:
 def _single(outputs: dict[str, Any]) -> Any:
     found = {name: _host(x) for name, x in outputs.items()}
     return next(iter(found.values())) if len(found) == 1 else found
+
+
+def _lacking(wanted: list[str]) -> list[str]:
+    """The extensions that the CPU at hand does not have, as far as Linux says which it has."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    own = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), None)
+    return [] if own is None else [name for name in wanted if name not in own]
 
 
 def _first(error: BaseException) -> str:

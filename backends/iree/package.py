@@ -8,6 +8,7 @@ from typing import Any
 
 from nldsl.backends.iree.compiler import compile_text
 from nldsl.backends.iree.entries import Entry
+from nldsl.backends.iree.features import features_of
 from nldsl.backends.iree.module import Module, module, offered
 from nldsl.backends.iree.training import can_train, write_start
 from nldsl.ir.program import Program
@@ -48,6 +49,7 @@ def built(
         "module_sha256": hashlib.sha256(data).hexdigest(),
         "target": target,
         "processor": cpu if target == "llvm-cpu" else gpu,
+        "features": features_of(cpu) if target == "llvm-cpu" else [],
         "entries": made.described(),
         "ahead": {i.name: i.source for i in program.inputs if i.ahead},
         "limits": limits(program),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,49 @@ def test_what_is_damaged_or_does_not_fit_is_said(fast: tuple[Program, Path], tmp
     about = json.loads(path.with_suffix(".json").read_text())
     with pytest.raises(LoadError, match="no value for the parameter"):
         Loaded(path.read_bytes(), about["entries"], {}, "local-sync", about)
+
+
+def test_a_module_for_another_cpu_is_refused(
+    fast: tuple[Program, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IREE itself would run it, and the process would end with an illegal instruction."""
+    import nldsl.backends.iree.loader as loader
+    from nldsl.backends.iree.features import features_of
+
+    _, path = fast
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert about["features"] == features_of("host")
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor : 0\nflags : fpu sse4_1 avx\n")
+    assert features_of("host", info) == ["avx", "sse4_1"] and features_of("znver4", info) == []
+    monkeypatch.setattr(loader, "CPU_INFO", info)
+    other = {**about, "features": features_of("x86-64-v3")}
+    with pytest.raises(LoadError, match=r"avx2, bmi1, .* which this one has not"):
+        Loaded(path.read_bytes(), about["entries"], {}, "local-sync", other)
+    info.write_text("processor : 0\nflags : " + " ".join(features_of("x86-64-v3")) + "\n")
+    with pytest.raises(LoadError, match="no value for the parameter"):  # it goes on
+        Loaded(path.read_bytes(), about["entries"], {}, "local-sync", other)
+
+
+def test_what_stops_the_compiler_is_said() -> None:
+    from nldsl.backends.iree.compiler import _failed
+
+    said = (
+        "Error code: -11\nDiagnostics:\n #4 0x00 mlir::(anonymous namespace)::SomePass::runOnOperation() Some.cpp:0:0\n"
+    )
+    assert "stopped by signal 11 in SomePass" in str(_failed("module {}", "cuda", said))
+
+
+def test_equal_loops_are_one_function() -> None:
+    """The ticks before whole segments and after them, forward and back."""
+    path = STDLIB / "memories" / "ttt.nl"
+    options = Options("TTTLinear", (("d", 3),), roots=(str(STDLIB),))
+    program = middle(front(path, options), options)
+    made = whole_module(plan(program), ["forward", "backward"]).text
+    parts = set(re.findall(r"util\.func private @(part_\w+)", made))
+    calls = re.findall(r"util\.call @(part_\w+)", made)
+    assert set(calls) == parts and sorted(calls.count(p) for p in parts) == [1, 1, 1, 2, 2, 2]
+    assert made == whole_module(plan(program), ["forward", "backward"]).text
 
 
 def test_a_torch_tensor_is_taken(fast: tuple[Program, Path]) -> None:
