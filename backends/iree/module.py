@@ -9,6 +9,7 @@ from typing import Any
 from nldsl.backends.iree.entries import Entry, Slot, write_forward, write_init, write_step
 from nldsl.backends.iree.gradient import initial_is_learned, write_backward, write_init_backward
 from nldsl.backends.iree.legality import check
+from nldsl.backends.iree.parts import settle
 from nldsl.backends.iree.training import write_train
 from nldsl.ir.schedule import Schedule
 from nldsl.ir.types import BATCH, TIME
@@ -69,6 +70,6 @@ def module(schedule: Schedule, entries: Sequence[str] = (), batch: int = 0, tick
     check(schedule, any(n in DIFFERENTIATED for n in names))
     fixed = {axis: size for axis, size in ((BATCH, batch), (TIME, ticks)) if size}
     made = [WRITERS[name](schedule, fixed) for name in names]
-    parts = {name: text for e in made for name, text in e.text.functions.items()}
+    parts = settle([e.text for e in made])
     text = f"module @{NAME} {{\n" + "\n".join([*(e.write() for e in made), *parts.values()]) + "}\n"
     return Module(text, {e.name: (tuple(e.takes), tuple(e.gives)) for e in made})

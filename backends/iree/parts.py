@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,7 @@ def called(
     taken = [n for n in used if n not in inside and n not in constants]
     taken += [s for s in dict.fromkeys(x for sizes, _ in gives for x in sizes if isinstance(x, str)) if s not in taken]
     for name in taken:  # sizes of what is taken are taken too
-        sizes = text.tensors[name][0] if name in text.tensors else ()
-        taken += [s for s in sizes if isinstance(s, str) and s not in taken]
+        taken += [s for s in _sizes(text, name) if s not in taken]
     new = {name: f"%a{n}" for n, name in enumerate(taken)}
     for name in inside:
         new.setdefault(name.partition("#")[0], f"%{len(new)}")
@@ -70,7 +70,7 @@ def called(
         head.append(f"  %{count} = util.optimization_barrier {new[name]} : {_type(text, name)}")
         new[name], count = f"%{count}", count + 1
     for name in taken:
-        sizes = [new[s] for s in text.tensors[name][0] if isinstance(s, str)] if name in text.tensors else []
+        sizes = [new[s] for s in _sizes(text, name)]
         if sizes:
             what = f"flow.tensor.tie_shape {new[name]} : {_type(text, name)}{{{', '.join(sizes)}}}"
             head.append(f"  %{count} = {what}")
@@ -82,11 +82,11 @@ def called(
 
     outs = ", ".join(tensor_type(*g) for g in gives)
     values, ties = [], []
-    for n, (sizes, elem) in enumerate(gives):
+    for n, given_back in enumerate(gives):
         values.append(f"{new[result]}#{n}")
-        known = [new[s] for s in sizes if isinstance(s, str)]
+        known = [new[s] for s in given_back[0] if isinstance(s, str)]
         if known:
-            what = f"flow.tensor.tie_shape {values[n]} : {tensor_type(sizes, elem)}{{{', '.join(known)}}}"
+            what = f"flow.tensor.tie_shape {values[n]} : {tensor_type(*given_back)}{{{', '.join(known)}}}"
             ties.append(f"  %{count + n} = {what}")
             values[n] = f"%{count + n}"
     inner = "\n".join([*head, _NAME.sub(renamed, body), *ties])
@@ -97,7 +97,29 @@ def called(
     zero = text.const(0, "index")
     given = ", ".join(["index", *(_type(text, n) for n in taken)])
     call = f"{result}:{len(gives) + 1} = util.call @{function}({', '.join([zero, *taken])})"
-    return f"  {call} : ({given}) -> ({outs}, {zero} as index)"
+    line = f"  {call} : ({given}) -> ({outs}, {zero} as index)"
+    text.written_out[line] = function, list(lines)
+    return line
+
+
+def settle(texts: Sequence[Text]) -> dict[str, str]:
+    """The functions of a module, by name. Where none of those that one text calls is called twice in the module, its
+    loops stand where they were: IREE knows more about them there (and a kernel of theirs may be given more tensors)."""
+    count = Counter(name for text in texts for name, _ in text.written_out.values())
+    found: dict[str, str] = {}
+    for text in texts:
+        names = {name for name, _ in text.written_out.values()}
+        if all(count[name] == 1 for name in names):
+            text.lines[:] = [own for line in text.lines for own in text.written_out.get(line, ("", [line]))[1]]
+            found.update({name: made for name, made in text.functions.items() if name not in names})
+        else:
+            found.update(text.functions)
+    return found
+
+
+def _sizes(text: Text, name: str) -> list[str]:
+    """The sizes of a tensor that are values themselves."""
+    return [s for s in text.tensors[name][0] if isinstance(s, str)] if name in text.tensors else []
 
 
 def _type(text: Text, name: str) -> str:

@@ -57,6 +57,7 @@ class Text:
     tensors: dict[str, tuple[tuple[Size, ...], str]] = field(default_factory=dict)  # sizes and types of entries
     alone: set[str] = field(default_factory=set)  # constants that are there to be like no other one
     functions: dict[str, str] = field(default_factory=dict)  # what is called, by name (``parts.py``)
+    written_out: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # calls: the function, and its loop
     last: str = ""  # the results of the loop that was begun last
 
     def new(self) -> str:
