@@ -10,7 +10,8 @@ already, or that is not a view of such a buffer, is copied into a buffer of its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from nldsl.ir.program import Instr
 
-LARGE = 1 << 13  # numbers of a window for which a copy takes longer than two views
+LARGE = 1 << 13  # numbers of a window of a sequence for which copies take longer than a view
 SPARE = 8  # a buffer has one row more for so many of the window, so that it is seldom copied
 
 
@@ -38,8 +39,8 @@ class Slide:
         return self.kept + self.rows * max(16, self.kept // (SPARE * self.rows))
 
 
-def slides(body: Sequence[Instr], carry: Sequence[tuple[str, int]]) -> list[Slide]:
-    """The states of a tick that are large windows."""
+def slides(body: Sequence[Instr], carry: Sequence[tuple[str, int]], sizes: Mapping[str, int]) -> list[Slide]:
+    """The states of a tick that are large windows. ``sizes``: of the axes but the batch."""
     found: list[Slide] = []
     for name, value in carry:
         cut = body[value]
@@ -52,12 +53,11 @@ def slides(body: Sequence[Instr], carry: Sequence[tuple[str, int]]) -> list[Slid
         old, new = (body[a] for a in both.args)
         if old.op != "state" or old.attr("state") != name or old.type.kind != "real" or new.type.axes != old.type.axes:
             continue
-        sizes = [n for n in (*old.type.shape, new.type.shape[0]) if isinstance(n, int)]
-        if len(sizes) <= len(old.type.shape) or new.guard is not None:
+        whole = [n for n in (*old.type.shape, new.type.shape[0]) if isinstance(n, int)]
+        if len(whole) <= len(old.type.shape) or new.guard is not None:
             continue
-        kept, rows, numbers = sizes[0], sizes[-1], 1
-        for n in sizes[:-1]:
-            numbers *= n
+        kept, rows = whole[0], whole[-1]
+        numbers = math.prod(whole[:-1]) * math.prod(sizes.get(a, 1) for a in old.type.axes)
         fits = cut.attr("start") == rows and cut.attr("stop") == kept + rows
         if fits and numbers >= LARGE and all(both.args[1] != s.added for s in found):
             found.append(Slide(name, kept, rows, both.args[1], joined))

@@ -44,7 +44,8 @@ class StepWriter(KernelWriter):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = {v for _, v in self.outputs}
-        found = slides(self.body, [(name, v) for (name, _), v in self._named_carry()])
+        sizes = {a.name: a.size for a in self.program.axes if isinstance(a.size, int)}
+        found = slides(self.body, [(name, v) for (name, _), v in self._named_carry()], sizes)
         self.slides = {s.name: s for s in found if s.added not in given}
 
     def _hold(self, key: Key) -> Held:

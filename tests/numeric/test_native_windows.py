@@ -175,3 +175,18 @@ def test_rows_that_depend_on_states() -> None:
         (y, state), (want, other) = step(native, x, state), step(written, x, other)
         assert close(y, want)
     assert any(t._base is not None for t in state.states.values())
+
+
+def test_windows_of_heads() -> None:
+    sizes: dict[str, Any] = {"vocab": 11, "d": 8, "heads": 2, "layers": 1, "cms_hidden": 8}
+    program = load_program(STDLIB / "models/hope_attention.nl", "HopeAttentionLM", **sizes)
+    native, written = (build_module(program, b) for b in ("mlir", "torch"))
+    state, other = native.init_state(3), written.init_state(3)
+    gen = torch.Generator().manual_seed(1)
+    for _ in range(40):
+        tokens = torch.randint(0, 11, (3,), generator=gen)
+        (y, state), (want, other) = step(native, [tokens], state), step(written, [tokens], other)
+        assert (y - want).abs().max() <= 1e-4 * want.abs().max()
+    windows = [s.name for s in program.states if "window" in s.name]
+    assert windows and all(state.states[n]._base is not None for n in windows)
+    assert all((state.states[n] - other.states[n]).abs().max() < 1e-4 for n in windows)
