@@ -13,6 +13,7 @@ AMPLIFIES: dict[str, str] = {
     "memories/atlas:Atlas": "6e-4: Newton-Schulz of the momentum lengthens directions of small singular values",
     "memories/gated_linear:Mamba2": "2.3e-5 in the cotangent of a bias: a sum over all ticks",
     "memories/low_rank:Longhorn": "5.1e-5 in the cotangent of the rate, 2.6e-5 in the values",
+    "nested/maml:LearningToOptimize": "1.3e-5 in the cotangent of second moments near zero",
     "optimizers/adam:AMSGrad": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
     "optimizers/adam:Adam": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
     "optimizers/adam:AdamW": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
