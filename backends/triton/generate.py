@@ -53,7 +53,8 @@ def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Wor
     spaces.names |= {slot.name for slot in spaces.begun.values()}
     values = list(dict.fromkeys(v for _, v in (*job.outputs, *job.sums)))
     stored = {*planned.prepared, *planned.stepped}
-    prepared = [*planned.prepared, *_dear(pressure, planned.prepared, values, stored)]
+    # first, for the others then read it
+    prepared = [*_dear(pressure, planned.prepared, values, stored), *planned.prepared]
     kernels: list[Kernel] = []
     if prepared:
         tasks = Division(relations, pressure, 0).tasks(prepared, (), ())
