@@ -6,13 +6,12 @@ from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass, field
 
 from nldsl.backends.iree.body import Body
-from nldsl.backends.iree.loop import States, clock_value, elem_of, fires, refreshed
+from nldsl.backends.iree.loop import States, elem_of
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import INT, REAL, Held, Node, Size
 from nldsl.backends.iree.sequence import Sequence
 from nldsl.backends.iree.text import Text, tensor_type
-from nldsl.ir.backward import Key
-from nldsl.ir.demand import reachable
+from nldsl.backends.iree.tick import Tick
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, anchor_key, anchors, init_values
 from nldsl.ir.types import BATCH, TIME, Clock, Type
@@ -324,39 +323,17 @@ def write_step(schedule: Schedule, fixed: dict[str, int], peek: bool = False) ->
     entry, program = opened.entry, schedule.program
     low, text = entry.low, entry.text
     last = text.int_op("addi", opened.tick, text.const(1, INT))
-    now: dict[Key, Node] = dict(opened.states)
-    refreshed(low, now, opened.tick)
     outputs = [(name, v) for name, v in program.outputs if v not in schedule.late]
     updates = [] if peek else list(program.updates)
-    roots = [v for _, v in (*outputs, *updates)]
-    needed = sorted(reachable(program.body, roots))
-    known: dict[int, Node] = {}
-    for v in needed:
-        instr = program.body[v]
-        if instr.op == "param":
-            known[v] = opened.params[instr.attr("param")]
-        elif instr.op == "input":
-            known[v] = opened.inputs[instr.attr("input")]
-        elif instr.op == "state":
-            known[v] = now[instr.attr("state"), 0]
-        elif instr.op == "anchor":
-            known[v] = now[instr.attr("state"), instr.attr("period")]
-        elif instr.op == "clock":
-            known[v] = clock_value(low, instr, low.scalar(last, INT))
-    body = Body(low, program.body, lambda clock: fires(low, clock, last), 1, known)
-    body.run([v for v in needed if v not in known], roots)
+    tick = Tick(low, program, opened.tick, last, opened.states)
+    known = tick.values([v for _, v in (*outputs, *updates)], opened.params, opened.inputs)
     for name, v in outputs:
         entry.give("outputs", name, known[v], program.body[v].type)
     if peek:
         return entry
-    initials = reset_values(entry, opened.params)
-    for name, v in updates:
-        now[name, 0] = known[v]
     ended: States = {}
-    for key, value in now.items():
+    for key, value in tick.after(known, reset_values(entry, opened.params)).items():
         state = program.state(key[0])
-        if state.reset.kind == "clock" and state.reset.clock is not None:
-            value = low.point("where", fires(low, state.reset.clock, last), initials[key[0]], value)
         if value.elem != elem_of(state.type):
             value = low.point("to_real", value)
         axes = tuple(a for a in low.order if a in state.type.axes)

@@ -16,10 +16,11 @@ from nldsl.backends.iree.body import Body
 from nldsl.backends.iree.entries import Entry, open_entry, state_order
 from nldsl.backends.iree.gradient import through
 from nldsl.backends.iree.legality import refused
-from nldsl.backends.iree.loop import clock_value, elem_of, fires, refreshed
+from nldsl.backends.iree.loop import elem_of
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import BOOL, INT, REAL, Node
 from nldsl.backends.iree.reverse import initial_cotangents
+from nldsl.backends.iree.tick import Tick
 from nldsl.ir.backward import Key
 from nldsl.ir.demand import reachable
 from nldsl.ir.program import ParamDecl, Program
@@ -204,32 +205,14 @@ def _tick(
         after["sum"] = low.point("where", due, low.literal(0.0), gradient)
     now: dict[Key, Node] = {(s.name, 0): states[s.name] for s in program.states}
     now.update({key: states[anchor_key(*key)] for key in anchors(program)})
-    refreshed(low, now, done)
     last = text.int_op("addi", done, text.const(1, INT))
     change = program.outputs[0][1]
+    tick = Tick(low, program, done, last, now)
     roots = [change, *(v for _, v in program.updates)]
-    needed = sorted(reachable(program.body, roots))
-    known: dict[int, Node] = {}
-    for v in needed:
-        instr = program.body[v]
-        if instr.op == "input":
-            known[v] = gradient if instr.attr("input") == "g" else weight
-        elif instr.op == "state":
-            known[v] = now[instr.attr("state"), 0]
-        elif instr.op == "anchor":
-            known[v] = now[instr.attr("state"), instr.attr("period")]
-        elif instr.op == "clock":
-            known[v] = clock_value(low, instr, low.scalar(last, INT))
-    body = Body(low, program.body, lambda clock: fires(low, clock, last), 1, known)
-    body.run([v for v in needed if v not in known], roots)
+    known = tick.values(roots, {}, {"g": gradient, "weight": weight})
     moved = low.point("add", weight, known[change])
-    for name, v in program.updates:
-        now[name, 0] = known[v]
     initials = _initials(low, rule) if any(s.reset.kind == "clock" for s in program.states) else {}
-    for (name, period), value in now.items():
-        state = program.state(name)
-        if state.reset.kind == "clock" and state.reset.clock is not None:
-            value = low.point("where", fires(low, state.reset.clock, last), initials[name], value)
+    for (name, period), value in tick.after(known, initials).items():
         key = anchor_key(name, period) if period else name
         after[key] = value if due is None else low.point("where", due, value, states[key])
     return moved if due is None else low.point("where", due, moved, weight), after
