@@ -74,7 +74,7 @@ def compile_here(path: str, entry: str, width: int, target: int) -> dict[str, di
     from nldsl.passes.plan import plan
 
     schedule = plan(load_program(path, entry, **sizes(entry, width)))
-    writer = LoopKernelWriter(required=True)
+    writer = LoopKernelWriter(required=True, capability=target)
     backend = TorchBackend("triton", kernels=writer)
     module = backend.load(backend.emit(schedule), schedule).module
     return {report.name: asdict(report) for report in compile_jobs(writer.written, module, target)}

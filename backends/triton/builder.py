@@ -28,6 +28,7 @@ class Builder:
         self.taken: set[str] = set(RESERVED) | set(functions("library")) | set(names)
         self.note = ""  # the line of the program of which the next operations are a part
         self.walking = False  # whether the columns are a loop's, which sums over them
+        self.blocks: dict[str, int] = {}  # what is known of the blocks that have names: of ticks, of columns
 
     # -- names and operations
 
@@ -97,6 +98,14 @@ class Builder:
         mask = self.mask(tile.dims, wanted)
         text = f"tl.where({mask}, {tile.name}, {'0' if tile.kind == 'int' else '0.0'})"
         return self.tile("pointwise", text, tile.dims, tile.name, tile.kind, tile.zero | set(wanted))
+
+    def entries(self, extents: Iterable[Extent]) -> int:
+        """The entries of a group of dims, padding included; 0 where a block is not known."""
+        total = 1
+        for extent in extents:
+            for factor in extent.block.split(" * "):
+                total *= int(factor) if factor.isdigit() else self.blocks.get(factor, 0)
+        return total
 
     # -- what every operation needs
 

@@ -82,6 +82,10 @@ class Relations:
         """The dims of a tile: mapped axes that are no lanes by name, then logical dims counted from the end."""
         return self._finder.names(value)
 
+    def axes(self, value: int) -> tuple[str, ...]:
+        """The mapped axes among them."""
+        return self._finder.axes(self.job.body[value].type)
+
     def sizes(self, value: int) -> list[Dim | None]:
         """Their sizes; None for ticks as a mapped axis."""
         return self._finder.sizes(value)
@@ -214,6 +218,8 @@ class _Finder:
             for d, name in enumerate(self.axes(self.job.body[args[0]].type)):
                 self.same((args[0], d), (value, out.index(name)))
             self.rest(args[1], value, {self.lead(args[1])}, {self.lead(value)})
+        elif op == "decay_gram" and self.sums:
+            self.gram(value)
         elif op == "decay_gram_grad":
             self.gram_grad(value)
         elif op == "segprod" and not instr.attr("matrix"):
@@ -223,6 +229,17 @@ class _Finder:
             self.lose(value)
             for arg in args:
                 self.lose(arg)
+
+    def gram(self, value: int) -> None:
+        """A table of ticks: what its three matrices have side by side is summed over."""
+        args = self.job.body[value].args
+        lead = self.lead(value)
+        self.lose(value, [lead, lead + 1])
+        for arg in args:
+            own = self.lead(arg)
+            self.lose(arg, [own])
+            self.same((arg, own + 1), (args[0], self.lead(args[0]) + 1))
+            self.shared_axes(arg, value)
 
     def gram_grad(self, value: int) -> None:
         """The cotangents of three matrices of one shape, column by column, from that of a table of ticks."""

@@ -12,6 +12,7 @@ from nldsl.backends.triton.views import refined, tile_of
 
 Labels = tuple[str, ...]
 LEAST = 16  # the depth a matrix product of the hardware needs
+ROWS = 64  # the rows that four warps together take
 
 
 def permute(b: Builder, value: Value, order: tuple[int, ...]) -> Value:
@@ -219,8 +220,7 @@ def _product(
     hint: str,
 ) -> Value:
     batch, rows, columns, contracted = groups
-    # the operand that stands first gives the rows; take the order that leaves the result as it is wanted
-    if target == (*batch, *columns, *rows) and target != (*batch, *rows, *columns):
+    if _turned(b, groups, target, size):
         return _product(b, c, lb, a, la, target, (batch, columns, rows, contracted), size, hint)
     left = _matrix(b, a, la, (batch, rows, contracted), size)
     right = _matrix(b, c, lb, (batch, contracted, columns), size)
@@ -235,6 +235,17 @@ def _product(
         name = b.define("dot", text, hint)
         found = b.tile("view", f"tl.reshape({name}, {shape(dims)})", dims, hint, zero=zero)
     return permute(b, found, tuple(out.index(x) for x in target))
+
+
+def _turned(b: Builder, groups: tuple[Labels, Labels, Labels, Labels], target: Labels, size: dict[str, Extent]) -> bool:
+    """Whether the second operand is better to stand first. The hardware divides the rows of a result among warps, 16 to
+    each or more: with fewer rows than columns every warp would have to hold the other operand as a whole. Else the
+    order is the one that leaves the result as it is wanted."""
+    batch, rows, columns, _ = groups
+    high, wide = (b.entries(size[x] for x in group) for group in (rows, columns))
+    if high and wide and high != wide and min(high, wide) < ROWS:
+        return wide > high
+    return target == (*batch, *columns, *rows) and target != (*batch, *rows, *columns)
 
 
 def _flat_dims(groups: tuple[Labels, ...], size: dict[str, Extent]) -> list[str]:

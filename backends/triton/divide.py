@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.lower import Place
-from nldsl.backends.triton.pressure import INSIDE, SAME, Pressure
+from nldsl.backends.triton.pressure import DEAR, INSIDE, SAME, Pressure
 from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
 # Products in a round of a walk that joins kernels, and of one that is taken where nothing else is left: it may spill.
 FEW, MANY = 3, 1000
+# How much more than the room what is computed before the rounds of a walk may need: no loop holds it up.
+BETWEEN = 4 / 3
 # A stage in more parts than this, each of which reads what it shares with others again, becomes one such walk.
 PARTS = 7
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
@@ -97,16 +99,23 @@ class Division:
     def _walk(self, task: Task, stored: Collection[int], most: int) -> Task | None:
         """The kernel that goes through a dim in tiles, if that fits, with so many products in a round."""
         inner = frozenset(stored) - set(task.left)
-        cone = self.pressure.cone(task.targets, inner)
-        if any(INSIDE.get(self.relations.job.body[v].op, (0, 0))[1] for v in cone if v not in inner):
-            return None  # a function that needs all columns at once, beside the tiles
         key = (task.left, task.results, inner)
         if key not in self._walks:
             self._walks[key] = walk_of(self.relations.job, self.pressure, task.targets, inner)
         found = self._walks[key]
-        if found is None or found.peak > self.pressure.room or products(self.pressure, found, inner) > most:
+        if found is None or found.peak > self.pressure.room or self._beside(task, found, inner):
+            return None
+        if most == FEW and found.between > BETWEEN * self.pressure.room:
+            return None
+        if products(self.pressure, found, inner) > max(most, self._any_dear(task, inner) * DEAR):
             return None
         return Task(task.left, task.results, found.places, found.columns, found)
+
+    def _beside(self, task: Task, walk: Walk, stored: Collection[int]) -> bool:
+        """Whether a function needs all columns at once, beside the tiles."""
+        body, inside = self.relations.job.body, {v for v, _ in walk.places}
+        work = [v for v in self.pressure.cone(task.targets, stored) if v not in stored]
+        return any(INSIDE.get(body[v].op, (0, 0))[1] and inside.isdisjoint(body[v].args) for v in work)
 
     def _load(self, task: Task, stored: Collection[int]) -> float:
         return self.pressure.load(task.targets, stored, task.places, task.columns)

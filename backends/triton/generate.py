@@ -37,14 +37,17 @@ class Choices:
     room: int = ROOM
 
 
-def generate(job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None) -> Written:
-    """The kernels of a job. Raises UnsupportedError, with the reason, where there are none."""
+def generate(
+    job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None, capability: int = 90
+) -> Written:
+    """The kernels of a job, so divided that they fit on GPUs of ``sm_<capability>``; they run on all. Raises
+    UnsupportedError, with the reason, where there are none."""
     count = sum(stage is not None for stage in job.stages)
     if count > MOST_OPERATIONS:
         raise UnsupportedError(f"a body of {count} operations")
     choices = choices or Choices()
     relations = Relations(job)
-    pressure = Pressure(relations, frame.block, choices.room)
+    pressure = Pressure(relations, frame.block, choices.room, capability)
     planned = plan(job)
     spaces = spaces or Workspaces()
     spaces.narrow |= Narrow(job).values
@@ -111,14 +114,17 @@ def _kernel(
         before = dict(spaces.values), dict(spaces.kept), set(spaces.names)
         try:
             writer = WalkWriter if task.walk else KernelWriter
-            kernel = writer(job, planned, stage, spaces, task).write(name)
+            kernel = writer(job, planned, stage, spaces, task, pressure.ticks).write(name)
         except UnsupportedError:  # a form that needs all columns: the kernel without the division
             spaces.values, spaces.kept, spaces.names = before
         else:
             kernel.column_block = task.columns
             kernel.tiles = task.walk.size if task.walk else 0
-            kernel.peak = task.walk.peak if task.walk else pressure.peak(roots, stored, task.places, task.columns)
+            kernel.peak = pressure.peak(roots, stored, task.places, task.columns)
+            if task.walk:
+                kernel.peak = max(task.walk.peak, task.walk.between)
             return kernel
-    kernel = KernelWriter(job, planned, stage, spaces, Task(task.left, task.results)).write(name)
+    whole = Task(task.left, task.results)
+    kernel = KernelWriter(job, planned, stage, spaces, whole, pressure.ticks).write(name)
     kernel.peak = pressure.peak(roots, stored)
     return kernel

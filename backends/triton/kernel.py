@@ -121,7 +121,7 @@ class Kernel:
 
 
 class KernelWriter:
-    """Writes the kernel of one stage of a job."""
+    """Writes the kernel of one stage of a job, for segments that take ``ticks`` entries of a tile."""
 
     def __init__(
         self,
@@ -130,10 +130,12 @@ class KernelWriter:
         stage: int,
         spaces: Workspaces,
         task: Task,
+        ticks: int,
     ) -> None:
         self.job, self.plan, self.stage, self.spaces, self.task = job, plan, stage, spaces, task
         self.split = split = task.places
         self.b = Builder([memory.pointer(s.name) for s in job.sources.values()])
+        self.b.blocks = {"BT": ticks, "BV": task.columns}
         lanes = job.lanes
         sizes = {name: size for name, size in job.axes if name not in lanes and name != TIME and size is not None}
         self.sizes = sizes | {TIME: TICKS}

@@ -22,6 +22,12 @@ ROOM = 256 * 120
 # How much more than that a kernel may read, and its matrix products: the compiler moves loads for later work up.
 LOADED_MORE = 1.25
 PRODUCTS, DEAR = 4, 4  # a call of a library function counts as so many products
+# Where products take their operands from registers (all but sm_90 and sm_100) they are there a second time: that
+# much of their entries.
+OPERANDS = 1.0
+PASSES = 1.5  # and that many times as much in the products of an inverse, which are in several passes
+ROWS, WARPS = 64, 8  # rows of a product that reads from there, warps of a program
+FROM_MEMORY = (9, 10)  # the major versions whose products read their operands from shared memory
 # Views of another value: no registers of their own.
 SAME = frozenset("collect spread reshape stop_grad fixed".split())
 # What a library function holds besides its operands and its result: tiles of the size of its first and last operand.
@@ -29,9 +35,11 @@ INSIDE = {INVERSE: (4, 0), "solve": (2, 2), "decay_gram": (0, 2), "decay_gram_gr
 
 
 class Pressure:
-    """Estimates for the body of a job, for segments that take ``ticks`` entries of a tile and kernels with ``room``."""
+    """Estimates for the body of a job, for segments that take ``ticks`` entries of a tile and kernels with ``room``, on
+    GPUs of ``sm_<capability>``."""
 
-    def __init__(self, relations: Relations, ticks: int, room: int = ROOM) -> None:
+    def __init__(self, relations: Relations, ticks: int, room: int = ROOM, capability: int = 90) -> None:
+        self.operands = 0.0 if capability // 10 in FROM_MEMORY else OPERANDS
         self.relations, self.job, self.ticks, self.room = relations, relations.job, ticks, room
         self._sizes: dict[int, tuple[int, ...]] = {}
         self._order: dict[int, tuple[int, ...]] = {}
@@ -111,23 +119,53 @@ class Pressure:
                     live.pop(ended, None)
             if held not in live and (args or value in loads or body[value].op not in ("const", "iota")):
                 live[held] = self.entries(held, split, columns)
-            most = max(most, sum(live.values()) + self._inside(value, op, split, columns))
+            most = max(most, sum(live.values()) + self.inside(value, op, split, columns))
             for ended in ends - {held}:
                 live.pop(ended, None)
         return most
 
-    def _inside(self, value: int, op: str, split: Mapping[int, Collection[int]], columns: int) -> int:
+    def inside(self, value: int, op: str, split: Mapping[int, Collection[int]], columns: int) -> int:
+        """The entries that live while a value is computed, besides what it is made of and itself."""
         if op in INSIDE:
             args = self.job.body[value].args
-            return sum(
-                n * self.entries(a, split, columns) for n, a in zip(INSIDE[op], (args[0], args[-1]), strict=True)
-            )
+            own = zip(INSIDE[op], (args[0], args[-1]), strict=True)
+            held = sum(n * self.entries(a, split, columns) for n, a in own)
+            return int(held * (1 + PASSES * self.operands)) if op == INVERSE else held
         if op in ("slice", "pad"):  # what is moved is gathered by indices as large as itself
             return 2 * self.entries(value, split, columns)
         if op == "einsum" and not self.product(value):
             # a product that is no matrix product: all factors side by side
             return max(self.entries(a, split, columns) for a in self.job.body[value].args)
-        return 0
+        return self._operands(value, split, columns) if op == "einsum" else 0
+
+    def _operands(self, value: int, split: Mapping[int, Collection[int]], columns: int) -> int:
+        """What a product needs besides its operands as they are: where the hardware does not read them from shared
+        memory each warp holds all rows that it needs, and small results leave warps that hold the same ones."""
+        one, two = self.job.body[value].args
+        sides = self._sides(value, split, columns)
+        first, second = self.entries(one, split, columns), self.entries(two, split, columns)
+        if max(sides) >= ROWS:
+            return int(self.operands * (first + second))
+        if sides[1] > sides[0]:
+            first, second, sides = second, first, sides[::-1]
+        rows = min(WARPS, max(1, sides[0] // 16))
+        wide = min(WARPS // rows, max(1, sides[1] // 8))
+        return first * (WARPS // rows - 1) + second * (WARPS // wide - 1)
+
+    def _sides(self, value: int, split: Mapping[int, Collection[int]], columns: int) -> tuple[int, int]:
+        """The entries that the result of a product has of each operand, and it alone."""
+        instr = self.job.body[value]
+        inputs, output = split_spec(instr.attr("spec"))
+        target = {*self.relations.axes(value), *output}
+        labels = [[*self.relations.axes(a), *text] for a, text in zip(instr.args, inputs, strict=True)]
+        found = []
+        for arg, own, other in zip(instr.args, labels, reversed(labels), strict=True):
+            total = 1
+            for dim, (label, block) in enumerate(zip(own, self.blocks(arg), strict=True)):
+                if label in target and label not in other:
+                    total *= min(block, power_of_two(columns)) if dim in split.get(arg, ()) else block
+            found.append(total)
+        return found[0], found[1]
 
     def load(self, targets: Sequence[int], stored: Collection[int], places: Iterable[Place], columns: int) -> float:
         """How much a kernel for ``targets`` needs of what it may have: it fits up to 1."""

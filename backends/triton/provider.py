@@ -19,7 +19,7 @@ from nldsl.backends.triton.narrow import narrow_keys
 from nldsl.backends.triton.operators import loop_source
 from nldsl.backends.triton.tick_source import tick_loop
 from nldsl.backends.triton.tiles import UnsupportedError
-from nldsl.backends.triton.tune import read
+from nldsl.backends.triton.tune import capability, read
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.types import BATCH
 from nldsl.source import NO_SPAN
@@ -34,12 +34,13 @@ class BackendRemark(UserWarning):
 @dataclass
 class LoopKernelWriter:
     """``required``: a loop without kernels is an error. ``choices``: for all loops; None: those that were tuned, or the
-    defaults. ``refused`` collects the loops without, and why;
-    ``written`` the jobs that have kernels."""
+    defaults. ``capability``: of the GPU that they are made for, 80 for sm_80; None: this one. ``refused`` collects the
+    loops without, and why; ``written`` the jobs that have kernels."""
 
     packs: ClassVar[bool] = True  # loops take sequences that lie in one row
     required: bool = False
     choices: Choices | None = None
+    capability: int | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
     waiting: dict[tuple[str, ...], UnsupportedError] = field(default_factory=dict)
@@ -83,7 +84,8 @@ class LoopKernelWriter:
         choices = self.choices or read().get(key_of(call)) or Choices()
         frame = Frame(min(call.phase.size, choices.segment), call.phase.clocks)
         job, (back, like) = forward_job(naming, f"{title}_fwd"), backward_job(naming, call.derived, f"{title}_bwd")
-        forward = generate(job, frame, choices, Workspaces(narrow=narrow_keys(job, back)))
+        spaces = Workspaces(narrow=narrow_keys(job, back))
+        forward = generate(job, frame, choices, spaces, self._target)
         backward = self._backward(back, like, forward, choices)
         known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
         known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
@@ -94,9 +96,14 @@ class LoopKernelWriter:
         held = [a for a in call.arguments if a.kind in ("state", "anchor")]
         return LoopSource(text, IMPORTS, shared, packs=all(BATCH in a.type.axes for a in held))
 
+    @property
+    def _target(self) -> int:
+        return capability() if self.capability is None else self.capability
+
     def _backward(self, job: Job, like: dict[str, Source], forward: Written, choices: Choices) -> Written:
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
-        written = generate(job, forward.frame, choices, Workspaces(begun=begun, narrow=narrow_keys(job)))
+        spaces = Workspaces(begun=begun, narrow=narrow_keys(job))
+        written = generate(job, forward.frame, choices, spaces, self._target)
         written.like = like
         known = {s.name for s in written.inputs}
         written.extra = [s for s in dict.fromkeys(like.values()) if s.name not in known]

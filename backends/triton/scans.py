@@ -145,7 +145,8 @@ def _combine(name: str, n: int) -> str:
 def decay_gram(b: Builder, values: list[Value], lead: int) -> Value:
     """See ``library.decay_gram``; ``lead`` mapped axes come first."""
     tiles = [b.clean(b.real(tile_of(b, v))) for v in values]
-    _whole(tiles[0].dims)
+    if not b.walking:
+        _whole(tiles[0].dims)
     q, a, k = (_stacked(b, t, lead) for t in tiles)
     time, width = tiles[0].dims[lead:]
     count = _count(tiles[0].dims[:lead])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -73,6 +74,13 @@ def device_key() -> str:
         return ""
     major, minor = torch.cuda.get_device_capability()
     return f"sm_{major}{minor} {torch.cuda.get_device_name()}"
+
+
+def capability() -> int:
+    """The number of the GPU's instructions that kernels are made for: 80 for ``sm_80``; 90 where there is no GPU and
+    ``NLDSL_TRITON_DEVICE`` names none."""
+    found = re.match(r"sm_(\d+)", device_key())
+    return int(found.group(1)) if found else 90
 
 
 def read(path: Path | None = None, device: str | None = None) -> dict[str, Choices]:

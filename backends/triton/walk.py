@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from nldsl.backends.triton.columns import walks
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.lower import Place
-from nldsl.backends.triton.pressure import DEAR, Pressure
+from nldsl.backends.triton.pressure import DEAR, INSIDE, Pressure
 
 TILES = (64, 32, 16)
+# How much of the room a walk in a loop over segments may have, and the tiles that a round of any walk reads: the
+# compiler reads ahead, and keeps addresses from round to round.
+IN_A_LOOP, READ = 3 / 4, 3 / 4
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,15 @@ class Round:
 
 @dataclass(frozen=True)
 class Walk:
-    """``columns`` at a time of ``size``; ``places`` are where values have the columns."""
+    """``columns`` at a time of ``size``; ``places`` are where values have the columns. ``peak``: the entries that live
+    at once in a round, ``between`` those while what a round needs is computed before it."""
 
     places: frozenset[Place]
     size: int
     columns: int
     rounds: tuple[Round, ...]
     peak: int
+    between: int
 
 
 def walk_of(
@@ -61,8 +66,8 @@ def walk_of(
             if columns >= size:
                 continue
             peak = _peak(pressure, rounds, targets, known, places, columns)
-            found = Walk(places, size, columns, rounds, peak)
-            if peak <= pressure.room:
+            found = Walk(places, size, columns, rounds, peak, _between(pressure, rounds, known))
+            if peak <= pressure.room * (IN_A_LOOP if step else 1):
                 return found
             if best is None or peak < best.peak:
                 best = found
@@ -142,14 +147,26 @@ def _peak(
         wanted = {v for r in rounds[at:] for v in r.before} | {v for v in targets if v not in split}
         outer = {v for v in made if v in wanted} | set(round_.before)
         cone = inside(job, (*round_.sums, *round_.written), known, split)
-        held = sum(pressure.entries(v, {}, 0) for v in outer if body[v].args and v not in known)
+        held = sum(pressure.entries(v, {}, 0) for v in outer if body[v].op not in ("const", "iota"))
         held += sum(pressure.entries(v, {}, 0) for v in round_.sums)
         most = max(most, held + _inner(pressure, cone, known, split, columns))
+        read = [v for v in cone if v in split and (v in known or not body[v].args)]
+        most = max(most, int(sum(pressure.entries(v, split, columns) for v in read) / READ))
         made |= {*round_.before, *round_.sums}
-    outside = [v for v in targets if v not in split]
+    sums = {v for r in rounds for v in r.sums}
+    outside = [v for v in targets if v not in split and v not in sums]
     if outside:
-        sums = {v for r in rounds for v in r.sums}
         most = max(most, pressure.peak(outside, {*known, *sums}))
+    return most
+
+
+def _between(pressure: Pressure, rounds: Sequence[Round], known: Collection[int]) -> int:
+    """The most entries that live at once while the values are computed that rounds need before they begin."""
+    made: set[int] = set()
+    most = 0
+    for round_ in rounds:
+        most = max(most, pressure.peak(round_.before, {*known, *made}))
+        made |= {*round_.before, *round_.sums}
     return most
 
 
@@ -172,6 +189,11 @@ def _inner(
     for at, value in enumerate(cone):
         if value in split:
             live[value] = pressure.entries(value, split, columns)
+        if value not in known:
+            own = pressure.inside(value, body[value].op, split, columns)
+            # what a function holds in a loop of its own costs more inside of another one
+            own *= 2 if body[value].op in INSIDE else 1
+            most = max(most, sum(live.values()) + own)
         most = max(most, sum(live.values()))
         for ended in [v for v in live if last[v] == at]:
             del live[ended]

@@ -19,7 +19,7 @@ from nldsl.passes.plan import plan
 def main() -> None:
     path, entry, target, part, dims = sys.argv[1:]
     schedule = plan(load_program(path, entry, **json.loads(dims)))
-    writer = LoopKernelWriter(required=True)
+    writer = LoopKernelWriter(required=True, capability=int(target))
     backend = TorchBackend("triton", kernels=writer)
     module = backend.load(backend.emit(schedule), schedule).module
     found = compile_jobs(writer.written, module, int(target), part)
