@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import TICKS, ChunkLoop
-from nldsl.ir.program import Instr, Program
+from nldsl.ir.program import Program
 from nldsl.ir.schedule import Scan, anchors
 from nldsl.ir.types import TIME, Type
 
@@ -16,7 +16,7 @@ def as_loop(program: Program, scan: Scan) -> ChunkLoop:
 
     def take(v: int) -> int:
         if v not in value:
-            value[v] = _leaf(builder, program.body[v], v, scan)
+            value[v] = _leaf(builder, program, v, scan)
         return value[v]
 
     for v in scan.values:
@@ -35,12 +35,13 @@ def as_loop(program: Program, scan: Scan) -> ChunkLoop:
     return ChunkLoop(scan, tuple(builder.instrs), carry, outputs, (), own, 1, kind="tick by tick", hoist=False)
 
 
-def _leaf(builder: Builder, instr: Instr, v: int, scan: Scan) -> int:
+def _leaf(builder: Builder, program: Program, v: int, scan: Scan) -> int:
+    instr = program.body[v]
     attrs = dict(instr.attrs)
     if instr.op in ("const", "iota"):
         return builder.emit(instr.op, span=instr.span, **attrs)
-    own = instr.op == "anchor" and instr.attr("state") in scan.states
-    if own or instr.op in ("param", "state"):
+    own = instr.op in ("state", "anchor") and instr.attr("state") in scan.states
+    if own or instr.op == "param" or (instr.op == "state" and instr.attr("state") not in dict(program.updates)):
         return builder.leaf(instr.op, instr.type, instr.name, instr.span, **attrs)
     every = Type(instr.type.shape, builder.order((*instr.type.axes, TIME)), instr.type.kind)
     if instr.op == "clock":

@@ -19,9 +19,11 @@ pytest.importorskip("iree.runtime")
 from nldsl.backends.iree.compiler import compile_text
 from nldsl.backends.iree.loader import Loaded, LoadError, load
 from nldsl.backends.iree.package import whole_module
+from nldsl.backends.iree.ticks import as_loop
 from nldsl.cli.compile import command
 from nldsl.diagnostics.diagnostic import DiagnosticError
 from nldsl.driver import Options, front, middle
+from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.program import Program
 from nldsl.passes.plan import plan
 from tests.numeric.iree_compare import CLOSE, compare, error, usable
@@ -160,6 +162,28 @@ def test_equal_loops_are_one_function() -> None:
     calls = re.findall(r"util\.call @(part_\w+)", made)
     assert set(calls) == parts and sorted(calls.count(p) for p in parts) == [1, 1, 1, 2, 2, 2]
     assert made == whole_module(plan(program), ["forward", "backward"]).text
+
+
+def test_a_loop_over_ticks_reads_states_of_other_loops_as_they_were() -> None:
+    """Not as they are at the end: ``slow`` is a stream where ``fast`` goes tick by tick what is left of its segments."""
+    text = """
+    memory Two(d: dim = 3) {
+      state fast, slow: [d, d] = 1
+      step(q: [d], k: [d], v: [d]) -> [d] {
+        y = (fast + slow) @ q
+        fast <- 0.9 * fast - outer(fast @ k - v, k)
+        every 4 token { slow <- 0.8 * slow + mean of outer(v, k) }
+        return y
+      }
+    }
+    """
+    program = middle(front("two.nl", Options("Two", ()), text), Options("Two", ()))
+    (loop,) = [p for p in plan(program).phases if isinstance(p, ChunkLoop) and "fast" in p.states]
+    ticks = as_loop(program, loop.scan)
+    read = {i.attr("state") for i in ticks.body if i.op == "state"}
+    given = {program.body[i.attr("value")].name for i in ticks.body if i.op == "given"}
+    assert read == {"fast"}
+    assert "slow" in given
 
 
 def test_a_torch_tensor_is_taken(fast: tuple[Program, Path]) -> None:
