@@ -165,7 +165,7 @@ def test_equal_loops_are_one_function() -> None:
 
 
 def test_a_loop_over_ticks_reads_states_of_other_loops_as_they_were() -> None:
-    """Not as they are at the end: ``slow`` is a stream where ``fast`` goes tick by tick what is left of its segments."""
+    """Not as they are at the end: ``slow`` is a stream for the ticks of ``fast`` that are no whole segment."""
     text = """
     memory Two(d: dim = 3) {
       state fast, slow: [d, d] = 1
