@@ -261,6 +261,7 @@ def write(found: list[Row]) -> None:
             print(f"{entry.file}: {entry.name}: {problem}")
         own = [r for r in found if entry.name in r.units and r.file == entry.file]
         text = "\n".join(page(entry, shown, problem, own))
+        text = text.replace(f"{STDLIB.parent}/", "")  # where this copy lies is nobody's business
         place.write_text(text.rstrip() + "\n", encoding="utf-8")
     (OUT / "index.md").write_text("\n".join(index(found, kinds, all_entries)) + "\n", encoding="utf-8")
 
