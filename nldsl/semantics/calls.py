@@ -153,7 +153,7 @@ def bind_parameters(
         value = bind_argument(ctx, inner, param, value, place, free)
         if isinstance(value, Poison):
             return False
-        inner.bind(param.name, value, param.span, ctx.guard)
+        inner.bind(param.name, value, param.span, ctx.guard, argument=True)
     return True
 
 

@@ -21,6 +21,7 @@ class Binding:
     value: Value
     span: Span = NO_SPAN
     clock: Clock | None = None  # the guard under which the name was bound
+    argument: bool = False  # of a call: what it means inside does not depend on what was given
 
 
 @dataclass
@@ -35,8 +36,10 @@ class Scope:
     def child(self, instance: Instance | None = None, slower: bool = False) -> Scope:
         return Scope(self, instance or self.instance, slower=slower)
 
-    def bind(self, name: str, value: Value, span: Span = NO_SPAN, clock: Clock | None = None) -> None:
-        self.bindings[name] = Binding(value, span, clock)
+    def bind(
+        self, name: str, value: Value, span: Span = NO_SPAN, clock: Clock | None = None, argument: bool = False
+    ) -> None:
+        self.bindings[name] = Binding(value, span, clock, argument)
 
     def find(self, name: str) -> Binding | None:
         scope: Scope | None = self

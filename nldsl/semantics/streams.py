@@ -129,8 +129,11 @@ def window_value(ctx: Context, scope: Scope, expr: ast.Index, key: WindowIndex) 
     if isinstance(value, Poison):
         return POISON
 
+    named = scope.find(expr.value.id) if isinstance(expr.value, ast.Name) else None
+    argument = named is not None and named.argument  # a stream, whatever the caller has given
+
     def lane(part: Value) -> Value:
-        if isinstance(part, Tensor) and part.type.shape and _never_changes(part):
+        if not argument and isinstance(part, Tensor) and part.type.shape and _is_weights(part):
             return _entry(ctx, part, key, expr.span)
         buffer = window_buffer(ctx, scope, part, key.size, label, expr.span)
         return POISON if isinstance(buffer, Poison) else ctx.emit("spread", buffer, span=expr.span, axis=key.axis)
@@ -138,12 +141,13 @@ def window_value(ctx: Context, scope: Scope, expr: ast.Index, key: WindowIndex) 
     return map_groups(ctx, expr.span, lane, value)
 
 
-def _never_changes(tensor: Tensor) -> bool:
-    """Whether it is made of parameters and numbers alone."""
+def _is_weights(tensor: Tensor) -> bool:
+    """Whether it is made of parameters, and of numbers besides: the same at every tick."""
     instrs = tensor.builder.instrs
     if BATCH in tensor.type.axes:
         return False
-    return all(instrs[v].args or instrs[v].op in ("param", "const", "iota") for v in ancestors(instrs, tensor.id))
+    leaves = {instrs[v].op for v in ancestors(instrs, tensor.id) if not instrs[v].args}
+    return "param" in leaves and leaves <= {"param", "const", "iota"}
 
 
 def _entry(ctx: Context, tensor: Tensor, key: WindowIndex, span: Span) -> Value:

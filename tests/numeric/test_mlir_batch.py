@@ -65,8 +65,8 @@ def check(name: str, batch: int) -> None:
         for tick in range(4):  # before the first reset, which is the torch backend's
             given_now = {k: x[:, tick].detach() for k, x in given.items()}
             assert isinstance(getattr(modules[0].emitted, "tick", None), NativeStep)
-            assert modules[0]._tick is not None
-            assert modules[0]._quick_step(modules[0]._tick, (), {**given_now, "state": states[0]}) is not None
+            assert modules[0]._quick is not None
+            assert modules[0]._quick(modules[0]._places, (), {**given_now, "state": states[0]}) is not None
             outputs = []
             for n, module in enumerate(modules):
                 y, states[n] = module.step(**given_now, state=states[n])
