@@ -110,7 +110,9 @@ def test_triton(name: str) -> None:
     assert error(case, subject) < SINGLE
 
 
-WRONG = pytest.mark.xfail(strict=True, reason="tables of a constant decay in segments of a few ticks have wrong entries")
+WRONG = pytest.mark.xfail(
+    strict=True, reason="tables of a constant decay in segments of a few ticks have wrong entries"
+)
 
 
 @pytest.mark.slow
