@@ -110,14 +110,9 @@ def test_triton(name: str) -> None:
     assert error(case, subject) < SINGLE
 
 
-WRONG = pytest.mark.xfail(
-    strict=True, reason="tables of a constant decay in segments of a few ticks have wrong entries"
-)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["HuberMemory", "Sphere", pytest.param("ThreeClocks", marks=WRONG)])
+@pytest.mark.parametrize("name", ["HuberMemory", "Sphere", "ThreeClocks"])
 def test_iree(name: str) -> None:
     pytest.importorskip("iree.compiler", reason="the extra mlir is not installed")
     from tests.numeric.iree_compare import compare, loaded, usable
