@@ -7,11 +7,8 @@ from dataclasses import replace
 
 from nldsl.backends.iree.contraction import einsum
 from nldsl.backends.iree.lower import Lower
-from nldsl.backends.iree.nodes import REAL, Held, Literal, Node, Size, View
+from nldsl.backends.iree.nodes import REAL, Held, Node, Size, held
 from nldsl.backends.iree.shapes import cut, flip, gather, join, lined, pad, pick, reshape
-
-LARGEST_FACTOR = 1.5  # of a table of powers: float32 has those of a segment
-SMALLEST = 1.2e-38
 
 
 def along(node: Node, dim: int) -> int:
@@ -51,10 +48,7 @@ def cumprod(low: Lower, node: Node, reverse: bool, exclusive: bool) -> Node:
     n, rest = node.shape[0], node.shape[1:]
     if n == 1:
         return low.stretched(low.literal(1.0), node.axes, node.shape) if exclusive else node
-    factor = _number(node)
-    if factor is not None:
-        row = [factor ** (t + (not exclusive)) for t in range(n)]
-        return low.stretched(_lined_up(low, row[::-1] if reverse else row, rest), node.axes, node.shape)
+    node = _laid_out(low, node)
     inside = _inside(low, (n, n, *rest), None, reverse, exclusive)
     factors = low.view(node, node.axes, (1, n, *rest), _spaced(node, 0))
     table = low.point("where", inside, factors, low.literal(1.0))
@@ -67,10 +61,7 @@ def segprod(low: Lower, node: Node) -> Node:
     t, s = lined(low, 0, (n, n, *rest)), lined(low, 1, (n, n, *rest))
     if n == 1:
         return low.stretched(low.literal(1.0), node.axes, (n, n, *rest))
-    factor = _number(node)
-    if factor is not None:
-        powers = [[factor ** (i - j) if i >= j else 0.0 for j in range(n)] for i in range(n)]
-        return low.stretched(_lined_up(low, powers, rest), node.axes, (n, n, *rest))
+    node = _laid_out(low, node)
     inside = _inside(low, (n, n, n, *rest), 1)
     lead = len(node.axes)
     where = [*range(lead), *(lead + 2 + d for d in range(len(node.shape)))]
@@ -80,28 +71,13 @@ def segprod(low: Lower, node: Node) -> Node:
     return low.point("where", low.point("ge", t, s), low.force(found), low.literal(0.0))
 
 
-def _number(node: Node) -> float | None:
-    """What a value is at every place, if that is a number of the program. Tables of its powers are numbers too: IREE
-    3.13 makes wrong ones of products that read nothing, where they are small enough to be part of what reads them."""
-    if isinstance(node, View):
-        return _number(node.arg)
-    if isinstance(node, Literal) and abs(node.value) <= LARGEST_FACTOR:
-        return float(node.value)
-    return None
-
-
-def _lined_up(low: Lower, numbers: Sequence[float] | Sequence[Sequence[float]], rest: tuple[int, ...]) -> Node:
-    """Numbers along the first dims, the same along the rest."""
-    sizes = (len(numbers), *([len(numbers[0])] if isinstance(numbers[0], list) else []))
-    type = f"tensor<{'x'.join(map(str, sizes))}xf32>"
-    ssa = low.text.tensor(f"arith.constant dense<{_written(numbers)}> : {type}", sizes, REAL)
-    return Held((), (*sizes, *(1 for _ in rest)), REAL, ssa, sizes, tuple(range(len(sizes))))
-
-
-def _written(numbers: float | Sequence[float] | Sequence[Sequence[float]]) -> str:
-    if isinstance(numbers, (int, float)):
-        return f"{numbers if abs(numbers) > SMALLEST else 0.0:.9e}"
-    return f"[{', '.join(_written(n) for n in numbers)}]"
+def _laid_out(low: Lower, node: Node) -> Node:
+    """The factors of ticks as a tensor along the ticks, also where all are the same (a number, a parameter): IREE 3.13
+    makes wrong products in short segments where nothing that a product reads has its dim."""
+    if len(node.axes) in held(node):
+        return node
+    made = low.full(node)
+    return replace(made, ssa=low.text.apart(made.ssa, made.sizes, made.elem))
 
 
 def _spaced(node: Node, at: int) -> list[int | None]:
