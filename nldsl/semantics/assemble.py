@@ -19,6 +19,7 @@ from nldsl.semantics.scope import Scope
 from nldsl.semantics.shapes import bind_argument, tensor_shape
 from nldsl.semantics.tensors import leaves
 from nldsl.semantics.units import bind_methods, block_inputs, instantiate
+from nldsl.semantics.unused import report_unused
 from nldsl.semantics.values import (
     BoundMethod,
     Group,
@@ -50,7 +51,10 @@ def unit_program(
     if bag.has_errors:
         return None
     report_zero_gradients(ctx)
-    return collect(ctx, decl.name, result)
+    program = collect(ctx, decl.name, result)
+    static = [p for p in decl.params if p.name not in block_inputs(decl)]
+    report_unused(program, decl, any(p.name not in given and p.default is None for p in static), bag)
+    return program
 
 
 def _root(ctx: Context, decl: ast.Unit, scope: Scope, given: dict[str, Any], generic: bool) -> Value:

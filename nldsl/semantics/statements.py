@@ -258,14 +258,15 @@ def return_statement(ctx: Context, scope: Scope, statement: ast.Return) -> None:
 
 @executes(ast.ExprStatement)
 def expression_statement(ctx: Context, scope: Scope, statement: ast.ExprStatement) -> None:
+    before = {cell.current for cell in ctx.cells.values()}
     value = evaluate(ctx, scope, statement.value)
-    if value is not None and not isinstance(value, Poison) and not isinstance(statement.value, (ast.Call, ast.AtLevel)):
-        ctx.error(
-            "NL0220",
-            statement.span,
-            "this value is not used",
-            hints=("name it with `=`, assign it with `<-`, or `return` it",),
-        )
+    if value is None or isinstance(value, Poison):
+        return
+    hints = ("name it with `=`, assign it with `<-`, or `return` it",)
+    if not isinstance(statement.value, (ast.Call, ast.AtLevel)):
+        ctx.error("NL0220", statement.span, "this value is not used", hints=hints)
+    elif all(cell.current in before or cell.current == cell.start for cell in ctx.cells.values()):
+        ctx.bag.warning("NL0506", statement.span, "this call changes no state, and its value is not used", hints=hints)
 
 
 def _rounds(ctx: Context, scope: Scope, count: ast.Expr, keyword: str) -> int:
