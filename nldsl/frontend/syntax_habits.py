@@ -30,6 +30,9 @@ _STARTS = {
     "include": 'write `from "module" import Name`',
     "async": "a program describes one token; there is nothing to wait for",
     "yield": "write `return e`",
+    "output": "the results are what is returned: `return y`, or several, `return {y, z}`",
+    "outputs": "the results are what is returned: `return y`, or several, `return {y, z}`",
+    "loss": "a model is trained on `minimize e`; inside a memory name the value: `loss = e`",
     "pass": "an empty block is `{}`",
 }
 

@@ -85,6 +85,8 @@ def binary(ctx: Context, scope: Scope, expr: ast.Binary) -> Value:
         return matmul(ctx, left, right, expr)
     if expr.op == "^":
         return map_groups(ctx, expr.span, lambda a, b: power(ctx, a, b, expr.span), left, right)
+    if expr.op in ("/", "//", "%") and isinstance(right, (int, float)) and right == 0:
+        return ctx.error("NL0214", expr.span, "division by zero")
     if expr.op == "//":
         quotient = map_groups(ctx, expr.span, lambda a, b: pointwise(ctx, "div", expr.span, a, b), left, right)
         return map_groups(ctx, expr.span, lambda v: pointwise(ctx, "floor", expr.span, v), quotient)

@@ -245,7 +245,7 @@ def run_body(
         if binding is not None:
             return binding.value
     if needs:
-        return ctx.error("NL0209", span, f"{what} has no `return`")
+        return ctx.error("NL0209", span, f"{what} has no `return`", hints=("end its body with `return y`",))
     return None
 
 
