@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.ending import Endings
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule
 from nldsl.ir.types import Type
@@ -86,8 +87,8 @@ class LoopCall:
     leaves that are Python numbers: their text. A state keeps its dtype. Not ``last``: if this form of the loop is
     refused, another one is tried. ``initials``: for each state that is reset within the sequence a function that gives
     the value: the state, the name of the function, its arguments (the state as it is, for its sizes, then parameters of
-    this call), its source. ``plain``: the source of a module with the same function as the torch backend writes it,
-    which autograd differentiates any number of times.
+    this call), its source. ``endings``: see ``ir/ending.py``. ``plain``: the source of a module with the same function
+    as the torch backend writes it, which autograd differentiates any number of times.
     """
 
     name: str
@@ -101,18 +102,21 @@ class LoopCall:
     last: bool = True
     initials: tuple[tuple[str, str, tuple[str, ...], str], ...] = ()
     plain: Callable[[], str] | None = field(default=None, compare=False, repr=False)
+    endings: Endings | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class LoopSource:
     """Python source of the function of a loop; ``imports`` (lines) and ``shared`` (definitions that several loops use)
     stand in the module once. ``packs``: the function has one more argument, ``cuts=()``: where sequences that lie in
-    one row begin, and the end; the states have a row for each."""
+    one row begin, and the end; the states have a row for each. ``ends``: the function has one more argument,
+    ``ends=True``: whether the states after the call are wanted; without them they are given in their shapes alone."""
 
     source: str
     imports: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     packs: bool = False
+    ends: bool = False
 
 
 class LoopKernels(Protocol):

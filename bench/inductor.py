@@ -1,9 +1,13 @@
 """One program twice: native loops of the MLIR backend, and the torch backend's module under ``torch.compile``.
 
-    python -m bench.inductor [--only delta] [--shape 2,4,2048,64] [--json out/bench_inductor.json]
+    python -m bench.inductor [--only delta] [--shape 2,4,2048,64] [--limit 720] [--cache FOLDER] [--json FILE]
 
-Forward and forward + backward in turn in one process, one thread, by the process's own clock; and the processor time
-until the first call of both has ended, with empty caches, in this process and those it starts (the C++ compiler).
+Each program has a process of its own with a limit, for Inductor compiles an unrolled loop for minutes. What was found
+is appended to ``--json``, a file of JSON lines, at once: the processor time until the first call of both has ended, in
+that process and those that it starts (the C++ compiler), then the milliseconds of forward + backward, and of forward,
+in turn, of one process. With ``--cache`` caches are kept: a second run then times what the first has compiled, in a
+quieter minute (its seconds of compiling are those from caches). Chunk forms written by hand run beside them where
+there are any, under ``torch.compile``, too.
 """
 
 from __future__ import annotations
@@ -12,46 +16,40 @@ import argparse
 import json
 import os
 import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.peers import Run
 from bench.sequences import SUBJECTS, Shape, Subject, data
-from bench.timing import CLOCKS, Times, in_turn
+from bench.timing import CLOCKS, Times, in_turn, matrix_rate, product_rate
 
-USUAL = ("linear attention", "GLA", "DeltaNet", "Gated DeltaNet", "KDA", "delta rule with momentum", "TTT-Linear, 16")
+# What Inductor compiles in a few minutes comes first.
+ORDER = (
+    "linear attention", "CMS, 4 networks", "GLA", "LaCT, 256", "LaCT with Muon, 256", "self-modifying Titans, 64",
+    "Gated DeltaNet", "DeltaNet", "delta rule with momentum", "Gated DeltaProduct, 2", "Titans, 2 layers, 64",
+    "KDA", "RWKV-7 (DPLR)", "self-modifying Titans (HOPE)", "TTT-MLP, 16", "TTT-Linear, 16",
+)  # fmt: skip
+HAND = "by hand, torch.compile"
 
 
 @dataclass(frozen=True)
-class Row:
-    """Milliseconds of ours and of Inductor's, and the seconds that both took to compile."""
+class Candidate:
+    """One side of a comparison. ``make`` gives its run; ``seconds``: what its first calls took, by mode."""
 
-    program: str
-    shape: str
-    forward: tuple[Times, Times]
-    both: tuple[Times, Times]
-    compile: tuple[float, float]
-    error: float
-
-    def shown(self) -> str:
-        """A row of the table."""
-        cells = [self.program]
-        for ours, theirs in (self.forward, self.both):
-            cells += [f"{ours.best:.1f}", f"{theirs.best:.1f}", f"{theirs.best / ours.best:.2f}"]
-        ours_seconds, their_seconds = self.compile
-        cells += [f"{ours_seconds:.1f}", f"{their_seconds:.0f}", f"{their_seconds / ours_seconds:.0f}"]
-        return "| " + " | ".join(cells) + " |"
-
-
-HEAD = (
-    "| program | forward, ours | Inductor | ratio | forward + backward, ours | Inductor | ratio "
-    "| compile, ours (s) | Inductor | ratio |\n" + "| --- " * 10 + "|"
-)
+    name: str
+    make: Callable[[], Run]
+    seconds: dict[str, float]
+    error: float | None = None
 
 
 def spent() -> float:
@@ -60,69 +58,135 @@ def spent() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def first(subject: Subject, shape: Shape, backend: str, streams: dict[str, torch.Tensor]) -> tuple[Run, Run, float]:
-    """The run of a module, the same with gradients, and what it took until both have run once."""
-    begin = spent()
-    module = subject.compile(shape, backend)
-    called = torch.compile(module, dynamic=False) if backend == "torch" else module
-    run = subject.run(called, streams)
-    with torch.no_grad():
-        run()
-    leaves = [streams[n] for n in subject.leaves.split()]
+def candidates(subject: Subject, shape: Shape, streams: dict[str, torch.Tensor]) -> list[Candidate]:
+    """Ours, Inductor's of the torch backend, and what is written by hand where there is any."""
+
+    def ours() -> Run:
+        return subject.run(subject.compile(shape, "mlir"), streams)
+
+    def theirs() -> Run:
+        return subject.run(torch.compile(subject.compile(shape, "torch"), dynamic=False), streams)
+
+    found = [Candidate("ours", ours, {}), Candidate("Inductor", theirs, {})]
+    by_hand = [peer for peer in subject.peers if peer.title == HAND]
+    return found + [Candidate(HAND, lambda: by_hand[0].make(streams), {}) for _ in by_hand]
+
+
+def with_gradients(run: Run, leaves: list[torch.Tensor]) -> Run:
+    """The same run with the gradients of the leaves."""
 
     def both() -> torch.Tensor:
         for leaf in leaves:
             leaf.grad = None
-        y = run()
+        y: torch.Tensor = run()
         y.sum().backward()  # type: ignore[no-untyped-call]
         return y
 
-    both()
-    return run, both, spent() - begin
+    return both
 
 
-def compare(subject: Subject, shape: Shape, rounds: int, seconds: float) -> Row:
-    """One program."""
+def compare(
+    subject: Subject, shape: Shape, options: argparse.Namespace, report: Callable[[dict[str, Any]], None]
+) -> None:
+    """One program: a line for what compiling took, and one for the times, of each mode."""
+    if subject.longest is not None:
+        shape = replace(shape, ticks=min(shape.ticks, subject.longest))
     streams = data(shape)
-    for name in subject.leaves.split():
-        streams[name].requires_grad_()
-    torch.manual_seed(0)
-    ours, ours_both, ours_seconds = first(subject, shape, "mlir", streams)
-    theirs, theirs_both, their_seconds = first(subject, shape, "torch", streams)
-    clock = CLOCKS["cpu"]
-    with torch.no_grad():
-        a, b = ours(), theirs()
-        error = float((a - b).abs().max() / b.abs().max())
-        one, two = in_turn([ours, theirs], rounds, seconds, clock)
-    three, four = in_turn([ours_both, theirs_both], rounds, seconds, clock)
-    return Row(subject.name, str(shape), (one, two), (three, four), (ours_seconds, their_seconds), error)
+    leaves = [streams[name].requires_grad_() for name in subject.leaves.split()]
+    sides = candidates(subject, shape, streams)
+    runs: dict[str, Run] = {}
+    for mode in ("forward + backward", "forward"):
+        taken, results = [], []
+        with torch.set_grad_enabled(mode != "forward"):
+            for side in sides:
+                begin = spent()
+                if side.name not in runs:
+                    runs[side.name] = side.make()
+                run = runs[side.name]
+                taken.append(run if mode == "forward" else with_gradients(run, leaves))
+                results.append(taken[-1]().detach())
+                side.seconds[mode] = spent() - begin
+                key = {"kind": "compile", "program": subject.name, "shape": str(shape), "mode": mode}
+                report(key | {"side": side.name, "seconds": side.seconds[mode]})
+            times = in_turn(taken, options.rounds, options.seconds, CLOCKS[options.clock])
+        errors = [float((y - results[0]).abs().max() / results[0].abs().max()) for y in results]
+        key = {"kind": "times", "program": subject.name, "shape": str(shape), "mode": mode, "threads": options.threads}
+        rates = {"bmm": product_rate(clock=CLOCKS["cpu"]), "sgemm": matrix_rate(clock=CLOCKS["cpu"])}
+        sides_found = {
+            c.name: {"median": t.median, "best": t.best, "error": e}
+            for c, t, e in zip(sides, times, errors, strict=True)
+        }
+        report(key | {"clock": options.clock, "rates": rates, "sides": sides_found, "load": os.getloadavg()[0]})
+        print(shown(subject.name, str(shape), mode, sides, times), flush=True)
+
+
+def shown(name: str, shape: str, mode: str, sides: list[Candidate], times: list[Times]) -> str:
+    """A row: milliseconds of ours, then of each other side with its ratio by medians (by the best rounds)."""
+    cells = [name, shape, mode, f"{times[0].median:.1f}"]
+    for side, found in zip(sides[1:], times[1:], strict=True):
+        ratio = f"{found.median / times[0].median:.2f} ({found.best / times[0].best:.2f})"
+        slower = side.seconds[mode] / max(sides[0].seconds[mode], 1e-9)
+        cells += [side.name, f"{found.median:.1f}", ratio, f"first call {side.seconds[mode]:.0f} s, {slower:.0f}x"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def alone(name: str, arguments: list[str], limit: float) -> str:
+    """Runs one program in a process group of its own; what ended it, if it did not end by itself."""
+    command = [sys.executable, "-m", "bench.inductor", "--alone", name, *arguments]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = process.wait(limit)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as problem:
+        os.killpg(process.pid, signal.SIGKILL)  # its C++ compilers with it
+        process.wait()
+        if isinstance(problem, KeyboardInterrupt):
+            raise
+        return f"did not end within {limit:.0f} s"
+    return "" if code == 0 else f"ended with {code}"
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="programs whose name contains this, instead of the usual ones")
+    parser.add_argument("--only", default="", help="programs whose name contains this")
     parser.add_argument("--shape", default="2,4,2048,64", help="B,H,T,D")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="per program and mode")
-    parser.add_argument("--json", default="out/bench_inductor.json")
+    parser.add_argument("--limit", type=float, default=720.0, help="seconds until a program is given up")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu")
+    parser.add_argument("--cache", default="", help="a folder for the caches of both, kept; else a new empty one")
+    parser.add_argument("--json", default="out/bench_inductor.jsonl")
+    parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     shape = Shape(*(int(n) for n in options.shape.split(",")))
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["NLDSL_CACHE"] = str(Path(folder) / "nldsl")
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder) / "inductor")
-        print(HEAD, flush=True)
-        for subject in SUBJECTS:
-            wanted = options.only.lower() in subject.name.lower() if options.only else subject.name in USUAL
-            if wanted:
-                rows.append(compare(subject, shape, options.rounds, options.seconds))
-                print(rows[-1].shown(), flush=True)
     target = Path(options.json)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+
+    def report(line: dict[str, Any]) -> None:
+        with target.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    subjects = {subject.name: subject for subject in SUBJECTS}
+    if options.alone:
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(0)
+        warnings.simplefilter("ignore")
+        compare(subjects[options.alone], shape, options, report)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(options.cache or folder).resolve()
+        for variable, name in (("NLDSL_CACHE", "nldsl"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+            (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.environ[variable] = str(root / name)
+        passed = ["shape", "rounds", "seconds", "threads", "clock", "json"]
+        arguments = [part for name in passed for part in (f"--{name}", str(getattr(options, name)))]
+        for name in ORDER:
+            if options.only.lower() in name.lower():
+                problem = alone(name, arguments, options.limit)
+                if problem:
+                    report({"kind": "failed", "program": name, "shape": str(shape), "problem": problem})
+                    print(f"| {name} | {shape} | {problem} |", flush=True)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from nldsl.backends.interface import Backend, LoopCall, LoopSource
 from nldsl.backends.mlir.function import FallbackWarning, UnsupportedError
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.ending import Ending, Endings
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, completing, looking
 from nldsl.source import NO_SPAN, Span
@@ -53,7 +54,7 @@ class NativeKernels:
         try:
             if call.derived is None:
                 raise UnsupportedError("it has no backward pass of its own")
-            native = native_of(call.phase, call.derived, call.program, (self.key, len(self.made)))
+            native = native_of(call.phase, call.derived, call.program, (self.key, len(self.made)), call.endings)
             if not self.required and self.functions is not None:
                 native.second = Differentiable(lambda: torch_form(call, native), self.functions)
             name = register(native, f"{self.required} {layout_of(call, native)}")
@@ -132,7 +133,8 @@ class MlirBackend:
 
         again, key = Again(self, planned), self.kernels.key
         for number, (name, facts) in enumerate(kept["loops"]):
-            native = restored_loop(LoopFacts.read(facts), schedule.program, (key, number), again.bodies(number, name))
+            forms = again.bodies(number, name), again.endings(number, name)
+            native = restored_loop(LoopFacts.read(facts), schedule.program, (key, number), *forms)
             native.second = None if self.kernels.required else again.second(number, name)
             put(native, name)
             self.kernels.made.append((name, native))
@@ -219,6 +221,15 @@ class Again:
         """A loop and its way back."""
 
         return lambda: self._loop(number, name).bodies()
+
+    def endings(self, number: int, name: str) -> Endings:
+        """What its last segments have to do where nobody reads the states."""
+
+        def made() -> Sequence[Ending]:
+            found = self._loop(number, name).endings
+            return () if found is None else found()
+
+        return made
 
     def second(self, number: int, name: str) -> Differentiable | None:
         """What gives its second derivatives."""

@@ -34,27 +34,34 @@ def put(native: NativeLoop, name: str) -> None:
 
 # Defined piece by piece: an operation made by ``custom_op`` imports torch._dynamo when it is first called (seconds).
 _LIBRARY: Any = torch.library.Library("nldsl_mlir", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define("loop(Tensor[] tensors, str name, int tick, int count, bool save) -> Tensor[]")
+_LIBRARY.define("loop(Tensor[] tensors, str name, int tick, int count, bool save, bool ends=True) -> Tensor[]")
 _LIBRARY.define(
-    "loop_backward(Tensor[] tensors, Tensor[] boundaries, Tensor[] cotangents, str name, int tick, int count)"
-    " -> Tensor[]"
+    "loop_backward(Tensor[] tensors, Tensor[] boundaries, Tensor[] cotangents, str name, int tick, int count,"
+    " bool ends=True) -> Tensor[]"
 )
 
 
-def _loop(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
-    """The states after ``count`` ticks, the streams, and what the derivative needs of them."""
-    return LOOPS[name].forward(tensors, tick, count, save)
+def _loop(tensors: list[Tensor], name: str, tick: int, count: int, save: bool, ends: bool = True) -> list[Tensor]:
+    """The states after ``count`` ticks, the streams, and what the derivative needs of them. Without ``ends`` nobody
+    reads the states."""
+    return LOOPS[name].forward(tensors, tick, count, save, ends)
 
 
 def _loop_backward(
-    tensors: list[Tensor], boundaries: list[Tensor], cotangents: list[Tensor], name: str, tick: int, count: int
+    tensors: list[Tensor],
+    boundaries: list[Tensor],
+    cotangents: list[Tensor],
+    name: str,
+    tick: int,
+    count: int,
+    ends: bool = True,
 ) -> list[Tensor]:
     """The cotangents of ``tensors``."""
-    found = LOOPS[name].backpropagate(tensors, boundaries, cotangents, tick, count)
+    found = LOOPS[name].backpropagate(tensors, boundaries, cotangents, tick, count, ends=ends)
     return [cotangent for cotangent in found if cotangent is not None]  # all of them: nothing was left out
 
 
-def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: bool) -> list[Tensor]:
+def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: bool, *_rest: bool) -> list[Tensor]:
     native = LOOPS[name]
     batch = native.batch(tensors)
     like = next(t for t in tensors if t.is_floating_point())
@@ -70,7 +77,7 @@ def _loop_backward_shapes(tensors: list[Tensor], *_rest: Any) -> list[Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    tensors, ctx.name, ctx.tick, ctx.count, _ = inputs
+    tensors, ctx.name, ctx.tick, ctx.count, _, ctx.ends = inputs
     native = LOOPS[ctx.name]
     results = len(native.states) + len(native.streams)
     ctx.number = len(tensors), results
@@ -87,9 +94,10 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
         torch.zeros(shape, dtype=dtype) if grad is None else grad.contiguous()
         for grad, (shape, dtype) in zip(grads[:results], ctx.shapes, strict=True)
     ]
-    found = torch.ops.nldsl_mlir.loop_backward(tensors, boundaries, cotangents, ctx.name, ctx.tick, ctx.count)
+    call = ctx.name, ctx.tick, ctx.count, ctx.ends
+    found = torch.ops.nldsl_mlir.loop_backward(tensors, boundaries, cotangents, *call)
     wanted = [g if t.is_floating_point() and t.requires_grad else None for g, t in zip(found, tensors, strict=True)]
-    return wanted, None, None, None, None
+    return wanted, None, None, None, None, None
 
 
 def _no_second(*_arguments: Any) -> None:
@@ -119,28 +127,28 @@ class _Direct(torch.autograd.Function):
     """The operation and its derivative without the dispatcher, which spends a millisecond on lists of tensors."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, tick: int, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, name: str, tick: int, count: int, ends: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
         """``tensors``: of the loop, then the arguments of its function, which only second derivatives need."""
         native = LOOPS[name]
-        found = native.forward(tensors[: len(native.inputs)], tick, count, True)
+        found = native.forward(tensors[: len(native.inputs)], tick, count, True, ends)
         results = len(native.states) + len(native.streams)
-        ctx.call, ctx.results = (name, tick, count), results
+        ctx.call, ctx.results = (name, tick, count, ends), results
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *found[results:])
         return tuple(found[:results])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        name, tick, count = ctx.call
+        name, tick, count, ends = ctx.call
         native = LOOPS[name]
-        given, all_given = len(native.inputs), len(ctx.needs_input_grad) - 3
+        given, all_given = len(native.inputs), len(ctx.needs_input_grad) - 4
         saved = ctx.saved_tensors
         tensors, arguments, boundaries = saved[:given], saved[given:all_given], saved[all_given:]
-        wanted, rest = ctx.needs_input_grad[3 : 3 + given], ctx.needs_input_grad[3 + given :]
+        wanted, rest = ctx.needs_input_grad[4 : 4 + given], ctx.needs_input_grad[4 + given :]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled() and native.second is not None and arguments:  # with create_graph
             cotangents = native.second.cotangents(arguments, rest, grads, tick, count)
-            return None, None, None, *[None] * given, *cotangents
+            return None, None, None, None, *[None] * given, *cotangents
         if torch.is_grad_enabled():  # what comes out knows that it has no derivative
             batch, real = native.batch(tensors), next(t.dtype for t in tensors if t.is_floating_point())
             results = [*native.states, *native.streams]
@@ -148,11 +156,12 @@ class _Direct(torch.autograd.Function):
                 torch.zeros(native.shape(a.type, batch, count), dtype=real) if grad is None else grad.contiguous()
                 for grad, a in zip(grads, results, strict=True)
             ]
-            found = torch.ops.nldsl_mlir.loop_backward(list(tensors), list(boundaries), cotangents, name, tick, count)
+            lists = list(tensors), list(boundaries), cotangents
+            found = torch.ops.nldsl_mlir.loop_backward(*lists, name, tick, count, ends)
         else:
-            found = native.backpropagate(tensors, boundaries, grads, tick, count, wanted)
+            found = native.backpropagate(tensors, boundaries, grads, tick, count, wanted, ends)
         own = (g if w else None for g, w in zip(found, wanted, strict=True))
-        return None, None, None, *own, *[None] * len(arguments)
+        return None, None, None, None, *own, *[None] * len(arguments)
 
 
 def number(value: float, rank: int, like: Tensor) -> Tensor:
@@ -160,9 +169,16 @@ def number(value: float, rank: int, like: Tensor) -> Tensor:
     return torch.full((1,) * rank, float(value), dtype=like.dtype, device=like.device)
 
 
-def run(name: str, tensors: list[Tensor], tick: int, count: int, arguments: Sequence[Tensor] = ()) -> list[Tensor]:
+def run(
+    name: str,
+    tensors: list[Tensor],
+    tick: int,
+    count: int,
+    arguments: Sequence[Tensor] = (),
+    ends: bool = True,
+) -> list[Tensor]:
     """States and streams of a loop; keeps what the derivative needs only where there will be one. ``arguments``: of the
-    function of the loop, for second derivatives.
+    function of the loop, for second derivatives. Without ``ends`` nobody reads the states, which hold anything.
 
     The loop computes in float64 where its states have it, else in float32; states keep their dtype.
     """
@@ -179,11 +195,11 @@ def run(name: str, tensors: list[Tensor], tick: int, count: int, arguments: Sequ
     if save and not native.facts.derived:
         raise RuntimeError("this loop has no derivative of its own: compile the module with the torch backend")
     if _traced(given):
-        found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save)
+        found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save, ends)
     elif save:
-        found = _Direct.apply(name, tick, count, *given, *arguments)  # type: ignore[no-untyped-call]
+        found = _Direct.apply(name, tick, count, ends, *given, *arguments)  # type: ignore[no-untyped-call]
     else:
-        found = native.forward(given, tick, count, False)
+        found = native.forward(given, tick, count, False, ends)
     states = [t.to(kind) for t, kind in zip(found, kinds, strict=False)]
     results = list(found[len(states) : len(states) + len(native.streams)])
     if kinds:

@@ -49,12 +49,12 @@ def function(parts: Parts, make: Callable[[], Made]) -> tuple[Kernel, Native, An
     return kernel, native, more
 
 
-def answer(parts: Parts, make: Callable[[], bool]) -> bool:
-    """Whether something is so of a program."""
+def answer(parts: Parts, make: Callable[[], Any]) -> Any:
+    """What is so of a program, as JSON takes it."""
     place = _place(parts)
     found = None if place is None else _read(place)
     if found is not None:
-        return bool(found["answer"])
+        return found["answer"]
     result = make()
     _write(place, {"answer": result})
     return result

@@ -11,18 +11,21 @@ import torch
 from nldsl.backends.mlir.again import Differentiable
 from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.facts import LoopFacts
-from nldsl.backends.mlir.function import Argument, Kernel
-from nldsl.backends.mlir.known import Parts, function
+from nldsl.backends.mlir.function import Argument, Kernel, UnsupportedError
+from nldsl.backends.mlir.known import Parts, answer, function
 from nldsl.backends.mlir.launch import call
 from nldsl.backends.mlir.wiring import Wiring, wiring
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop, segments
+from nldsl.ir.ending import Endings, endings_of
 from nldsl.ir.program import Program
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
 READ = ("state", "given", "param", "fixed", "initial")
 TAILS = (64, 16, 1)  # lengths of the segments that a short rest is cut into
 MOST_CUTS = 64  # calls whose segments are kept
+ENDING = " ending "
+WORTH_ENDING = 0.05  # of the work of a call: what its endings must leave out
 BITS = {torch.float32: "f32", torch.float64: "f64"}
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -81,17 +84,20 @@ class Bodies:
 class NativeLoop:
     """``inputs``: what a call takes, in order. ``results``: what it gives: states and anchors, streams, and, where the
     backward pass is wanted, the states at the beginning of each segment. ``origin``: the entry of its program in the
-    cache and which of its loops this is. ``second``: what gives second derivatives, None where they are an error."""
+    cache and which of its loops this is. ``endings``: what segments still do after which nobody reads the states.
+    ``second``: what gives second derivatives, None where they are an error."""
 
     facts: LoopFacts
     program: Program
     bodies: Bodies
     origin: Parts = ("",)
+    endings: Endings | None = None
     second: Differentiable | None = None
     kernels: dict[tuple[str, int, str, int], tuple[Kernel, Native]] = field(default_factory=dict)
     written: dict[tuple[str, int, str, int], Kernel] = field(default_factory=dict)
-    cuts: dict[tuple[int, int], tuple[tuple[int, int], ...]] = field(default_factory=dict)
-    wirings: dict[tuple[int, str, int], Wiring] = field(default_factory=dict)
+    cuts: dict[tuple[int, int, bool], tuple[tuple[int, int, int], ...]] = field(default_factory=dict)
+    shares: tuple[list[float], bool] | None = None  # of the endings, see ``_shares``
+    wirings: dict[int, tuple[Kernel, Wiring]] = field(default_factory=dict)  # by the identity of a function
     forms: dict[int, Form] = field(default_factory=dict)  # by the identity of a type, whose hash takes longer
 
     def __post_init__(self) -> None:
@@ -130,8 +136,14 @@ class NativeLoop:
         return self.written[key]
 
     def _write(self, which: str, ticks: int, real: str, rows: int) -> Kernel:
+        way, _, number = which.partition(ENDING)
+        if number:
+            assert self.endings is not None
+            short = self.endings()[int(number)]
+            kernel = write_function(short.loop, short.backward, self.program, way, ticks, real, rows)
+            return fitting(kernel, self.kernel_text(way, ticks, real, rows))
         loop, backward = self.bodies()
-        return write_function(loop, backward, self.program, which, ticks, real, rows)
+        return write_function(loop, backward, self.program, way, ticks, real, rows)
 
     def text(self, real: str = "f32") -> str:
         """The MLIR of a segment of full length, forward and backward."""
@@ -215,27 +227,52 @@ class NativeLoop:
 
     def saved_number(self, tick: int, count: int) -> int:
         """How many beginnings of segments a call keeps."""
-        return sum(n for _, n in self.cut(tick, count))
+        return sum(n for _, n, _ in self.cut(tick, count))
 
-    def cut(self, tick: int, count: int) -> tuple[tuple[int, int], ...]:
-        """See ``runs``. The number of the first tick matters only beside clocks."""
-        key = tick if self.facts.clocks else 0, count
+    def cut(self, tick: int, count: int, ends: bool = True) -> tuple[tuple[int, int, int], ...]:
+        """See ``runs`` and ``endings_of``. The number of the first tick matters only beside clocks."""
+        key = tick if self.facts.clocks else 0, count, ends
         found = self.cuts.get(key)
         if found is None:
             if len(self.cuts) >= MOST_CUTS:
                 self.cuts.clear()
-            found = self.cuts[key] = tuple(runs(*key, self.facts.size, self.facts.clocks))
+            segments = runs(key[0], count, self.facts.size, self.facts.clocks)
+            given = ([], False) if ends else self._shares()
+            found = self.cuts[key] = tuple(endings_of(key[0], segments, self.facts.clocks, *given, WORTH_ENDING))
         return found
+
+    def _shares(self) -> tuple[list[float], bool]:
+        """How much of the work of a segment is left at the end of a call whose states nobody reads, from the last one
+        backwards, and whether the last form is steady: of the endings whose functions fit beside the usual ones."""
+        if self.shares is None:
+            shares, steady = answer((*self.origin, "endings"), self._found_shares)
+            self.shares = shares, steady
+        return self.shares
+
+    def _found_shares(self) -> tuple[list[float], bool]:
+        found: list[float] = []
+        rows, endings = 1 if self.whole else 0, () if self.endings is None else self.endings()
+        try:
+            for number, ending in enumerate(endings):
+                for way in (FORWARD, BACKWARD) if self.facts.derived else (FORWARD,):
+                    self.kernel_text(f"{way}{ENDING}{number}", self.facts.size, "f32", rows)
+                found.append(ending.share)
+        except UnsupportedError:
+            return found, False
+        return found, bool(endings) and endings[-1].steady
 
     # -- calls
 
-    def forward(self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool) -> list[torch.Tensor]:
-        """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries."""
+    def forward(
+        self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool, ends: bool = True
+    ) -> list[torch.Tensor]:
+        """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries. Without
+        ``ends`` nobody reads the states: they have their shapes, and hold anything."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         rows = self.rows(batch)
-        plan = self.cut(tick, count)
-        number = sum(n for _, n in plan)
+        plan = self.cut(tick, count, ends)
+        number = sum(n for _, n, _ in plan)
         # what is not wanted is written to one place by all segments, which stays in cache
         kept = save or any(BATCH not in a.type.axes for a in self.boundaries)
         held: dict[Argument, torch.Tensor] = {}
@@ -254,8 +291,8 @@ class NativeLoop:
         for argument in self.boundaries:
             held[argument] = torch.empty(self.saved_shape(argument, batch, number if kept else 1), dtype=real)
         offset = first = 0
-        for ticks, n in plan:
-            kernel, native = self.kernel(FORWARD, ticks, BITS[real], rows)
+        for ticks, n, ending in plan:
+            kernel, native = self.kernel(named(FORWARD, ending), ticks, BITS[real], rows)
             order = [held[a] for a in kernel.arguments]
             lanes, batches = kernel.count(batch), batch if kept else 0
             call(native, kernel, order, lanes, n, count, offset, tick + offset, first, batches, batch)
@@ -272,37 +309,44 @@ class NativeLoop:
         tick: int,
         count: int,
         wanted: Sequence[bool] | None = None,
+        ends: bool = True,
     ) -> list[torch.Tensor | None]:
         """The cotangents of the real inputs (of those that are ``wanted``), from those of the states and streams, in
-        their order, of which None is zero."""
+        their order, of which None is zero. Without ``ends`` those of the states are zero."""
         batch = self.batch(tensors)
         rows = self.rows(batch)
         real = next(t.dtype for t in tensors if t.is_floating_point())
-        plan = self.cut(tick, count)
-        back = self.kernel(BACKWARD, plan[-1][0], BITS[real], rows)[0]
-        held = self._way_back(back, tensors, boundaries, cotangents, count)
-        offset, first = count, sum(n for _, n in plan)
-        for ticks, n in reversed(plan):
+        plan = self.cut(tick, count, ends)
+        held: dict[Argument, torch.Tensor] = {}
+        used: list[Kernel] = []
+        lists: dict[int, list[torch.Tensor]] = {}
+        offset, first = count, sum(n for _, n, _ in plan)
+        for ticks, n, ending in reversed(plan):
             offset -= ticks * n
             first -= n
-            kernel, native = self.kernel(BACKWARD, ticks, BITS[real], rows)
-            call(native, kernel, held, kernel.count(batch), n, count, offset, tick + offset, first, batch, batch)
-        return self._gradients(back, tensors, held, batch, wanted)
+            kernel, native = self.kernel(named(BACKWARD, ending), ticks, BITS[real], rows)
+            if ending not in lists:
+                lists[ending] = self._way_back(kernel, tensors, boundaries, cotangents, count, held)
+                used.append(kernel)
+            order = lists[ending]
+            call(native, kernel, order, kernel.count(batch), n, count, offset, tick + offset, first, batch, batch)
+        return self._gradients(used, tensors, held, batch, wanted)
 
     def _gradients(
         self,
-        back: Kernel,
+        used: Sequence[Kernel],
         tensors: Sequence[torch.Tensor],
-        held: Sequence[torch.Tensor],
+        held: dict[Argument, torch.Tensor],
         batch: int,
         wanted: Sequence[bool] | None,
     ) -> list[torch.Tensor | None]:
-        """What a backward call left for the inputs."""
+        """What a backward call left for the inputs. ``used``: its functions, one of each form."""
         chosen = wanted if wanted is not None else [True] * len(tensors)
-        return [
-            self._gradient(back, a, t, parts, held, batch) if w else None
-            for a, t, w, parts in zip(self.inputs, tensors, chosen, self._wired(back).parts, strict=True)
-        ]
+        found: list[torch.Tensor | None] = []
+        for n, (argument, tensor, w) in enumerate(zip(self.inputs, tensors, chosen, strict=True)):
+            parts = {k.arguments[p]: k for k in used for p in self._wired(k).parts[n]} if w else {}
+            found.append(self._gradient(argument, tensor, parts, held, batch) if w else None)
+        return found
 
     def _way_back(
         self,
@@ -311,14 +355,17 @@ class NativeLoop:
         boundaries: Sequence[torch.Tensor],
         cotangents: Sequence[torch.Tensor | None],
         count: int,
+        known: dict[Argument, torch.Tensor] | None = None,
     ) -> list[torch.Tensor]:
-        """The tensors of the backward function."""
+        """The tensors of a backward function. ``known``: those of functions of the same call; it grows."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         held: list[torch.Tensor] = []
         for argument, n in zip(back.arguments, self._wired(back).sources, strict=True):
             kind = argument.kind
-            if kind == "boundary":
+            if known is not None and argument in known:
+                held.append(known[argument])
+            elif kind == "boundary":
                 held.append(boundaries[n])
             elif kind == "sum":
                 held.append(torch.zeros(self._sum_shape(back, argument, batch), dtype=real))
@@ -336,15 +383,16 @@ class NativeLoop:
             else:
                 shape = self.shape(argument.type, batch, count)
                 held.append(self.laid(argument, _stretched(tensors[n], shape), back.rows))
+            if known is not None:
+                known[argument] = held[-1]
         return held
 
     def _wired(self, back: Kernel) -> Wiring:
         """The wiring of a backward function."""
-        key = back.ticks, back.real, back.rows
-        if key not in self.wirings:
+        if id(back) not in self.wirings:
             results = (*self.states, *self.streams)
-            self.wirings[key] = wiring(back.arguments, self.inputs, results, self.boundaries)
-        return self.wirings[key]
+            self.wirings[id(back)] = back, wiring(back.arguments, self.inputs, results, self.boundaries)
+        return self.wirings[id(back)][1]
 
     def _sum_shape(self, back: Kernel, argument: Argument, batch: int) -> list[int]:
         sizes = {BATCH: back.rows} | {a.name: a.size for a in self.program.axes if a.size is not None}
@@ -358,17 +406,16 @@ class NativeLoop:
 
     def _gradient(
         self,
-        back: Kernel,
         argument: Argument,
         tensor: torch.Tensor,
-        parts: Sequence[int],
-        held: Sequence[torch.Tensor],
+        parts: dict[Argument, Kernel],
+        held: dict[Argument, torch.Tensor],
         batch: int,
     ) -> torch.Tensor:
-        """What a backward call left for one input."""
+        """What a backward call left for one input. ``parts``: where, each with a function that has it."""
         total: torch.Tensor | None = None
-        for n in parts:
-            found, part = back.arguments[n], held[n]
+        for found, back in parts.items():
+            part = held[found]
             if found.kind == "sum":
                 part = self._summed(back, found, part, argument.type, batch)
             elif found.kind == "output":
@@ -396,6 +443,22 @@ class NativeLoop:
             names.remove(axis)
         order = [names.index(a) for a in self.axes_of(type)]
         return value.permute([*order, *range(len(order), value.dim())])
+
+
+def named(way: str, ending: int) -> str:
+    """The name of a function: of a whole segment (-1), or of an ending."""
+    return way if ending < 0 else f"{way}{ENDING}{ending}"
+
+
+def fitting(kernel: Kernel, usual: Kernel) -> Kernel:
+    """A function of an ending whose lanes and tensors are those of the usual one, or some of them; else it raises
+    UnsupportedError."""
+    same = (kernel.axes, kernel.batched, kernel.rows) == (usual.axes, usual.batched, usual.rows)
+    if not same or not {*kernel.arguments} <= {*usual.arguments}:
+        raise UnsupportedError("an ending has other tensors than a whole segment")
+    if {a for a in usual.arguments if a.kind == "output"} - {*kernel.arguments}:
+        raise UnsupportedError("an ending leaves out a stream")
+    return kernel
 
 
 def _stretched(value: torch.Tensor, shape: list[int]) -> torch.Tensor:

@@ -71,7 +71,7 @@ class TickLoop(NativeLoop):
     def _has_rows(self, rows: int) -> bool:
         """Whether there are functions for lanes of so many sequences."""
         if rows not in self.possible:
-            self.possible[rows] = answer((*self.origin, "rows", rows), lambda: self._can_have(rows))
+            self.possible[rows] = bool(answer((*self.origin, "rows", rows), lambda: self._can_have(rows)))
         return self.possible[rows]
 
     def _can_have(self, rows: int) -> bool:
@@ -96,7 +96,9 @@ class TickLoop(NativeLoop):
     def saved_number(self, tick: int, count: int) -> int:
         return -(-count // block_ticks(count))
 
-    def forward(self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool) -> list[torch.Tensor]:
+    def forward(
+        self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool, ends: bool = True
+    ) -> list[torch.Tensor]:
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         rows = self.rows(batch)
@@ -129,6 +131,7 @@ class TickLoop(NativeLoop):
         tick: int,
         count: int,
         wanted: Sequence[bool] | None = None,
+        ends: bool = True,
     ) -> list[torch.Tensor | None]:
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch, step = self.batch(tensors), block_ticks(count)
@@ -157,4 +160,4 @@ class TickLoop(NativeLoop):
             number, tick_number = replayed.count(batch), tick + start
             call(native_replay, replayed, again, number, ticks, count, start, tick_number, 0, batch, batch)
             call(native, kernel, back, kernel.count(batch), ticks, count, start, tick_number, 0, batch, batch)
-        return self._gradients(kernel, tensors, back, batch, wanted)
+        return self._gradients([kernel], tensors, dict(zip(kernel.arguments, back, strict=True)), batch, wanted)

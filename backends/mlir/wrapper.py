@@ -27,7 +27,9 @@ def source_of(call: LoopCall, native: NativeLoop, name: str) -> LoopSource:
     if not call.counts:
         stream = next(t for t in call.arguments if t.kind == "stream")
         counted = f"{stream.name}.shape[{_axes(call.program, stream.type).index(TIME)}]"
-    lines = [f"def {call.name}({', '.join(['t', *(['T'] if call.counts else []), *names])}):"]
+    ends = bool(native.endings) and bool(native.states)
+    listed = ["t", *(["T"] if call.counts else []), *names, *(["ends=True"] if ends else [])]
+    lines = [f"def {call.name}({', '.join(listed)}):"]
     lines.append(f'    """{_doc(call)}"""')
     like = next(iter(held.values()), call.arguments[0]).name
     for argument in native.inputs:
@@ -52,9 +54,9 @@ def source_of(call: LoopCall, native: NativeLoop, name: str) -> LoopSource:
         given.append(text)
     lines.append(f'    {_results(call, native)} = native.run("{name}", [')
     lines += [f"        {text}," for text in given]
-    lines.append(f"    ], t, {counted}, [{', '.join(names)}])")
+    lines.append(f"    ], t, {counted}, [{', '.join(names)}]{', ends' if ends else ''})")
     lines.append(f"    return {', '.join(_order(call))}")
-    return LoopSource("\n".join(lines) + "\n", IMPORTS)
+    return LoopSource("\n".join(lines) + "\n", IMPORTS, ends=ends)
 
 
 def layout_of(call: LoopCall, native: NativeLoop) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from nldsl.backends.interface import LoopCall, LoopKernels, LoopSource, LoopTensor
 from nldsl.backends.torch.alone import alone
@@ -19,6 +20,7 @@ from nldsl.backends.torch.target_ast import ATOM, INDENT, Expr
 from nldsl.backends.torch.tick import Variables, fold, variables, write_initial, write_resets
 from nldsl.ir.backward import BackwardLoop, Key
 from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.ending import Endings
 from nldsl.ir.program import Axis, Program
 from nldsl.ir.schedule import Schedule, init_reads, init_values
 from nldsl.ir.stages import SEGMENT, stages
@@ -70,7 +72,7 @@ def write_chunk_loop(
     given = None
     if kernels is not None:
         call = loop_call(entry, driver, derived, program, attempt != "first", run.params)
-        given = kernels.loop(replace(call, plain=plain))
+        given = kernels.loop(replace(call, plain=plain, endings=_endings(schedule, phase, derived)))
     functions: list[Scope] = []
     if given is None and attempt:
         return None
@@ -86,6 +88,11 @@ def write_chunk_loop(
     arguments = ["t"] if operands.streams else ["t", scope.need("T")]
     arguments += [e.text for e in outer] + [a.outside.text for a in operands.arguments]
     return Call(targets, entry.name, arguments, functions, given)
+
+
+def _endings(schedule: Schedule, phase: ChunkLoop, derived: BackwardLoop | None) -> Endings | None:
+    found = schedule.derivations
+    return None if found is None else partial(found.endings, phase, derived, schedule.program)
 
 
 def outside_type(scope: Scope, type: Type) -> Type:

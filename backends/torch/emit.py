@@ -30,6 +30,7 @@ from nldsl.ir.schedule import Delay, Schedule, anchor_key, needs_next
 from nldsl.ir.types import BATCH, TIME, Type
 
 TICK = "@tick"
+ENDS = "@ends"
 
 
 def emit(schedule: Schedule, longest: int = LONGEST, kernels: LoopKernels | None = None) -> str:
@@ -179,6 +180,8 @@ def _forward(emission: Emission, layout: Layout, schedule: Schedule) -> Scope:
     if emission.packs:
         scope.unpacking.append(f"{scope.names.new('cuts')} = state.get({quoted(CUTS)}, ())")
         scope.given["ticks"] = "packed_ticks(t, T, cuts, device)"
+    if emission.kernels is not None:
+        emission.ends = scope.names.new("ends")
     changed: set[str] = set()
     for phase in schedule.phases:
         changed.update(getattr(phase, "states", ()))
@@ -192,6 +195,8 @@ def _forward(emission: Emission, layout: Layout, schedule: Schedule) -> Scope:
             write_phase(emission, scope, held, phase)
 
     _write_results(scope, schedule, write_late, at_once=True)
+    if any(source.ends for source in emission.given):
+        scope.unpacking.append(f"{emission.ends} = state.get({quoted(ENDS)}, True)  # whether the new states are read")
     _write_return(scope, held, f"t + {scope.need('T')}")
     return scope
 

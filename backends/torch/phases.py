@@ -29,7 +29,7 @@ from nldsl.ir.types import BATCH, TIME
 class Emission:
     """The module being emitted. ``functions`` are those written so far, ``given`` those that ``kernels`` wrote;
     ``kept`` are values that more than one phase or the result of the call uses. ``packs``: so far everything works on
-    sequences packed in a row (``packing.py``)."""
+    sequences packed in a row (``packing.py``). ``ends``: the variable that says whether states are wanted."""
 
     schedule: Schedule
     new_scope: Callable[[str, str], Scope]
@@ -38,6 +38,7 @@ class Emission:
     kernels: LoopKernels | None = None
     given: list[LoopSource] = field(default_factory=list)
     packs: bool = False
+    ends: str = "True"
 
     @property
     def program(self) -> Program:
@@ -133,7 +134,8 @@ def _called(emission: Emission, scope: Scope, made: Call) -> None:
     scope.last_place = ""
     cuts = emission.packs and made.given is not None and made.given.packs
     emission.packs = cuts
-    add_call(scope.code, made.targets, made.function, [*made.arguments, *(["cuts=cuts"] if cuts else [])])
+    ends = [f"ends={emission.ends}"] if made.given is not None and made.given.ends else []
+    add_call(scope.code, made.targets, made.function, [*made.arguments, *(["cuts=cuts"] if cuts else []), *ends])
 
 
 def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) -> None:

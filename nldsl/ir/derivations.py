@@ -9,6 +9,7 @@ from nldsl.dims import Dim
 from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.ending import Ending
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.types import Type
 
@@ -19,10 +20,12 @@ Body = tuple[Instr, ...]
 class Derivations:
     """``backward``: the way back through a loop over segments, if it has one. ``vjp``: the cotangents of values of a
     body from those of others. ``fitted``: a cotangent as one of a value of that type. ``simplify_body``: a body
-    without what is superfluous, and the new numbers of its values. ``expanded``: a program without ``grad``."""
+    without what is superfluous, and the new numbers of its values. ``expanded``: a program without ``grad``.
+    ``endings``: what the last segments of a loop still have to do where nobody reads the states after them."""
 
     backward: Callable[[ChunkLoop, Program], BackwardLoop | None]
     vjp: Callable[[Builder, dict[int, int], Sequence[int], tuple[str, ...]], list[int | None]]
     fitted: Callable[[Builder, int, Type], int]
     simplify_body: Callable[[Body, Sequence[int], Sequence[str], dict[str, Dim]], tuple[Body, dict[int, int]]]
     expanded: Callable[[Program], Program]
+    endings: Callable[[ChunkLoop, BackwardLoop | None, Program], tuple[Ending, ...]]

@@ -12,13 +12,14 @@ as often as it fires. The numbers are fitted to the fused loops of one CPU with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nldsl.dims import Dim
 from nldsl.ir.chunk import ChunkLoop
-from nldsl.ir.ops import LEAVES
-from nldsl.ir.program import Program
-from nldsl.ir.stages import stages
+from nldsl.ir.demand import reachable
+from nldsl.ir.program import Instr, Program
 from nldsl.ir.triangular import needs, share, terms, zeros
-from nldsl.passes.cost_schedule import VIEWS, Sizes, entries_of, operations_of
+from nldsl.passes.cost_schedule import LEAVES, VIEWS, Sizes, entries_of, operations_of
 
 ENTRY = 3.0  # reading or writing one entry of a tensor in the cache, most of them fused into other operations
 START = 1500.0  # loops around one operation
@@ -36,23 +37,32 @@ def best_length(loop: ChunkLoop, program: Program, longest: int) -> int:
 def tick_cost(loop: ChunkLoop, program: Program, ticks: int) -> float | None:
     """The cost of a tick, or None where a size is known only by its name."""
     sizes = Sizes(program, {a.name: a.size for a in loop.lanes}, ticks)
-    roots = [v for _, v in (*loop.carry, *loop.outputs)]
-    zero = zeros(loop.body)
-    need = needs(loop.body, roots, zero)
-    total, boundary = 0.0, 0.0
-    for value, stage in enumerate(stages(loop)):
-        instr = loop.body[value]
-        if stage is None or instr.op in LEAVES or instr.op in VIEWS:
-            continue
-        operations, moved = operations_of(loop.body, instr, sizes), entries_of(loop.body, instr, sizes)
-        if not isinstance(operations, int) or not isinstance(moved, int):
-            return None
-        part = share(terms(instr, zero, need[value])) if instr.op == "einsum" else 1.0
-        often = 1.0 if instr.guard is None else min(1.0, ticks / instr.guard.period)
-        total += often * (operations * part + moved * ENTRY + START)
+    total = segment_work(loop.body, [v for _, v in (*loop.carry, *loop.outputs)], sizes)
+    if total is None:
+        return None
+    boundary = 0.0
     for name in loop.states:
         held: Dim = sizes.entries(program.state(name).type)
         if not isinstance(held, int):
             return None
         boundary += held * BOUNDARY
     return (total + boundary) / ticks
+
+
+def segment_work(body: Sequence[Instr], roots: Sequence[int], sizes: Sizes) -> float | None:
+    """What leads to ``roots`` in one segment of ``sizes.ticks`` ticks, or None where a size is known only by its
+    name."""
+    zero = zeros(body)
+    need = needs(body, roots, zero)
+    total = 0.0
+    for value in sorted(reachable(body, roots)):
+        instr = body[value]
+        if instr.op in LEAVES or instr.op in VIEWS:
+            continue
+        operations, moved = operations_of(tuple(body), instr, sizes), entries_of(tuple(body), instr, sizes)
+        if not isinstance(operations, int) or not isinstance(moved, int):
+            return None
+        part = share(terms(instr, zero, need[value])) if instr.op == "einsum" else 1.0
+        often = 1.0 if instr.guard is None else min(1.0, sizes.ticks / instr.guard.period)
+        total += often * (operations * part + moved * ENTRY + START)
+    return total

@@ -6,13 +6,14 @@ from nldsl.ir.derivations import Derivations
 from nldsl.ir.program import Program
 from nldsl.passes.backward import backward, fitted
 from nldsl.passes.derive import Derive
+from nldsl.passes.ending import endings
 from nldsl.passes.simplify import Simplify, simplify_body
 from nldsl.passes.vjp import vjp
 
 
 def derivations() -> Derivations:
     """All of them."""
-    return Derivations(backward, vjp, fitted, simplify_body, expanded)
+    return Derivations(backward, vjp, fitted, simplify_body, expanded, endings)
 
 
 def expanded(program: Program) -> Program:

@@ -22,6 +22,7 @@ from nldsl.runtime.state import State
 
 TICK = "@tick"
 LIKE = "@like"
+ENDS = "@ends"  # false: nobody reads the state after the call
 Results = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, Any]]
 
 
@@ -109,7 +110,8 @@ class Module(nn.Module):
             return self._ragged(inputs, state, form)
         if state is not None and not isinstance(state, Mapping):
             raise InputError("a state for each sequence is for `lengths`, `mask` and `cu_seqlens`; see `stack_states`")
-        outputs, after = self._sequence(inputs, self._begin(inputs, state), ticks)
+        read = state is not None or bool(self._never_keys)
+        outputs, after = self._sequence(inputs, self._begin(inputs, state), ticks, read)
         if state is None:
             self._carry(after)
             return self._result(outputs)
@@ -286,18 +288,24 @@ class Module(nn.Module):
                 if isinstance(stream, torch.Tensor) and stream.shape[dim] == given[missing[0].name].shape[dim] + 1:
                     given[declared.name] = stream.narrow(dim, 0, stream.shape[dim] - 1)
 
-    def _run(self, inputs: Tensors, start: State, ticks: int = 0) -> tuple[Tensors, Tensors, Tensors, State]:
+    def _run(
+        self, inputs: Tensors, start: State, ticks: int = 0, read: bool = True
+    ) -> tuple[Tensors, Tensors, Tensors, State]:
+        """All ticks of a call. Unless the state is ``read`` afterwards, it may hold anything: backends may then leave
+        out what leads to it alone."""
         length = () if self.program.inputs else (ticks,)
         if length == (0,):
             raise InputError("a program without inputs needs `ticks`")
-        results = self.emitted.forward(self._params(), inputs, _to_emitted(start), *length)
+        given = _to_emitted(start) if read else {**_to_emitted(start), ENDS: False}
+        results = self.emitted.forward(self._params(), inputs, given, *length)
         return self._checked(results)
 
-    def _sequence(self, inputs: Tensors, start: State, ticks: int) -> tuple[Tensors, State]:
-        """Outputs and state. Without the input after the last one, a tick that needs it stays pending."""
+    def _sequence(self, inputs: Tensors, start: State, ticks: int, read: bool = True) -> tuple[Tensors, State]:
+        """Outputs and state. Without the input after the last one, a tick that needs it stays pending. ``read``: see
+        ``_run``."""
         ahead = [d for d in self.streams.ahead if d.name not in inputs]
         if not (self.emitted.needs_next and ahead):
-            outputs, _, _, after = self._run(inputs, start, ticks)
+            outputs, _, _, after = self._run(inputs, start, ticks, read)
             return outputs, after
         dim = 1 if self.streams.batched else 0
         stream = {
