@@ -95,7 +95,7 @@ def compare(
     leaves = [streams[name].requires_grad_() for name in subject.leaves.split()]
     sides = candidates(subject, shape, streams)
     runs: dict[str, Run] = {}
-    for mode in ("forward + backward", "forward"):
+    for mode in ("forward + backward",) if options.no_forward else ("forward + backward", "forward"):
         taken, results = [], []
         with torch.set_grad_enabled(mode != "forward"):
             for side in sides:
@@ -153,6 +153,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30.0, help="per program and mode")
     parser.add_argument("--limit", type=float, default=720.0, help="seconds until a program is given up")
+    parser.add_argument("--no-forward", action="store_true", help="forward + backward alone, in two thirds of the time")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu")
     parser.add_argument("--cache", default="", help="a folder for the caches of both, kept; else a new empty one")
@@ -181,6 +182,7 @@ def main() -> int:
             os.environ[variable] = str(root / name)
         passed = ["shape", "rounds", "seconds", "threads", "clock", "json"]
         arguments = [part for name in passed for part in (f"--{name}", str(getattr(options, name)))]
+        arguments += ["--no-forward"] if options.no_forward else []
         for name in ORDER:
             if options.only.lower() in name.lower():
                 problem = alone(name, arguments, options.limit)

@@ -34,10 +34,10 @@ def put(native: NativeLoop, name: str) -> None:
 
 # Defined piece by piece: an operation made by ``custom_op`` imports torch._dynamo when it is first called (seconds).
 _LIBRARY: Any = torch.library.Library("nldsl_mlir", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define("loop(Tensor[] tensors, str name, int tick, int count, bool save, bool ends=True) -> Tensor[]")
+_LIBRARY.define("loop(Tensor[] tensors, str name, int tick, int count, bool save, bool ends) -> Tensor[]")
 _LIBRARY.define(
     "loop_backward(Tensor[] tensors, Tensor[] boundaries, Tensor[] cotangents, str name, int tick, int count,"
-    " bool ends=True) -> Tensor[]"
+    " bool ends) -> Tensor[]"
 )
 
 
