@@ -65,7 +65,8 @@ class LoopTensor:
                     a stream has the axis ``time``
     output          ``keys`` is (("value", value),): a value of ``Program.body``
 
-    ``low``: under autocast it may come in half precision.
+    ``low``: under autocast it may come in half precision. ``wide``: it is at least float32, whatever the module's type:
+    a gate, see ``passes/precision.py``.
     """
 
     kind: str
@@ -73,6 +74,7 @@ class LoopTensor:
     type: Type
     keys: tuple[tuple[str, Any], ...]
     low: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)

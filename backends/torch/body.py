@@ -15,7 +15,7 @@ from nldsl.backends.torch.groups import Group, by_clock
 from nldsl.backends.torch.layout import view
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ATOM, COMPARE, UNARY, Code, Expr, call
-from nldsl.ir.ops import COMPARISONS, POINTWISE, infer
+from nldsl.ir.ops import COMPARISONS, POINTWISE, infer, mixes
 from nldsl.ir.program import Instr
 from nldsl.ir.types import TIME, Clock, Type
 
@@ -49,22 +49,62 @@ class Writer:
         scope, instr = self.scope, self.body[value]
         if value in scope.env:
             return
-        expr = self.expression(instr)
+        expr = self.expression(value, instr)
         if not expr.is_literal and not expr.text.isidentifier() and not self._in_place(value, instr, expr):
             scope.place(instr.span)
             expr = scope.bind(expr, self.name_of(value))
         scope.env[value] = expr
 
-    def expression(self, instr: Instr) -> Expr:
+    def expression(self, value: int, instr: Instr) -> Expr:
         if instr.op == "const":
             return literal(instr.attr("value"))
         if instr.op == "clock":
             return self._clock(instr)
-        args = [self.scope.env[a] for a in instr.args]
-        if instr.op == "when":
-            return self._when(instr, args)
+        scope = self.scope
+        args = [scope.env[a] for a in instr.args]
+        wide, product = self.is_wide(value, instr, args), _is_product(instr, args)
+        last = not wide and not product and _made_of_wide(instr, args)  # rounded when it is computed, not before
+        if wide and not product:
+            args = self._widened(instr, args)
+        elif not last:
+            args = [scope.narrowed(a) for a in args]
+        before, scope.kind = scope.kind, "wide" if wide else scope.kind
+        try:
+            found = self._when(instr, args) if instr.op == "when" else self._operation(instr, args)
+        finally:
+            scope.kind = before
+        if last and found.form == "tensor":
+            return scope.narrowed(replace(found, wide=True))
+        if not wide or found.form != "tensor":
+            return found
+        return scope.widened(found) if product else replace(found, low=False, wide=not scope.within)
+
+    def _operation(self, instr: Instr, args: list[Expr]) -> Expr:
         out = infer(instr.op, [a.type for a in args], dict(instr.attrs), self.scope.layout.order)
         return ops.write(self.scope, instr, args, out)
+
+    def _widened(self, instr: Instr, args: list[Expr]) -> list[Expr]:
+        """The operands of an operation that gives at least float32. One that is, and has dims, makes PyTorch compute in
+        its type."""
+        first = 1 if instr.op == "where" else 0  # of the operands that are numbers
+        tensors = [n for n, a in enumerate(args) if n >= first and a.form == "tensor" and not a.is_int]
+        large = [n for n in tensors if args[n].type.axes or args[n].type.shape]
+        if instr.op != "einsum" and (large or len(tensors) == 1):
+            if any(args[n].wide for n in large):
+                return args
+            tensors = (large or tensors)[:1]
+        return [
+            self.scope.widened(a, once=self.uses[v] == 1) if n in tensors else a
+            for n, (a, v) in enumerate(zip(args, instr.args, strict=True))
+        ]
+
+    def is_wide(self, value: int, instr: Instr, args: Sequence[Expr]) -> bool:
+        """Whether a value is at least float32: a gate, or, in a single tick that is no loop, what a gate does."""
+        layout = self.scope.layout
+        if value in layout.wide and self.body is layout.program.body:
+            return True
+        with_gate = not self.at_once and any(a.wide for a in args)
+        return with_gate and (instr.op in POINTWISE | {"when", "einsum"}) and not _is_product(instr, args)
 
     def hint(self, instr: Instr) -> str:
         return instr.name or HINTS.get(instr.op) or ("mask" if instr.op in COMPARISONS else "x")
@@ -110,6 +150,18 @@ class Writer:
         if new.is_literal and old.is_literal:
             new = self.scope.tensor(new)
         return Expr(call("torch.where", *(view(e, out) for e in (fires, new, old))), out)
+
+
+def _made_of_wide(instr: Instr, args: Sequence[Expr]) -> bool:
+    """Whether an operation has no operand in half precision, but for parameters and numbers."""
+    if instr.op not in POINTWISE or instr.op == "where":
+        return False
+    varying = [a for a in args if not a.is_literal and TIME in a.type.axes]
+    return bool(varying) and all(a.wide for a in varying)
+
+
+def _is_product(instr: Instr, args: Sequence[Expr]) -> bool:
+    return instr.op == "einsum" and mixes(instr, [a.type for a in args])
 
 
 def literal(value: float) -> Expr:
@@ -158,16 +210,19 @@ def _write_block(writer: Writer, clock: Clock, group: Group) -> None:
             writer.value(value)
             continue
         new, old = (scope.env[a] for a in instr.args)
+        wide = writer.is_wide(value, instr, [new, old])
+        change = scope.widened if wide else scope.narrowed
+        new, scope.code = change(new), outside
+        old = change(old)
         axes = scope.layout.order((*new.type.axes, *old.type.axes))
         out = Type(instr.type.shape, axes, instr.type.kind)
         name = scope.names.new(writer.name_of(value))
-        scope.code = outside
         scope.last_place = place
         held = scope.stretched(old, out)
         outside.add(f"{name} = {held.text}")
         scope.code = inside
         inside.add(f"{name} = {scope.stretched(new, out).text}")
-        scope.env[value] = Expr(name, out, low=held.low or new.low)
+        scope.env[value] = Expr(name, out, low=held.low or new.low, wide=wide and not scope.within)
     scope.code = outside
     if any(not line.lstrip().startswith("#") for line in inside.lines):  # else everything is written where it is used
         outside.add(f"if {fires(clock)}:")

@@ -159,11 +159,11 @@ def kept_per_byte(what: Driver, program: Program) -> int:
 
 
 def widen(function: Scope, states: list[Expr]) -> None:
-    """Let a function of a loop compute in float32 what comes in half precision."""
+    """Let a function of a loop compute in float32 what comes in half precision, and what autocast would."""
     first = next((e.text for e in states if e.type.kind == "real"), None)
     if first is not None:
         again = call("scan_wide", function.name, *function.arguments)
-        function.code.lines[:0] = [f"if {first}.dtype.itemsize < 4:", f"{INDENT}return {again}"]
+        function.code.lines[:0] = [f"if {call('scan_lowers', first)}:", f"{INDENT}return {again}"]
 
 
 def write_entry(entry: Scope, forward: Scope, backward: Scope, what: Driver, recompute_above: int) -> None:

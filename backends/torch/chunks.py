@@ -115,7 +115,8 @@ def loop_call(
     for argument in what.operands.arguments:
         keys = tuple(leaf for leaf, e in what.operands.leaves.items() if e is argument.inside)
         kind = "stream" if argument.stream else "other"
-        arguments.append(LoopTensor(kind, argument.inside.text, argument.outside.type, keys, argument.outside.low))
+        outside = argument.outside
+        arguments.append(LoopTensor(kind, argument.inside.text, outside.type, keys, outside.low, outside.wide))
     results = list(held)
     for value, expr in what.outputs:
         results.append(LoopTensor("output", expr.text, outside_type(entry, expr.type), (("value", value),), expr.low))

@@ -36,7 +36,7 @@ ENDS = "@ends"
 def emit(schedule: Schedule, longest: int = LONGEST, kernels: LoopKernels | None = None) -> str:
     """The source of the module. Functions of more than ``longest`` lines are split; ``kernels`` may write loops."""
     program = schedule.program
-    layout = Layout(program, schedule.autocast)
+    layout = Layout(program, schedule.autocast, schedule.wide)
     names = Names()
 
     def new_scope(name: str, doc: str) -> Scope:
@@ -298,7 +298,8 @@ def _result_entries(scope: Scope, named: Sequence[tuple[str, int]], at_once: boo
         axes = [TIME] if at_once else []
         if any(BATCH in tensor.type.axes for tensor in scope.tensors):
             axes.append(BATCH)
-        text = scope.stretched(expr, scope.layout.with_axis(expr.type, *axes)).at(ATOM if logged else ADD)
+        whole = scope.stretched(scope.narrowed(expr), scope.layout.with_axis(expr.type, *axes))
+        text = whole.at(ATOM if logged else ADD)
         text += ".detach()" * logged
         entries[name] = f"{entries[name]} + {text}" if name in entries else text
     return [f"{quoted(name)}: {text}" for name, text in entries.items()]

@@ -18,10 +18,12 @@ _SYMBOLS = {"ticks": "T"}  # ``TICKS`` of ir/chunk.py: in the function of a segm
 @dataclass(frozen=True)
 class Layout:
     """The axes of a program. ``batch`` and ``time`` have their sizes in the variables ``B`` and ``T``. ``autocast``:
-    products may come in half precision, and a call with several operands may take all of them so."""
+    products may come in half precision, and a call with several operands may take all of them so. ``wide``: values of
+    the program that are at least float32."""
 
     program: Program
     autocast: bool = True
+    wide: frozenset[int] = frozenset()
 
     @cached_property
     def roles(self) -> dict[int, str]:

@@ -95,7 +95,7 @@ def _write_delay(emission: Emission, scope: Scope, held: Variables, phase: Delay
     program, variable = emission.program, held.states[phase.state]
     leaves = [v for v, i in enumerate(program.body) if i.op == "state" and i.attr("state") == phase.state]
     type = scope.layout.with_axis(variable.type, TIME)
-    stream = scope.simple(scope.stretched(scope.env[phase.value], type), "x")
+    stream = scope.simple(scope.stretched(scope.narrowed(scope.env[phase.value]), type), "x")
     dim = _time_dim(stream)
     if emission.packs:
         delayed = Expr(scope.names.new(f"{variable.text}_before"), type)
@@ -145,6 +145,7 @@ def _write_scan(emission: Emission, scope: Scope, held: Variables, phase: Scan) 
         return
     emission.packs = False
     loop = emission.new_scope(prefix, f"One tick after the other: {_list(phase.states)}.")
+    loop.within = True
     inner = variables(loop, program, phase.states)
     passed, streams = _take_operands(emission, scope, loop, phase)
     passed += _take_parameters(scope, loop, phase)
@@ -228,7 +229,7 @@ def _take_operands(
             loop.env[value] = replace(known[outside.text], type=at_tick(outside).type)
             continue
         hint = (instr.name or outside.text) if instr.op != "param" else short[instr.attr("param")]
-        inside = replace(at_tick(outside), text=loop.names.new(hint), strength=7)
+        inside = replace(at_tick(outside), text=loop.names.new(hint), strength=7, wide=False)
         if TIME in outside.type.axes:
             every = replace(outside, text=loop.names.new(f"{inside.text}_all"), strength=7)
             streams.append((every, inside))

@@ -33,6 +33,9 @@ class Scope:
     lanes: dict[tuple[int, str, str], tuple[list[str], Code]] = field(
         default_factory=dict
     )  # values taken apart, per block
+    kind: str = "dtype"  # what numbers become tensors of: ``dtype``, or ``wide`` for what is at least float32
+    converted: dict[tuple[int, str, str], tuple[Expr, Code]] = field(default_factory=dict)  # per block, by type
+    within: bool = False  # in the function of a loop, which gets what comes in half precision as float32
     last_place: str = ""
 
     def need(self, what: str) -> str:
@@ -45,8 +48,29 @@ class Scope:
         """The same numbers in the floating dtype."""
         if expr.form == "bool" or expr.is_int:
             real = replace(expr.type, kind="real")
-            return Expr(f"{expr.at(ATOM)}.to({self.need('dtype')})", real)
+            return Expr(f"{expr.at(ATOM)}.to({self.need(self.kind)})", real)
         return expr
+
+    def widened(self, expr: Expr, once: bool = False) -> Expr:
+        """A tensor of real numbers that is at least float32; ``once``: nothing else uses it."""
+        if expr.form != "tensor" or expr.is_int or expr.wide or (self.within and not expr.low):
+            return expr
+        if once:
+            return Expr(f"{expr.at(ATOM)}.to({self.need('wide')})", expr.type, wide=True)
+        return replace(self._converted(expr, "wide"), low=False, wide=True)
+
+    def narrowed(self, expr: Expr) -> Expr:
+        """A tensor of the type of the module (under autocast also of a lower one)."""
+        return replace(self._converted(expr, "dtype"), wide=False) if expr.wide else expr
+
+    def _converted(self, expr: Expr, kind: str) -> Expr:
+        """An operand in another type, converted once in each block of code."""
+        key = id(self.code), expr.text, kind
+        if key not in self.converted:
+            text = f"{expr.at(ATOM)}.to({self.need(kind)})"
+            hint = f"{expr.text}_{'wide' if kind == 'wide' else 'low'}" if expr.text.isidentifier() else "x"
+            self.converted[key] = self.bind(Expr(text, expr.type), hint), self.code  # kept, so that its id is its own
+        return replace(self.converted[key][0], type=expr.type)
 
     def tensor(self, expr: Expr) -> Expr:
         """The same as a tensor of numbers."""
@@ -55,7 +79,7 @@ class Scope:
         return Expr(self.full(self.sizes(expr.type), expr), expr.type)
 
     def full(self, sizes: list[str], literal: Expr) -> str:
-        kind = "torch.int64" if literal.type.kind == "int" else self.need("dtype")
+        kind = "torch.int64" if literal.type.kind == "int" else self.need(self.kind)
         shape = f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
         if literal.text in ("0.0", "1.0", "0", "1"):
             maker = "torch.zeros" if literal.text.startswith("0") else "torch.ones"
@@ -81,7 +105,7 @@ class Scope:
             return expr
         text = view(expr, target)
         operand = text if is_view(expr, target) else expr.at(ATOM)
-        return Expr(f"{operand}.expand({', '.join(self.sizes(target))})", target, low=expr.low)
+        return Expr(f"{operand}.expand({', '.join(self.sizes(target))})", target, low=expr.low, wide=expr.wide)
 
     def dim(self, size: Dim) -> str:
         """A size of a shape as an expression."""
@@ -116,6 +140,8 @@ class Scope:
         lines = []
         if "ticks" in self.used:
             self.used.update(("T", "device"))
+        if "wide" in self.used:
+            self.used.add("dtype")
         real = next((e.text for e in self.tensors if e.type.kind == "real"), "")
         every = next((e.text for e in self.tensors), "")
         for what in ("dtype", "device", "B", "T"):
@@ -129,6 +155,8 @@ class Scope:
                 lines.append(f"device = {every}.device" if every else 'device = torch.device("cpu")')
             else:
                 lines.append(self._size(what))
+        if "wide" in self.used:
+            lines.append("wide = torch.promote_types(dtype, torch.float32)  # of what scales states")
         if "ticks" in self.used and "ticks" not in self.arguments:
             lines.append(f"ticks = {self.given.get('ticks', 'torch.arange(t + 1, t + T + 1, device=device)')}")
         return lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -37,11 +38,21 @@ def scan_runs(
     return runs
 
 
+def scan_lowers(x: torch.Tensor) -> bool:
+    """Whether a loop with this state would compute in half precision: because it comes so, or because of autocast."""
+    if x.dtype.itemsize < 4:
+        return True
+    kind = x.device.type
+    return x.dtype == torch.float32 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
-    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
-    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
-    half = (torch.bfloat16, torch.float16)
-    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    """A loop over tensors in half precision, or under autocast, computed in float32: its sums go over many ticks."""
+    first = next(x for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    kind, place, half = first.dtype, first.device.type, (torch.bfloat16, torch.float16)
+    wide = [x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments]
+    with torch.autocast(place, enabled=False) if torch.amp.is_autocast_available(place) else nullcontext():
+        found = run(*wide)
     if isinstance(found, torch.Tensor):
         return found.to(kind)
     return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
@@ -147,6 +158,7 @@ def scan_linear(a: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
 
 FUNCTIONS = (
     scan_runs,
+    scan_lowers,
     scan_wide,
     scan_cumprod,
     scan_products,
@@ -160,7 +172,12 @@ FUNCTIONS = (
 )
 
 
-IMPORTS = ("from collections.abc import Callable", "from typing import Any", "")  # of what is copied
+IMPORTS = (  # of what is copied
+    "from collections.abc import Callable",
+    "from contextlib import nullcontext",
+    "from typing import Any",
+    "",
+)
 
 
 def sources(text: str) -> list[str]:

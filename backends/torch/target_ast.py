@@ -27,7 +27,8 @@ class Expr:
     """An expression for a value of type ``type`` (with ``time`` among its axes where it has one).
 
     ``form``: a ``literal`` is a Python number; a ``bool`` tensor stands for the 1.0 and 0.0 of a comparison.
-    ``low``: under autocast the tensor may come in half precision. ``parts``: what the expression is a number times of:
+    ``low``: under autocast the tensor may come in half precision. ``wide``: it is float32 where the module is in half
+    precision. ``parts``: what the expression is a number times of:
     one tensor, or the two of a matrix product.
     """
 
@@ -36,6 +37,7 @@ class Expr:
     strength: int = ATOM
     form: Literal["tensor", "bool", "literal"] = "tensor"
     low: bool = False
+    wide: bool = False
     parts: Scaled | None = None
 
     def at(self, strength: int) -> str:

@@ -87,7 +87,7 @@ def write_updates(scope: Scope, program: Program, held: Variables) -> None:
     for name, variable in held.states.items():
         if name not in updates:
             continue
-        new = scope.stretched(scope.env[updates[name]], variable.type)
+        new = scope.stretched(scope.narrowed(scope.env[updates[name]]), variable.type)
         text = f"{new.at(ATOM)}.to({scope.need('dtype')})" if new.low else new.text
         if text != variable.text:
             names.append(variable.text)

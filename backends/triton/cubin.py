@@ -63,7 +63,7 @@ def compile_kernel(
 def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, part: str = "") -> list[Report]:
     """Compile the kernels of jobs, which an emitted ``module`` has, as they are launched for vectors in bfloat16.
 
-    ``part``: only kernels with this in their names. Gates (streams of numbers), states and workspaces are float32.
+    ``part``: only kernels with this in their names. Gates (also streams of numbers), states and workspaces are float32.
     """
     language = require("triton.language", "triton")
     found = []
@@ -81,7 +81,8 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
             "SOLVE": "tf32x3",
         }
         streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
-        low = {s.name for s in streams if TIME in s.type.axes and s.type.shape}
+        wide = {s.name for s in streams if s.wide} | {name for name, s in written.like.items() if s.wide}
+        low = {s.name for s in streams if TIME in s.type.axes and s.type.shape} - wide
         for kernel in written.kernels:
             if part not in kernel.name:
                 continue

@@ -114,7 +114,6 @@ def run_lines(written: Written) -> list[str]:
     """The body of the function that runs a job."""
     job, inputs, frame = written.job, written.inputs, written.frame
     first = inputs[0].name
-    streams = [s.name for s in inputs if TIME in s.type.axes]
     tick = f"tick % {frame.cycle}" if frame.cycle > 1 else "0"
     cut = f"({tick}, TICKS, sequences, tuple(cuts), {frame.size}, {frame.pairs})"
     lines = [f"{name} = {name}.contiguous()" for name in arguments(written)]
@@ -125,7 +124,7 @@ def run_lines(written: Written) -> list[str]:
         *(f"{name} = {size}" for name, size in _window_blocks(written).items()),
         f"segments = {cut}",
         "N = segment_count(*segments)",
-        f"low, types = kernel_types({listed([s.name for s in inputs])}, {listed(streams)})",
+        types_line(written),
         f"wide = torch.promote_types({first}.dtype, torch.float32)",
         *(["narrow = product_type(types)"] if any(s.narrow for s in written.spaces.every()) else []),
     ]
@@ -138,7 +137,7 @@ def run_lines(written: Written) -> list[str]:
         new = (
             f"torch.empty_like({like.name})"
             if like and same
-            else f"{first}.new_empty({tensor_shape(job, source)}, dtype=low)"
+            else f"{first}.new_empty({tensor_shape(job, source)}, dtype={own_type(like)})"
         )
         lines.append(f"{source.name} = {new}")
     for source in written.initials:
@@ -158,6 +157,18 @@ def run_lines(written: Written) -> list[str]:
     lines += [INDENT + line for line in inside]
     totals = {source.name: _sum(written, source, value) for source, value in job.sums}
     return [*lines, *result_lines(job, written.like, totals, [*written.initials, *written.left])]
+
+
+def types_line(written: Written) -> str:
+    """Which types the kernels compute in: gates, which are float32 whatever the others are, have no say."""
+    own = [s for s in written.inputs if not s.wide] or written.inputs
+    streams = [s.name for s in own if TIME in s.type.axes]
+    return f"low, types = kernel_types({listed([s.name for s in own])}, {listed(streams)})"
+
+
+def own_type(like: Source | None) -> str:
+    """The type of a result, as code: that of what it is the cotangent of where this is a gate."""
+    return f"{like.name}.dtype" if like is not None and like.wide else "low"
 
 
 def result_lines(

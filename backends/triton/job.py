@@ -14,10 +14,12 @@ Key = tuple[str, int]  # a state (period 0) or one of its anchors
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor in canonical layout: the mapped axes of its type (batch, time, others), then the logical dims."""
+    """A tensor in canonical layout: the mapped axes of its type (batch, time, others), then the logical dims. ``wide``:
+    it is at least float32, whatever the others are."""
 
     name: str
     type: Type
+    wide: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Naming:
                     name = names.new(f"{tensor.name}_pack")
                     variables[pack.name, period] = Source(name, replace(tensor.type, axes=axes))
             else:
-                leaves.update(dict.fromkeys(tensor.keys, Source(own, tensor.type)))
+                leaves.update(dict.fromkeys(tensor.keys, Source(own, tensor.type, tensor.wide)))
         outputs = {}
         for tensor in call.results:
             if tensor.kind == "output":

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nldsl.backends.triton.host import Written, arguments, counts, lanes, listed, result_lines, tensor_shape
+from nldsl.backends.triton.host import (
+    Written,
+    arguments,
+    counts,
+    lanes,
+    listed,
+    own_type,
+    result_lines,
+    tensor_shape,
+    types_line,
+)
 from nldsl.backends.triton.job import Source
 from nldsl.backends.triton.kernel import Slot
 from nldsl.backends.triton.memory import pointer
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tick_kernel import CUTS, NUMBERS, SINGLE, TickKernel
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, power_of_two
-from nldsl.ir.types import BATCH, TIME
+from nldsl.ir.types import BATCH
 
 FULL = 40  # entries of a tile that one thread takes, before there are more threads
 MOST_WARPS = 16
@@ -53,7 +63,6 @@ def run_lines(written: TickWritten) -> list[str]:
     """The body of the function that runs a job."""
     job, inputs, kernel = written.job, written.inputs, written.kernel
     first = inputs[0].name
-    streams = [s.name for s in inputs if TIME in s.type.axes]
     lines = [f"{name} = {name}.contiguous()" for name in arguments(written)]
     lines += counts(written)
     lines += [f"lanes = {' * '.join(lanes(job)) or '1'}", "rows = sequences * lanes"]
@@ -62,7 +71,7 @@ def run_lines(written: TickWritten) -> list[str]:
     if kernel.mentioned(["PACKED"]):
         lines.append("PACKED = int(len(cuts) > 0)")
     lines += [
-        f"low, types = kernel_types({listed([s.name for s in inputs])}, {listed(streams)})",
+        types_line(written),
         f"wide = torch.promote_types({first}.dtype, torch.float32)",
     ]
     lines += [f"{s.name}_out = torch.empty_like({s.name})" for s in job.variables.values()]
@@ -71,7 +80,7 @@ def run_lines(written: TickWritten) -> list[str]:
         if like and like.type == source.type:
             lines.append(f"{source.name} = torch.empty_like({like.name})")
         else:
-            lines.append(f"{source.name} = {first}.new_empty({tensor_shape(job, source)}, dtype=low)")
+            lines.append(f"{source.name} = {first}.new_empty({tensor_shape(job, source)}, dtype={own_type(like)})")
     lines += [f"{s.name} = {first}.new_empty({tensor_shape(job, s)})" for s in written.initials]
     own = [(slot, ["rows", "N"]) for slot in written.left]
     own += [(slot, ["rows", "EVERY"]) for slot in kernel.before.values()]

@@ -304,7 +304,7 @@ def _at_tick(job: Job) -> Job:
     """The streams of one tick as tensors without an axis of time."""
 
     def now(source: Source) -> Source:
-        return Source(source.name, replace(source.type, axes=tuple(a for a in source.type.axes if a != TIME)))
+        return replace(source, type=replace(source.type, axes=tuple(a for a in source.type.axes if a != TIME)))
 
     return replace(
         job,

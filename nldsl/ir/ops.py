@@ -72,6 +72,14 @@ def split_spec(spec: str) -> tuple[list[str], str]:
     return inputs.split(","), output
 
 
+def mixes(instr: Any, types: list[Type]) -> bool:
+    """Whether an ``einsum`` of operands of these types is a product with a matrix or a vector that lies otherwise, and
+    not one of entries, or of vectors that lie alike."""
+    inputs, output = split_spec(instr.attr("spec"))
+    alike = len({(frozenset(letters), t.axes) for letters, t in zip(inputs, types, strict=True)}) == 1
+    return not alike and not {*"".join(inputs)} <= {*output}
+
+
 def _einsum(types: list[Type], attrs: dict[str, Any]) -> Type:
     inputs, output = split_spec(attrs["spec"])
     if len(inputs) != len(types):

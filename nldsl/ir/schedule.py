@@ -69,8 +69,9 @@ class Schedule:
     ``waiting``: the same for ``completing(program)`` and ``looking(program)``, where states wait for the next input.
     ``decode`` gives, for calls of one tick, a schedule of outputs and states without segments, whose loops have taken
     over what each lane can do for itself.
-    ``autocast``: what is emitted may run under ``torch.autocast``. ``derivations``: what passes can still derive while
-    a backend lowers (of class ``ir.derivations.Derivations``).
+    ``autocast``: what is emitted may run under ``torch.autocast``. ``wide``: values of the program that a module in
+    half precision computes in float32 (``passes/precision.py``). ``derivations``: what passes can still derive while a
+    backend lowers (of class ``ir.derivations.Derivations``).
     """
 
     program: Program
@@ -85,6 +86,7 @@ class Schedule:
     waiting: tuple[Any, Any] | None = None
     decode: Callable[[], Schedule] | None = None
     autocast: bool = True
+    wide: frozenset[int] = frozenset()
     derivations: Any = None
 
     def all_phases(self) -> Iterator[Phase]:

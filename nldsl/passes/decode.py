@@ -16,6 +16,7 @@ from nldsl.ir.demand import reachable
 from nldsl.ir.ops import POINTWISE
 from nldsl.ir.program import Instr, Program
 from nldsl.ir.schedule import Delay, Parallel, Phase, Scan, Schedule
+from nldsl.passes.precision import wide_values
 from nldsl.passes.schedule import schedule
 from nldsl.passes.ticks import tick_loop
 
@@ -40,7 +41,8 @@ def decode_schedule(program: Program) -> Schedule:
         phases[place] = replace(loop, exports=tuple(v for v in loop.exports if v in used))
     phases = _without_unused(program, phases)
     kept = tuple(p for p in phases if not isinstance(p, Parallel) or p.values)
-    return replace(planned, phases=kept, tick_form=lambda scan: (tick_loop(program, scan), None))
+    form = lambda scan: (tick_loop(program, scan), None)  # noqa: E731
+    return replace(planned, phases=kept, tick_form=form, wide=wide_values(program))
 
 
 def _others(values: tuple[int, ...], taken: set[int]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from nldsl.passes.choose_chunk import ChunkOptions, chunk
 from nldsl.passes.decode import decode_schedule
 from nldsl.passes.derivations import derivations
 from nldsl.passes.fuse import with_fused
+from nldsl.passes.precision import wide_values
 from nldsl.passes.schedule import schedule
 from nldsl.passes.ticks import with_ticks
 from nldsl.passes.unread import without_unread
@@ -43,7 +44,7 @@ def plan(
     the form of a loop over segments, for a backend that runs these natively. ``serial``: for a backend that does
     all of a segment before the next one. ``fused``: pointwise work between products becomes loops without states."""
     program = without_unread(program)
-    planned = replace(schedule(program), derivations=derivations())
+    planned = replace(schedule(program), derivations=derivations(), wide=wide_values(program))
     if "chunk" in disabled:
         return planned
     chosen = options or chunk_options(disabled, serial)

@@ -44,7 +44,7 @@ def test_source_is_plain(name: str) -> None:
     tree = ast.parse(text)
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-    assert imported <= {"torch", "torch.nn", "collections.abc", "typing"}
+    assert imported <= {"torch", "torch.nn", "collections.abc", "contextlib", "typing"}
     functions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
     assert {"init_state", "forward", "step"} <= functions
     assert max(map(len, text.splitlines())) <= 130

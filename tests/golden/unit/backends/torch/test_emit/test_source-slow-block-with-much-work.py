@@ -13,16 +13,27 @@ Outputs:
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 
+def scan_lowers(x: torch.Tensor) -> bool:
+    """Whether a loop with this state would compute in half precision: because it comes so, or because of autocast."""
+    if x.dtype.itemsize < 4:
+        return True
+    kind = x.device.type
+    return x.dtype == torch.float32 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def scan_wide(run: Callable[..., Any], *arguments: Any) -> Any:
-    """A loop over tensors in half precision, computed in float32: its sums go over many ticks."""
-    kind = next(x.dtype for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
-    half = (torch.bfloat16, torch.float16)
-    found = run(*(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments))
+    """A loop over tensors in half precision, or under autocast, computed in float32: its sums go over many ticks."""
+    first = next(x for x in arguments if isinstance(x, torch.Tensor) and x.is_floating_point())
+    kind, place, half = first.dtype, first.device.type, (torch.bfloat16, torch.float16)
+    wide = [x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in arguments]
+    with torch.autocast(place, enabled=False) if torch.amp.is_autocast_available(place) else nullcontext():
+        found = run(*wide)
     if isinstance(found, torch.Tensor):
         return found.to(kind)
     return tuple(x.to(kind) if x.is_floating_point() else x for x in found)
@@ -41,7 +52,7 @@ def init_state(params, batch, dtype, device):
 
 def scan_S(S, product_all):
     """One tick after the other: S."""
-    if S.dtype.itemsize < 4:
+    if scan_lowers(S):
         return scan_wide(scan_S, S, product_all)
     S_1_all = []
     for product in product_all.unbind(1):
@@ -53,7 +64,7 @@ def scan_S(S, product_all):
 
 def scan_P(t, P, S_1_all):
     """One tick after the other: P."""
-    if P.dtype.itemsize < 4:
+    if scan_lowers(P):
         return scan_wide(scan_P, t, P, S_1_all)
     P_1_all = []
     for S_1 in S_1_all.unbind(1):
