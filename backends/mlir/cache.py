@@ -1,12 +1,14 @@
 """Compiled modules on disk: shared objects keyed by everything that went into them.
 
-A key is the text of the module, the versions of the compiler, and the CPU. An entry is written aside and renamed;
-beside it stand the hash of its bytes and the CPU it is for, which are compared before it is loaded. What does not fit
-is said, removed, and compiled again. Nothing is ever unpickled.
+A key is the text of the module, the versions of the compiler, and the CPU. An entry is one file, written aside and
+renamed: the shared object, and behind it a line with the hash of both and the CPU it is for, which are compared
+before it is loaded (a loader does not read past what the object says it has). What does not fit is said, removed, and
+compiled again. Nothing is ever unpickled. ``trim.py`` removes what has not been used for longest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -19,8 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nldsl.backends.mlir.engine import PIPELINE, Native, compile_text, target
+from nldsl.backends.mlir.trim import trim
 
-LAYOUT = "2"  # of an entry: another number never meets older entries
+LAYOUT = "3"  # of an entry: another number never meets older entries
+MARK = b"\nnldsl-code "  # begins the line behind the object
 
 
 class CacheWarning(UserWarning):
@@ -89,12 +93,16 @@ def compiled(text: str, name: str) -> Native:
         command = [str(lld), "-flavor", "gnu", "-shared", "-Bsymbolic", "-o", str(library), str(objects)]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode == 0 and library.exists():
-            digest = hashlib.sha256(library.read_bytes()).hexdigest()
-            check = Path(work) / "check"
-            check.write_text(f"{digest}\n{target()}\n", encoding="ascii")
+            with library.open("ab") as file:
+                file.write(checked(library.read_bytes(), target()))
             library.replace(entry)
-            check.replace(entry.with_suffix(".sha256"))
+    trim(folder)
     return native
+
+
+def checked(data: bytes, cpu: str) -> bytes:
+    """The line behind an object."""
+    return MARK + f"{hashlib.sha256(data + cpu.encode()).hexdigest()} {cpu}\n".encode("ascii")
 
 
 def linker() -> Path | None:
@@ -109,11 +117,12 @@ def linker() -> Path | None:
 def _loaded(entry: Path, name: str) -> Native | None:
     """An entry whose bytes are what was written, for this CPU; another one is removed."""
     try:
-        data, noted = entry.read_bytes(), entry.with_suffix(".sha256").read_bytes()
+        whole = entry.read_bytes()
     except OSError:
         return None
-    digest, _, cpu = noted.decode("ascii", "replace").rstrip("\n").partition("\n")
-    if hashlib.sha256(data).hexdigest() != digest:
+    data, _, noted = whole.rpartition(MARK)
+    digest, _, cpu = noted.decode("ascii", "replace").rstrip("\n").partition(" ")
+    if hashlib.sha256(data + cpu.encode()).hexdigest() != digest:
         _remove(entry, "it is damaged")
         return None
     if cpu != target():
@@ -126,11 +135,13 @@ def _loaded(entry: Path, name: str) -> Native | None:
         _remove(entry, f"it cannot be loaded ({problem})")
         return None
     assert address is not None
+    with contextlib.suppress(OSError):
+        os.utime(entry)  # the oldest are removed, so what is used stays
     return Native(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), library)
 
 
 def _remove(entry: Path, why: str) -> None:
     """Remove an entry, and say so."""
-    for part in (entry, entry.with_suffix(".sha256")):
-        part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        entry.unlink(missing_ok=True)
     warnings.warn(f"native code in the cache, {entry}, is compiled again: {why}", CacheWarning, stacklevel=3)

@@ -2,10 +2,9 @@
 
 An entry is a JSON file: the simplified program, the emitted source and what the backend keeps besides; a line before
 it has the hash of the rest, which is compared first. Its name is a hash of the checked program with the texts it came
-from, the options, and the compiler itself (every file of the package by size and time), so that an entry is never
-stale. It is written aside and renamed, so that two processes never mix theirs. Entries hold Python source that will be
-imported; therefore the folder must belong to the user and be writable by nobody else, as with Python's own
-``__pycache__``.
+from, the options, and the compiler itself (the text of every file of the package), so that an entry is never stale. It
+is written aside and renamed, so that two processes never mix theirs. Entries hold Python source that will be imported;
+therefore the folder must belong to the user and be writable by nobody else, as with Python's own ``__pycache__``.
 
 ``NLDSL_CACHE`` names another folder, or ``off``.
 """
@@ -131,10 +130,10 @@ def _trim(place: Path) -> None:
 def _compiler() -> bytes:
     """The compiler as it is on disk: a changed file of the package makes every entry another one."""
     root = Path(nldsl.__file__).resolve().parent
-    rows = [nldsl.__version__]
+    found = hashlib.sha256(nldsl.__version__.encode())
     for folder_, _, names in sorted(os.walk(root, followlinks=True)):
         for name in sorted(names):
             if name.endswith((".py", ".lark")):
-                found = (Path(folder_) / name).stat()
-                rows.append(f"{folder_}/{name} {found.st_size} {found.st_mtime_ns}")
-    return hashlib.sha256("\n".join(rows).encode()).digest()
+                data = Path(folder_, name).read_bytes()  # 450 files: 10 ms, where their sizes and times take 8
+                found.update(f"{folder_[len(str(root)) :]}/{name} {len(data)}\n".encode() + data)
+    return found.digest()
