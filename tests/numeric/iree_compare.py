@@ -16,7 +16,7 @@ from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, anchor_key, anchors
 from nldsl.passes.plan import plan
 from nldsl.verify.inputs import KINDS, Sample, is_usable, sample
-from nldsl.verify.subject import ReferenceSubject, Run, Weights, rounded
+from nldsl.verify.subject import ModuleSubject, ReferenceSubject, Run, Weights, rounded
 
 CLOSE = 1e-5
 
@@ -94,6 +94,23 @@ def _gradients(
             if name in host.get(group, {}):
                 found[f"{group} {name}"] = error(host[group][name], value)
     return found
+
+
+def errors_of_pytorch(program: Program, drawn: Sample, run: Run) -> dict[str, float]:
+    """The same for the torch backend in float32: how far rounding moves the program itself on these numbers."""
+    weights = Weights.random(run, 1)
+    expected = ReferenceSubject(program, drawn.params).gradients(drawn.inputs, drawn.ticks, weights)
+    subject = ModuleSubject("torch", program, drawn.params, single=True)
+    values = subject.run(drawn.inputs, drawn.ticks)
+    gradients = subject.gradients(drawn.inputs, drawn.ticks, weights)
+    pairs = [(run, values, kind) for kind in ("outputs", "losses", "states")]
+    pairs += [(expected, gradients, kind) for kind in ("params", "inputs", "starts")]
+    return {
+        f"{kind} {name}": error(x, getattr(wanted, kind)[name])
+        for wanted, got, kind in pairs
+        for name, x in getattr(got, kind).items()
+        if name in getattr(wanted, kind)
+    }
 
 
 def compare(program: Program, module: Loaded, drawn: Sample, run: Run) -> None:

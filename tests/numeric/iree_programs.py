@@ -8,15 +8,16 @@ from __future__ import annotations
 
 # In the default tests; the others take minutes each on a busy machine.
 QUICK = ("optimizers/adagrad:AdaGrad", "blocks/basic:rmsnorm")
-# Results in float32 that are further than 1e-5 from the reference, as much as the program itself moves them.
+# Results in float32 that are further than 1e-5 from the reference, as much as the program itself moves them on the
+# numbers of the test: the error of PyTorch in float32 is given beside it, and the test holds the ratio below 4.
 AMPLIFIES: dict[str, str] = {
-    "memories/atlas:Atlas": "6e-4: Newton-Schulz of the momentum lengthens directions of small singular values",
-    "memories/gated_linear:Mamba2": "2.3e-5 in the cotangent of a bias: a sum over all ticks",
-    "memories/low_rank:Longhorn": "5.1e-5 in the cotangent of the rate, 2.6e-5 in the values",
-    "nested/maml:LearningToOptimize": "1.3e-5 in the cotangent of second moments near zero",
-    "optimizers/adam:AMSGrad": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
-    "optimizers/adam:Adam": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
-    "optimizers/adam:AdamW": "1.2e-5 in the cotangent of the gradient: roots of second moments near zero",
+    "memories/atlas:Atlas": "6.0e-4, PyTorch 7.2e-4: Newton-Schulz lengthens directions of small singular values",
+    "memories/gated_linear:Mamba2": "2.3e-5, PyTorch 0.9e-5: the cotangents of a bias add up to 1/460 of their size",
+    "memories/low_rank:Longhorn": "5.1e-5, PyTorch 5.9e-5: a negative rate takes the memory near a pole",
+    "nested/maml:LearningToOptimize": "1.3e-5, PyTorch 1.0e-5: roots of second moments near zero",
+    "optimizers/adam:AMSGrad": "1.2e-5, PyTorch 1.3e-5: roots of second moments near zero",
+    "optimizers/adam:Adam": "1.2e-5, PyTorch 1.2e-5: roots of second moments near zero",
+    "optimizers/adam:AdamW": "1.2e-5, PyTorch 1.2e-5: roots of second moments near zero",
 }
 # Why a program has no module for the CPU, or not the right one.
 GAPS: dict[str, str] = {}

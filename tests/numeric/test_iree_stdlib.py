@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("iree.compiler")
 pytest.importorskip("iree.runtime")
 
 from nldsl.backends.iree.compiler import compile_text
-from nldsl.backends.iree.loader import LoadError
-from nldsl.backends.iree.package import whole_module
+from nldsl.backends.iree.loader import Loaded, LoadError
+from nldsl.backends.iree.package import limits, whole_module
 from nldsl.diagnostics.diagnostic import DiagnosticError
 from nldsl.ir.program import Program
 from nldsl.passes.plan import plan
 from nldsl.verify.inputs import KINDS
 from nldsl.verify.sizes import load_small, ticks_for
-from tests.numeric.iree_compare import CLOSE, errors, functions, loaded, usable
+from tests.numeric.iree_compare import CLOSE, error, errors, errors_of_pytorch, functions, loaded, usable
 from tests.numeric.iree_programs import AMPLIFIES, CUDA_GAPS, GAPS, QUICK
 from tests.stdlib.cases import EVERY, request
 from tests.stdlib.native_gaps import INPUTS
 
 MOST_TICKS = 45
+# One order of sums differs from another by so much: what amplifies rounding does it in PyTorch's float32 as well.
+ORDER_OF_SUMS = 4
 
 
 def params(gaps: dict[str, str], quick: tuple[str, ...]) -> list[Any]:
@@ -53,7 +57,8 @@ def test_on_the_cpu(name: str) -> None:
     found = errors(program, loaded(program, drawn.params), drawn, run)
     wrong = {what: e for what, e in found.items() if not e < CLOSE}
     assert bool(wrong) == (name in AMPLIFIES), wrong
-    assert all(e < 100 * CLOSE for e in found.values()), wrong
+    if wrong:
+        assert max(wrong.values()) < ORDER_OF_SUMS * max(errors_of_pytorch(program, drawn, run).values())
 
 
 @pytest.mark.parametrize("name", params(CUDA_GAPS, ("optimizers/adagrad:AdaGrad",)))
@@ -63,3 +68,39 @@ def test_for_a_gpu_that_is_not_here(name: str) -> None:
     assert b".target sm_80" in data
     kernels = set(re.findall(rb"\.visible \.entry (\w+)\(", data))
     assert any(k.startswith(b"backward") for k in kernels), "the kernels of the way back are in the module"
+
+
+@pytest.mark.slow
+def test_training_steps_of_hope() -> None:
+    """Two layers with all their levels, which train at every step, every second and every third one, against the torch
+    backend in float64; in float32 it is as far away (the first steps of Adam divide small gradients by themselves)."""
+    torch = pytest.importorskip("torch")
+    from nldsl.runtime.build import build_module
+    from nldsl.runtime.optimizer import LevelOptimizers
+
+    dims = (("chunk", 4), ("mid_period", 2), ("slow_period", 3))
+    program = load_small(replace(request(EVERY["models/hope:HopeLM"]), dims=dims)).program
+    single = build_module(program, backend="torch")
+    others = (single, build_module(program, backend="torch").double())
+    others[1].load_state_dict({n: x.double() for n, x in single.state_dict().items()})
+    made = whole_module(plan(program), ["init", "train"])
+    about = {"ahead": {i.name: i.source for i in program.inputs if i.ahead}, "limits": limits(program)}
+    params = {n: x.detach().numpy().copy() for n, x in single.named_parameters()}
+    module = Loaded(compile_text(made.text), made.described(), params, "local-sync", about)
+    optimizers = [LevelOptimizers(other) for other in others]
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        tokens = rng.integers(0, 16, (3, 11))
+        losses = []
+        for other, optimizer in zip(others, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss, _ = other.loss(torch.from_numpy(tokens))
+            torch.autograd.backward(loss)
+            optimizer.step()
+            losses.append(loss.item())
+        assert abs(module.train(tokens) - losses[1]) < CLOSE * losses[1]
+        near, exact = (dict(other.named_parameters()) for other in others)
+        for name, value in exact.items():
+            wanted = value.detach().numpy()
+            bound = max(CLOSE, ORDER_OF_SUMS * error(near[name].detach().numpy(), wanted))
+            assert error(module.params[name], wanted) < bound, name
