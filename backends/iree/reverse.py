@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nldsl.backends.iree.body import Body, cheap
+from nldsl.backends.iree.copies import Copies
 from nldsl.backends.iree.loop import Carried, Slots, Stream, elem_of, segmented
 from nldsl.backends.iree.loop_backward import Backward
 from nldsl.backends.iree.lower import Lower
@@ -76,34 +77,19 @@ class Reverse:
         if not seeds:
             return
         builder = Builder([*program.axis_names(), TIME])
-        made: dict[int, int] = {}
         leaves: dict[int, int] = {}
-
-        def take(v: int) -> int:
-            if v not in made:
-                made[v] = leaf(v)
-            return made[v]
 
         def leaf(v: int) -> int:
             instr = program.body[v]
             if instr.op in ("const", "iota"):
                 return builder.emit(instr.op, span=instr.span, **dict(instr.attrs))
-            axes = builder.order(env[v].axes)
-            number = builder.leaf(
-                "given", Type(instr.type.shape, axes, instr.type.kind), instr.name, instr.span, value=v
-            )
-            leaves[v] = number
-            return number
+            type = Type(instr.type.shape, builder.order(env[v].axes), instr.type.kind)
+            leaves[v] = builder.leaf("given", type, instr.name, instr.span, value=v)
+            return leaves[v]
 
-        for v in inside:
-            instr = program.body[v]
-            if not instr.args:
-                take(v)
-                continue
-            args = [take(a) for a in instr.args]
-            builder.guard = instr.guard
-            made[v] = builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
-            builder.guard = None
+        copies = Copies(builder, program.body, leaf)
+        copies.run(inside)
+        made = copies.made
         given: dict[int, int] = {}
         for v in seeds:
             type = builder.type(made[v])
@@ -122,13 +108,12 @@ class Reverse:
         roots = [c for _, c in pairs]
         body, number_of = derive.simplify_body(tuple(builder.instrs), roots, builder.axes, sizes)
         known: dict[int, Node] = {}
-        for old, new in number_of.items():
+        for new in number_of.values():
             instr = body[new]
             if instr.op == "given":
                 known[new] = env[instr.attr("value")]
             elif instr.op == "cotangent_of":
                 known[new] = self.values[instr.attr("value")]
-            del old
         for v in inside:
             new_number = number_of.get(made[v])
             if new_number is not None and v in env and new_number not in known and body[new_number].args:

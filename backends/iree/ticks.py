@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nldsl.backends.iree.copies import Copies
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
@@ -12,25 +13,11 @@ from nldsl.ir.types import TIME, Type
 def as_loop(program: Program, scan: Scan) -> ChunkLoop:
     """The loop whose segments have one tick. Its body is only right for ``ticks`` = 1."""
     builder = Builder([*program.axis_names()])
-    value: dict[int, int] = {}
-
-    def take(v: int) -> int:
-        if v not in value:
-            value[v] = _leaf(builder, program, v, scan)
-        return value[v]
-
-    for v in scan.values:
-        instr = program.body[v]
-        if not instr.args:
-            take(v)
-            continue
-        args = [take(a) for a in instr.args]
-        builder.guard = instr.guard
-        value[v] = builder.emit(instr.op, *args, name=instr.name, span=instr.span, **dict(instr.attrs))
-        builder.guard = None
+    copies = Copies(builder, program.body, lambda v: _leaf(builder, program, v, scan))
+    copies.run(scan.values)
     updates = dict(program.updates)
-    carry = tuple((name, take(updates[name])) for name in scan.states if name in updates)
-    outputs = tuple((v, take(v)) for v in scan.exports)
+    carry = tuple((name, copies.take(updates[name])) for name in scan.states if name in updates)
+    outputs = tuple((v, copies.take(v)) for v in scan.exports)
     own = tuple(key for key in anchors(program) if key[0] in scan.states)
     return ChunkLoop(scan, tuple(builder.instrs), carry, outputs, (), own, 1, kind="tick by tick", hoist=False)
 
