@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nldsl.backends.iree import over_time as time
+from nldsl.backends.iree.choices import Branch, planned
 from nldsl.backends.iree.contraction import einsum
 from nldsl.backends.iree.lower import Lower
-from nldsl.backends.iree.nodes import INT, REAL, Held, Node, View, fixed, simple, work
+from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node, Scalar, View, fixed, simple, work
+from nldsl.backends.iree.picks import LazyPicks
 from nldsl.backends.iree.scalars import POINTWISE
 from nldsl.backends.iree.shapes import collect, cut, join, one_hot, pad, pick, reshape, rows, scatter_rows, spread
 from nldsl.backends.iree.solve import solve
 from nldsl.dims import Dim, Poly
+from nldsl.ir.clocks import implies
 from nldsl.ir.program import Instr
 from nldsl.ir.types import BATCH, Clock
 
@@ -25,13 +28,16 @@ Handler = Callable[["Body", Instr, list[Node]], Node]
 @dataclass
 class Body:
     """Lowers instructions of one list. ``ticks``: what the size ``ticks`` is here; ``fires``: whether a clock does, as
-    a condition; ``known``: the values so far."""
+    a condition; ``known``: the values so far. ``one_by_one``: what only a slow clock needs is computed at its ticks
+    (``choices.py``), for ``fires`` is one number; ``taken``: the clock that is known to fire."""
 
     low: Lower
     body: Sequence[Instr]
     fires: Callable[[Clock], Node]
     ticks: int = 1
     known: dict[int, Node] = field(default_factory=dict)
+    one_by_one: bool = False
+    taken: Clock | None = None
 
     def dim(self, size: Dim) -> int:
         return number_of(size, self.ticks)
@@ -42,17 +48,51 @@ class Body:
     def run(self, values: Sequence[int], kept: Iterable[int] = ()) -> None:
         """Lower these values, whose operands are known or among them. What is used more than once, or is ``kept``, is
         computed where it stands."""
+        values = [v for v in values if v not in self.known]
         uses = Counts(a for v in values for a in self.body[v].args)
         wanted = set(kept)
-        for value in values:
-            if value in self.known:
+        for item in planned(self.body, values, wanted, self.taken) if self.one_by_one else values:
+            if isinstance(item, Branch):
+                self.branch(item)
                 continue
-            instr = self.body[value]
+            instr = self.body[item]
             self.low.text.place = instr.span if not instr.span.is_none else self.low.text.place
             found = self.value(instr)
-            if value in wanted or (uses[value] > 1 and not brief(found)):
+            if item in wanted or (uses[item] > 1 and not brief(found)):
                 found = found if cheap(found) else self.low.force(found)
-            self.known[value] = found
+            self.known[item] = found
+
+    def branch(self, branch: Branch) -> None:
+        """The choices of one clock: a loop of one round or none, which carries what they have chosen so far."""
+        low, clock = self.low, branch.clock
+        condition = self.fires(clock)
+        assert isinstance(condition, Scalar)
+        olds: list[Held] = []
+        for w in branch.whens:
+            old = self.settled(w, self.known[self.body[w].args[1]])
+            if old.elem == REAL and old.ssa in {o.ssa for o in olds}:  # what is carried must not begin as one tensor
+                old = low.full(low.point("add", old, low.zero()))
+            olds.append(old)
+        with low.text.only_if(condition.ssa, [(o.ssa, o.sizes, o.elem) for o in olds]) as (results, end):
+            here = low.inside()
+            known = self.known.inside(here) if isinstance(self.known, LazyPicks) else dict(self.known)
+            inside = Body(here, self.body, self.fires, self.ticks, known, True, clock)
+            new = [self.body[w].args[0] for w in branch.whens]
+            used = {a for v in branch.inside for a in self.body[v].args}
+            inside.run(sorted({*branch.inside, *used.intersection(branch.whens)}), new)
+            end([inside.settled(w, inside.known[v]).ssa for w, v in zip(branch.whens, new, strict=True)])
+        for w, old, ssa in zip(branch.whens, olds, results, strict=True):
+            self.known[w] = replace(old, ssa=low.text.tied(ssa, old.sizes, old.elem))
+
+    def settled(self, v: int, node: Node) -> Held:
+        """A value in the layout of the type of value ``v``."""
+        low, type = self.low, self.body[v].type
+        if fixed(node) and node.elem == REAL:  # equal numbers would be one tensor
+            node = low.point("add", node, low.zero())
+        if node.elem == BOOL or (node.elem == INT and type.kind == "real"):
+            node = low.point("to_real", node)
+        axes = tuple(a for a in low.order if a in type.axes)
+        return low.full(low.stretched(node, axes, self.shape(type.shape)))
 
     def value(self, instr: Instr) -> Node:
         args = [self.known[a] for a in instr.args]
@@ -127,6 +167,8 @@ def _broadcast(body: Body, instr: Instr, args: list[Node]) -> Node:
 
 def _when(body: Body, instr: Instr, args: list[Node]) -> Node:
     new, old = args
+    if implies(body.taken, instr.attr("clock")):
+        return new
     return body.low.point("where", body.fires(instr.attr("clock")), new, old)
 
 

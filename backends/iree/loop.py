@@ -9,8 +9,8 @@ from nldsl.backends.iree.body import Body, cheap, number_of
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node, Size
 from nldsl.backends.iree.packs import apart, gathered
+from nldsl.backends.iree.picks import LazyPicks
 from nldsl.backends.iree.runs import Run
-from nldsl.backends.iree.shapes import pick
 from nldsl.backends.iree.text import Carried as Carry
 from nldsl.backends.iree.text import Text
 from nldsl.ir.backward import BackwardLoop, Key
@@ -368,7 +368,7 @@ class Forward:
             last = text.int_op("addi", begin, text.const(self.run.length, INT))
             now: dict[Key, Node] = {k: carried.held(k, ssa) for k, ssa in zip(keys, inside, strict=False)}
             refreshed(step, now, begin)
-            known = at_segment(step, prepared, at)
+            known = LazyPicks(step, prepared, at)
             for v, instr in enumerate(body):
                 if instr.op == "state" and (instr.attr("state"), 0) in now:
                     known[v] = now[instr.attr("state"), 0]
@@ -379,7 +379,7 @@ class Forward:
                 s.put(step, inside[rows + len(stacks) + n], at, now[key])
                 for n, (s, key) in enumerate(zip(saved, self.boundaries, strict=True))
             ]
-            work = Body(step, body, lambda clock: fires(step, clock, last), self.run.length, known)
+            work = Body(step, body, lambda clock: fires(step, clock, last), self.run.length, known, one_by_one=True)
             work.run(self._values(STEP), [*finishing, *(v for _, v in loop.carry)])
             made = [
                 s.put(step, inside[rows + n], at, work.known[v])
@@ -425,29 +425,6 @@ def refreshed(low: Lower, now: dict[Key, Node], begin: str) -> None:
         else:
             due = low.scalar(remainder_is(low.text, begin, period, 0), BOOL)
             now[name, period] = low.force(low.point("where", due, now[name, 0], now[name, period]))
-
-
-def at_segment(low: Lower, prepared: dict[int, Node], at: str) -> dict[int, Node]:
-    """What was prepared, of one segment. Only what is used is cut out."""
-    return LazyPicks(low, prepared, at)
-
-
-class LazyPicks(dict[int, Node]):
-    """A value is cut out when it is asked for."""
-
-    def __init__(self, low: Lower, prepared: dict[int, Node], at: str) -> None:
-        super().__init__()
-        self.low, self.prepared, self.at = low, prepared, at
-
-    def __contains__(self, value: object) -> bool:
-        return super().__contains__(value) or value in self.prepared
-
-    def __missing__(self, value: int) -> Node:
-        node = self.prepared[value]
-        if SEGMENT in node.axes:
-            node = pick(self.low, node, node.axes.index(SEGMENT), self.at)
-        self[value] = node
-        return node
 
 
 def carried_types(program: Program, loop: ChunkLoop, order: Sequence[str]) -> dict[Key, Type]:

@@ -10,7 +10,6 @@ from nldsl.backends.iree.loop import (
     Carried,
     Stack,
     apart,
-    at_segment,
     carried_types,
     carry,
     clock_value,
@@ -22,6 +21,7 @@ from nldsl.backends.iree.loop import (
 )
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import BOOL, INT, Held, Node
+from nldsl.backends.iree.picks import LazyPicks
 from nldsl.backends.iree.runs import Run
 from nldsl.ir.backward import BackwardLoop, Key, Leaf
 from nldsl.ir.program import Program
@@ -145,11 +145,11 @@ class Backward:
             starts: dict[Key, Node] = dict(sums)
             for name in reset:
                 self._through_reset(step, now, starts, name, last)
-            known = at_segment(step, prepared, at)
+            known = LazyPicks(step, prepared, at)
             for v, instr in enumerate(body):
                 if instr.op == "cotangent":
                     known[v] = now[instr.attr("state"), instr.attr("period")]
-            work = Body(step, body, lambda clock: fires(step, clock, last), self.run.length, known)
+            work = Body(step, body, lambda clock: fires(step, clock, last), self.run.length, known, one_by_one=True)
             work.run(self._values(STEP), [*finishing, *(v for _, v in back.carry)])
             first = len(keys) + len(extra.types)
             made = [

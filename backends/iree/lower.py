@@ -46,6 +46,10 @@ class Lower:
     order: tuple[str, ...]
     made: dict[int, tuple[Node, Held]] = field(default_factory=dict)
 
+    def inside(self) -> Lower:
+        """The same in a branch: what is made there is not known outside."""
+        return Lower(self.text, self.sizes, self.order, dict(self.made))
+
     # ------------------------------------------------------------ sizes
 
     def size(self, node: Node, dim: int) -> Size:

@@ -43,7 +43,7 @@ class Tick:
                 known[v] = self.now[instr.attr("state"), instr.attr("period")]
             elif instr.op == "clock":
                 known[v] = clock_value(low, instr, low.scalar(self.last, INT))
-        body = Body(low, program.body, lambda clock: fires(low, clock, self.last), 1, known)
+        body = Body(low, program.body, lambda clock: fires(low, clock, self.last), 1, known, one_by_one=True)
         body.run([v for v in needed if v not in known], roots)
         return known
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from nldsl.passes.plan import plan
 from nldsl.verify.inputs import KINDS
 from nldsl.verify.sizes import load_small, ticks_for
 from tests.numeric.iree_compare import CLOSE, error, errors, errors_of_pytorch, functions, loaded, usable
-from tests.numeric.iree_programs import AMPLIFIES, CUDA_GAPS, GAPS, QUICK
+from tests.numeric.iree_programs import AMPLIFIES, CUDA_GAPS, GAPS, QUICK, rows
 from tests.stdlib.cases import EVERY, request
 from tests.stdlib.native_gaps import INPUTS
 
@@ -47,6 +48,9 @@ def program_of(name: str) -> Program:
 
 def test_the_tables_have_programs_that_there_are() -> None:
     assert not {*QUICK, *AMPLIFIES, *GAPS, *CUDA_GAPS} - set(EVERY)
+    page = Path(__file__).parents[2] / "docs" / "reference" / "iree.md"
+    shown = page.read_text(encoding="utf-8").partition("| program | largest error |\n| --- | --- |\n")[2]
+    assert shown.partition("\n\n")[0].splitlines() == rows()
 
 
 @pytest.mark.parametrize("name", params(GAPS, QUICK))

@@ -1,0 +1,93 @@
+"""What only a slow clock needs is computed where it fires, in modules of IREE too: forward, back, tick by tick."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("iree.compiler")
+pytest.importorskip("iree.runtime")
+
+from nldsl.backends.iree.choices import Branch, planned
+from nldsl.backends.iree.package import whole_module
+from nldsl.driver import Options, front, middle
+from nldsl.ir.demand import reachable
+from nldsl.ir.program import Program
+from nldsl.passes.plan import plan
+from tests.numeric.iree_compare import compare, loaded, usable
+
+# Two slow clocks: the slower one reads what the other one has just changed, and both read a fast state.
+NESTED = """
+memory Nested(d: dim = 4) {
+  state fast, slow, deep: [d, d] = learned normal(0.3)
+  step(x: [d]) -> [d] {
+    h = tanh(fast @ x)
+    fast <- 0.8 * fast + 0.1 * outer(tanh(slow @ h), x)
+    every 4 token { slow <- tanh(slow @ slow) + mean of (outer(h, x) + fast) }
+    every 12 token { deep <- tanh(deep @ slow @ slow) }
+    return h + deep @ x
+  }
+}
+"""
+# Two states of one clock, each made of the other one, and a state that is reset.
+TOGETHER = """
+memory Together(d: dim = 4) {
+  state fast: [d, d] = learned normal(0.3) reset every 7 token
+  state left, right: [d, d] = 0
+  step(x: [d], rate: []) -> [d] {
+    h = tanh(fast @ x + left @ x)
+    fast <- 0.7 * fast + outer(h, x)
+    every 5 token {
+      left <- 0.5 * right @ right + 0.1 * last of fast
+      right <- left @ right - mean of rate * right
+    }
+    return h + right @ x
+  }
+}
+"""
+
+
+def program_of(text: str) -> Program:
+    options = Options()
+    return middle(front("clocks.nl", options, text), options)
+
+
+def branches(program: Program) -> list[Branch]:
+    roots = [v for _, v in (*program.outputs, *program.updates)]
+    values = [v for v in sorted(reachable(program.body, roots)) if program.body[v].args]
+    found = planned(program.body, values, roots, None)
+    order = [v for item in found for v in ((*item.inside, *item.whens) if isinstance(item, Branch) else (item,))]
+    assert sorted(order) == values, "every value once"
+    done: set[int] = set()
+    for item in found:
+        inside = {*item.inside, *item.whens} if isinstance(item, Branch) else {item}
+        taken = {a for v in inside for a in program.body[v].args if a in values} - inside
+        assert taken <= done, "what is taken is known"
+        done |= {*item.whens} if isinstance(item, Branch) else inside
+    return [item for item in found if isinstance(item, Branch)]
+
+
+@pytest.mark.parametrize(("text", "clocks"), [(NESTED, [4, 12]), (TOGETHER, [5])])
+def test_each_clock_has_one_branch(text: str, clocks: list[int]) -> None:
+    found = branches(program_of(text))
+    assert [b.clock.period for b in found] == clocks
+    products = [sum(program_of(text).body[v].op == "einsum" for v in b.inside) for b in found]
+    assert all(products), "products of matrices are inside"
+
+
+def test_products_of_a_slow_clock_are_in_a_loop_of_their_own() -> None:
+    """In a tick: a contraction that stands deeper than the tick itself."""
+    text = whole_module(plan(program_of(NESTED)), ["step"]).text
+    step = text[text.index("func.func @step") :]
+    deep = [len(line) - len(line.lstrip()) for line in step.splitlines() if "scf.for" in line]
+    assert len(deep) == 2
+    rounds = re.findall(r"arith\.select %\S+, %\S+, %\S+ : index", step)
+    assert len(rounds) == 2, "one round or none"
+
+
+@pytest.mark.parametrize("text", [NESTED, pytest.param(TOGETHER, marks=pytest.mark.slow)])
+def test_it_agrees_with_the_reference(text: str) -> None:
+    program = program_of(text)
+    drawn, run = usable(program, 29, 2)
+    compare(program, loaded(program, drawn.params), drawn, run)
