@@ -16,7 +16,7 @@ AMPLIFIES: dict[str, str] = {
     "memories/low_rank:Longhorn": "5.1e-5, PyTorch 5.9e-5: a negative rate takes the memory near a pole",
     "memories/miras:Memora": "2.9e-4, PyTorch 1.0e-3: softmax of sums of logarithms, whose cotangents cancel",
     "memories/miras:Yaad": "3.0e-4, PyTorch 2.6e-3: a threshold on the error, where the gradient jumps",
-    "models/hope_attention:HopeAttentionLM": "2.9e-5, PyTorch 1.3e-5: cotangents of what unit vectors of keys are made of",
+    "models/hope_attention:HopeAttentionLM": "2.9e-5, PyTorch 1.3e-5: cotangents of keys behind unit vectors",
     "nested/maml:LearningToOptimize": "1.3e-5, PyTorch 1.0e-5: roots of second moments near zero",
     "optimizers/adam:AMSGrad": "1.2e-5, PyTorch 1.3e-5: roots of second moments near zero",
     "optimizers/adam:Adam": "1.2e-5, PyTorch 1.2e-5: roots of second moments near zero",
