@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from nldsl.backends.iree.compiler import compile_text
 from nldsl.backends.iree.loader import Loaded, _with_anchors
 from nldsl.backends.iree.module import offered
-from nldsl.backends.iree.package import whole_module
+from nldsl.backends.iree.package import limits, whole_module
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import Schedule, anchor_key, anchors
 from nldsl.passes.plan import plan
@@ -19,6 +19,8 @@ from nldsl.verify.inputs import KINDS, Sample, is_usable, sample
 from nldsl.verify.subject import ModuleSubject, ReferenceSubject, Run, Weights, rounded
 
 CLOSE = 1e-5
+# One order of sums differs from another by so much: what amplifies rounding does it in PyTorch's float32 as well.
+ORDER_OF_SUMS = 4
 
 
 def error(found: Any, expected: Any) -> float:
@@ -111,6 +113,39 @@ def errors_of_pytorch(program: Program, drawn: Sample, run: Run) -> dict[str, fl
         for name, x in getattr(got, kind).items()
         if name in getattr(wanted, kind)
     }
+
+
+def training_errors(program: Program, batches: Iterable[Sequence[Any]]) -> Iterator[dict[str, tuple[float, float]]]:
+    """After each training step, of the loss and of every parameter: how far the module and the torch backend in float32
+    are from the torch backend in float64."""
+    import torch
+
+    from nldsl.runtime.build import build_module
+    from nldsl.runtime.optimizer import LevelOptimizers
+
+    near = build_module(program, backend="torch")
+    exact = build_module(program, backend="torch").double()
+    exact.load_state_dict({n: x.double() for n, x in near.state_dict().items()})
+    both = [(near, LevelOptimizers(near), torch.float32), (exact, LevelOptimizers(exact), torch.float64)]
+    made = whole_module(plan(program), ["init", "train"])
+    about = {"ahead": {i.name: i.source for i in program.inputs if i.ahead}, "limits": limits(program)}
+    params = {n: x.detach().numpy().copy() for n, x in near.named_parameters()}
+    module = Loaded(compile_text(made.text), made.described(), params, "local-sync", about)
+    for batch in batches:
+        losses = []
+        for other, optimizer, dtype in both:
+            tensors = [torch.from_numpy(x) for x in batch]
+            optimizer.zero_grad()
+            loss, _ = other.loss(*(x.to(dtype) if x.is_floating_point() else x for x in tensors))
+            torch.autograd.backward(loss)
+            optimizer.step()
+            losses.append(loss.item())
+        found = {"loss": (error(module.train(*batch), losses[1]), error(losses[0], losses[1]))}
+        single = dict(near.named_parameters())
+        for name, value in exact.named_parameters():
+            wanted = value.detach().numpy()
+            found[name] = error(module.params[name], wanted), error(single[name].detach().numpy(), wanted)
+        yield found
 
 
 def compare(program: Program, module: Loaded, drawn: Sample, run: Run) -> None:

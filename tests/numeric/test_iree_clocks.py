@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("iree.compiler")
@@ -15,7 +17,9 @@ from nldsl.driver import Options, front, middle
 from nldsl.ir.demand import reachable
 from nldsl.ir.program import Program
 from nldsl.passes.plan import plan
-from tests.numeric.iree_compare import compare, loaded, usable
+from tests.numeric.iree_compare import CLOSE, compare, loaded, training_errors, usable
+
+STDLIB = Path(__file__).parents[2] / "stdlib"
 
 # Two slow clocks: the slower one reads what the other one has just changed, and both read a fast state.
 NESTED = """
@@ -46,10 +50,21 @@ memory Together(d: dim = 4) {
   }
 }
 """
+# An optimizer that makes a momentum orthogonal at every second step only.
+TRAINED = """
+from "blocks/basic" import linear
+from "optimizers/m3" import M3
+model Line(d: dim = 3) {
+  level fast = every 1 step
+  input x: [d]
+  input y: [d]
+  minimize sum((linear(x, d) - y)^2) at fast with M3(rate = 1e-2, beta1 = 0.5, beta3 = 0.5, epsilon = 1.0, period = 2)
+}
+"""
 
 
 def program_of(text: str) -> Program:
-    options = Options()
+    options = Options(roots=(str(STDLIB),))
     return middle(front("clocks.nl", options, text), options)
 
 
@@ -91,3 +106,13 @@ def test_it_agrees_with_the_reference(text: str) -> None:
     program = program_of(text)
     drawn, run = usable(program, 29, 2)
     compare(program, loaded(program, drawn.params), drawn, run)
+
+
+def test_the_clock_of_an_optimizer() -> None:
+    program = program_of(TRAINED)
+    train = whole_module(plan(program), ["train"]).text
+    assert "arith.select" in train, "a loop of one round or none"
+    rng = np.random.default_rng(0)
+    batches = [tuple(rng.standard_normal((2, 5, 3), dtype=np.float32) for _ in range(2)) for _ in range(5)]
+    for found in training_errors(program, batches):
+        assert all(own < CLOSE for own, _ in found.values()), found
