@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from nldsl.backends.triton.library_text import functions
 from nldsl.backends.triton.ops import Block, Op
 from nldsl.backends.triton.printer import lines
-from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, Zero, beyond, block_size
+from nldsl.backends.triton.tiles import COLUMN, PART, Extent, Tile, UnsupportedError, Zero, beyond, block_size
 
 RESERVED = frozenset(
     "and as assert async await break class continue def del elif else except finally for from global if import in is "
-    "lambda nonlocal not or pass raise return try while with yield None True False tl triton T BT BV REAL DOT "
+    "lambda nonlocal not or pass raise return try while with yield None True False tl triton T BT BV BP REAL DOT "
     "PRECISION SOLVE LOG_BT first n t range float int tick since owner".split()
 )
 LARGEST = 1 << 18  # entries of a tile; Triton allows 2**20
@@ -74,8 +74,9 @@ class Builder:
     def index(self, extent: Extent, position: int = 0, rank: int = 1) -> str:
         """The indices of a dim, to broadcast at ``position`` of ``rank`` dims."""
         if extent.split:
-            top = not self.walking
-            name = self.define("index", f"{COLUMN} + tl.arange(0, BV)", extent.index, top=top)
+            top = extent.part or not self.walking
+            start = PART if extent.part else COLUMN
+            name = self.define("index", f"{start} + tl.arange(0, {extent.block})", extent.index, top=top)
         else:
             name = self.define("index", f"tl.arange(0, {extent.block})", extent.index, top=True)
         return name + brackets((position,), rank)

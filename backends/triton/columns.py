@@ -218,6 +218,8 @@ class _Finder:
             for d, name in enumerate(self.axes(self.job.body[args[0]].type)):
                 self.same((args[0], d), (value, out.index(name)))
             self.rest(args[1], value, {self.lead(args[1])}, {self.lead(value)})
+        elif op == "linear_scan":
+            self.scan(value)
         elif op == "decay_gram" and self.sums:
             self.gram(value)
         elif op == "decay_gram_grad":
@@ -229,6 +231,18 @@ class _Finder:
             self.lose(value)
             for arg in args:
                 self.lose(arg)
+
+    def scan(self, value: int) -> None:
+        """A recurrence over the ticks, entry by entry: factors may have fewer dims than what is added."""
+        lead, total = self.lead(value), len(self.sizes(value))
+        self.lose(value, [lead])
+        for arg in self.job.body[value].args:
+            own, sizes = self.lead(arg), self.sizes(arg)
+            self.lose(arg, [own])
+            self.shared_axes(arg, value)
+            for d in range(own + 1, len(sizes)):
+                if sizes[d] != 1:
+                    self.same((arg, d), (value, total - len(sizes) + d))
 
     def gram(self, value: int) -> None:
         """A table of ticks: what its three matrices have side by side is summed over."""

@@ -83,6 +83,7 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
         streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
         wide = {s.name for s in streams if s.wide} | {name for name, s in written.like.items() if s.wide}
         low = {s.name for s in streams if TIME in s.type.axes and s.type.shape} - wide
+        low |= {slot.name for slot in written.spaces.every() if slot.narrow}
         for kernel in written.kernels:
             if part not in kernel.name:
                 continue
@@ -91,7 +92,12 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
             }
             for name in (*kernel.arguments, *kernel.workspaces):
                 types[pointer(name)] = "*bf16" if name in low else "*fp32"
-            own = {**constants, "BV": column_block(kernel), **more_blocks(" ".join(kernel.blocks), block)}
+            own = {
+                **constants,
+                "BV": column_block(kernel),
+                "BP": kernel.part_block,
+                **more_blocks(" ".join(kernel.blocks), block),
+            }
             function = getattr(module, kernel.name)
             found.append(compile_kernel(function, types, own, capability, warps(kernel), STAGES))
     return found

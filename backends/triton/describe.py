@@ -30,12 +30,14 @@ def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel]) -> list[str]:
     grid = f"Grid: (number of {who}s * lanes"
     if kernel.columns is not None:
         grid += f", {kernel.columns} / BV columns"
+    if kernel.parts:
+        grid += f", {kernel.parts} / BP columns"
     grid += ")."
     if kernel.stage == STEP:
         ends = "last segment to the first" if job.reverse else "first segment to the last"
         grid += f" A program goes from the {ends}."
     if kernel.tiles:
-        grid += f" A program takes {kernel.tiles} columns in tiles of BV."
+        grid += f" A program takes {kernel.tiles} columns{' of another dim' * bool(kernel.parts)} in tiles of BV."
     paragraphs = [grid]
     results = [s.name for s, _ in (*job.outputs, *job.sums)]
     results += [f"{s.name}_out" for s in job.variables.values()]

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.pressure import DEAR, INSIDE, SAME, Pressure
+from nldsl.backends.triton.tiles import power_of_two
+from nldsl.backends.triton.two_level import Found, two_level
 from nldsl.backends.triton.walk import Walk, products, walk_of
 
 COLUMNS = (64, 32, 16)
@@ -22,19 +24,31 @@ FEW, MANY = 3, 1000
 BETWEEN = 4 / 3
 # A stage in more parts than this, each of which reads what it shares with others again, becomes one such walk.
 PARTS = 7
+AGAIN = 1 / 4  # how much reading costs that other programs do too
 VIEWS = SAME | frozenset("broadcast slice pad concat lane axis_sum".split())
 
 
 @dataclass(frozen=True)
 class Task:
     """What one kernel computes: values of the body to leave in memory, and results. ``places``: what a program has
-    ``columns`` columns of, if programs divide a dim, or what it goes through in tiles of so many, if it is a walk."""
+    ``columns`` columns of, if programs divide a dim, or what it goes through in tiles of so many, if it is a walk.
+    ``parts``: what a program of a walk has ``width`` columns of, of a dim of ``size``; of ``partial`` it leaves a part.
+    """
 
     left: tuple[int, ...]
     results: tuple[int, ...] = ()
     places: frozenset[Place] = frozenset()
     columns: int = 0
     walk: Walk | None = None
+    parts: frozenset[Place] = frozenset()
+    width: int = 0
+    size: int = 0
+    partial: frozenset[int] = frozenset()
+
+    @property
+    def part_count(self) -> int:
+        """The programs that divide a dim in a walk."""
+        return power_of_two(self.size) // self.width if self.width else 0
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -53,6 +67,38 @@ class Division:
 
     def tasks(self, left: Sequence[int], results: Sequence[int], stored: Collection[int]) -> list[Task]:
         """The kernels, in order. ``left``: values that other stages want, ``stored``: what is in memory already."""
+        best = self._tasks(left, results, stored)
+        if left or len(best) < 2:
+            return best
+        for found in two_level(self.pressure, results, stored):
+            tasks = self._around(found, stored)
+            if moved(self.pressure, tasks, stored) < moved(self.pressure, best, stored):
+                best = tasks
+        return best
+
+    def _around(self, found: Found, stored: Collection[int]) -> list[Task]:
+        """The kernels before one that goes through a dim and divides another, that one, and those after it."""
+        own = Task(
+            found.left,
+            found.results,
+            found.walk.places,
+            found.walk.columns,
+            found.walk,
+            found.parts,
+            found.width,
+            found.size,
+            found.partial,
+        )
+        known = set(stored)
+        tasks = self._again().tasks(found.before, (), known) if found.before else []
+        known |= {v for task in tasks for v in task.left} | {*found.left}
+        after = self._again().tasks((), found.rest, known) if found.rest else []
+        return [*tasks, own, *after]
+
+    def _again(self) -> Division:
+        return Division(self.relations, self.pressure, self.columns)
+
+    def _tasks(self, left: Sequence[int], results: Sequence[int], stored: Collection[int]) -> list[Task]:
         known = set(stored)
         whole = self._task(tuple(left), tuple(results), known)
         if self._fits(whole, known):
@@ -208,3 +254,31 @@ class Division:
             else:
                 done.append(task)
         return done
+
+
+def moved(pressure: Pressure, tasks: Sequence[Task], stored: Collection[int]) -> float:
+    """The bytes that kernels read and write for a segment: matrices at two bytes an entry. What several programs read
+    costs a quarter of that for each but the first, for it comes out of a cache."""
+    body, known, total = pressure.job.body, set(stored), 0.0
+    for task in tasks:
+        inner = known - set(task.left)
+        split = {v for v, _ in (task.parts or task.places if task.parts or task.walk is None else ())}
+        places, columns = (task.parts, task.width) if task.parts else (task.places, task.columns)
+        count = 0
+        if split:
+            value, dim = min(places)
+            size = pressure.relations.sizes(value)[dim]
+            count = power_of_two(int(str(size))) // columns
+        for value in pressure.cone(task.targets, inner):
+            read = value in inner or not body[value].args
+            if read and body[value].op not in ("const", "iota"):
+                repeats = 1.0 if value in split or not count else 1 + AGAIN * (count - 1)
+                total += repeats * _bytes(pressure, value)
+        total += sum(_bytes(pressure, v) * (task.part_count if v in task.partial else 1) for v in task.targets)
+        known |= set(task.left)
+    return total
+
+
+def _bytes(pressure: Pressure, value: int) -> int:
+    blocks = pressure.blocks(value)
+    return pressure.entries(value, {}, 0) * (2 if sum(n > 1 for n in blocks) > 1 else 4)

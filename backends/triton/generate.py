@@ -120,6 +120,7 @@ def _kernel(
         else:
             kernel.column_block = task.columns
             kernel.tiles = task.walk.size if task.walk else 0
+            kernel.parts, kernel.part_block = task.size, task.width or 1
             kernel.peak = pressure.peak(roots, stored, task.places, task.columns)
             if task.walk:
                 kernel.peak = max(task.walk.peak, task.walk.between)

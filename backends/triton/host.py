@@ -233,7 +233,9 @@ def launch_lines(kernel: Kernel, ticks: int) -> list[str]:
     block = column_block(kernel)
     if isinstance(kernel.columns, int):
         grid.append(str(power_of_two(kernel.columns) // block))
-    sizes = {"BT": "BT", "LOG_BT": str(ticks.bit_length() - 1), "BV": str(block)}
+    if kernel.parts:
+        grid.append(str(power_of_two(kernel.parts) // kernel.part_block))
+    sizes = {"BT": "BT", "LOG_BT": str(ticks.bit_length() - 1), "BV": str(block), "BP": str(kernel.part_block)}
     constants = [f"{name}={sizes.get(name) or f'types[{chr(34)}{name}{chr(34)}]'}" for name in kernel.constants]
     constants += [f"{name}={name}" for name in kernel.blocks]
     given = [*kernel.frame, *kernel.arguments, *kernel.workspaces]

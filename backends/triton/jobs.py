@@ -11,6 +11,7 @@ from nldsl.backends.triton.equations import equations
 from nldsl.backends.triton.job import Job, Key, Source
 from nldsl.backends.triton.names import OWN, Names
 from nldsl.backends.triton.partial_sums import PartialSums
+from nldsl.backends.triton.reorder import reordered
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.dims import Dim
 from nldsl.ir.backward import BackwardLoop, Leaf
@@ -216,7 +217,11 @@ def _job(
 ) -> Job:
     call = naming.call
     axes = axes_of(call.program, call.phase)
-    body, where = taken_apart(body, [n for n, _ in axes])
+    order = [n for n, _ in axes]
+    body, apart = taken_apart(body, order)
+    results = [apart[v] for _, v in (*outputs, *sums)]
+    body, again = reordered(body, [apart[v] for _, v in derived.carry], results, ("cotangent",), order)
+    where = {old: again[at] for old, at in apart.items() if at in again}
     carry = tuple((key, where[v]) for key, v in derived.carry)
     outputs = tuple((source, where[v]) for source, v in outputs)
     sums = tuple((source, where[v]) for source, v in sums)

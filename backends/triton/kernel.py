@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from nldsl.backends.triton import memory
@@ -18,6 +19,7 @@ from nldsl.backends.triton.plan import Plan
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tiles import (
     COLUMN,
+    PART,
     Extent,
     Tile,
     UnsupportedError,
@@ -36,18 +38,19 @@ from nldsl.ir.types import BATCH, TIME, Clock
 STAGE_NAMES = {PREPARE: "prepare", STEP: "step", FINISH: "finish"}
 # Tables of segments and sequences, as ``host_library.segment_tables`` gives them, and the ticks before the call.
 FRAME = ("bounds", "since", "shared", "owner", "cuts", "tick")
-CONSTANTS = ("BT", "LOG_BT", "BV", "REAL", "DOT", "PRECISION", "SOLVE")
+CONSTANTS = ("BT", "LOG_BT", "BV", "BP", "REAL", "DOT", "PRECISION", "SOLVE")
 
 
 @dataclass(frozen=True)
 class Slot:
     """A workspace: a tile for each segment and lane. ``zero``: where its padding is 0. ``narrow``: in the type of
-    matrix products."""
+    matrix products. ``parts``: so many tiles to be added up, the first of the sizes."""
 
     name: str
     sizes: tuple[Dim, ...]
     zero: frozenset[int] = frozenset()
     narrow: bool = False
+    parts: int = 0
 
 
 @dataclass
@@ -67,21 +70,24 @@ class Workspaces:
         found = (*self.values.values(), *self.kept.values(), *self.begun.values(), *self.sums.values())
         return list(dict.fromkeys(found))
 
-    def new(self, hint: str, sizes: tuple[Dim, ...], zero: frozenset[int], narrow: bool = False) -> Slot:
+    def new(
+        self, hint: str, sizes: tuple[Dim, ...], zero: frozenset[int], narrow: bool = False, parts: int = 0
+    ) -> Slot:
         base = "".join(c if c.isalnum() else "_" for c in hint) or "x"
         name, count = base, 1
         while name in self.names:
             count += 1
             name = f"{base}_{count}"
         self.names.add(name)
-        return Slot(name, sizes, zero, narrow)
+        return Slot(name, sizes, zero, narrow, parts)
 
 
 @dataclass
 class Kernel:
     """``frame`` says where segments and sequences are, ``arguments`` are tensors and ``workspaces`` slots, in the order
     of the signature. ``columns`` is the size of the dim that programs divide, if there is one, ``column_block`` how
-    many a program takes; ``tiles``: the size of the dim that it goes through, so many at a time. ``doc`` is its head.
+    many a program takes; ``tiles``: the size of the dim that it goes through, so many at a time, and then ``parts`` is
+    that of the dim which programs divide, ``part_block`` how many a program takes. ``doc`` is its head.
     ``peak``: the entries of tiles that live at once, by estimate."""
 
     name: str
@@ -96,6 +102,8 @@ class Kernel:
     column_block: int = 1
     peak: int = 0
     tiles: int = 0
+    parts: int = 0
+    part_block: int = 1
     doc: list[str] = field(default_factory=list)
 
     @property
@@ -135,7 +143,7 @@ class KernelWriter:
         self.job, self.plan, self.stage, self.spaces, self.task = job, plan, stage, spaces, task
         self.split = split = task.places
         self.b = Builder([memory.pointer(s.name) for s in job.sources.values()])
-        self.b.blocks = {"BT": ticks, "BV": task.columns}
+        self.b.blocks = {"BT": ticks, "BV": task.columns, "BP": task.width}
         lanes = job.lanes
         sizes = {name: size for name, size in job.axes if name not in lanes and name != TIME and size is not None}
         self.sizes = sizes | {TIME: TICKS}
@@ -145,13 +153,33 @@ class KernelWriter:
         columns = task.columns
         self.names = names = hints(job)
         self.entire = Lowering(
-            self.b, job.body, axes, self.sizes, self.leaf, self.given, places, columns, self.fires, names
+            self.b,
+            job.body,
+            axes,
+            self.sizes,
+            self.leaf,
+            self.given,
+            places,
+            columns,
+            fires=self.fires,
+            names=names,
         )
         self.lowering = self.active = self.entire
         if split and stage != STEP and not task.walk:
             self.divided = frozenset(value for value, _ in split)
             self.lowering = replace(
                 self.entire, given=self.given_divided, split=split, known={}, functions=dict[str, str]()
+            )
+            self.active = self.lowering
+        elif task.parts:
+            self.divided = frozenset(value for value, _ in task.parts) | task.partial
+            self.lowering = replace(
+                self.entire,
+                given=self.given_divided,
+                parts=task.parts,
+                width=task.width,
+                known={},
+                functions=dict[str, str](),
             )
             self.active = self.lowering
         self.variables: dict[Key, str] = {}
@@ -186,7 +214,9 @@ class KernelWriter:
             index[BATCH] = "sequence"
         if self.split and not self.task.walk:
             b.top.ops.append(plain_op(COLUMN, "tl.program_id(1) * BV"))
-        b.taken |= {"row", "lane", "sequence", COLUMN, *FRAME}
+        if self.task.parts:
+            b.top.ops.append(plain_op(PART, "tl.program_id(1) * BP"))
+        b.taken |= {"row", "lane", "sequence", COLUMN, PART, *FRAME}
         return memory.Lanes(index, size, count, self.stage == STEP)
 
     def _segment(self) -> None:
@@ -247,6 +277,8 @@ class KernelWriter:
             return None
         if self.stage == STEP and self.job.stages[value] != PREPARE:
             return None
+        if slot.parts:
+            return memory.fetch_sum(self.b, self.lanes, slot.name, self.active.dims(value), slot.parts)
         return memory.fetch(self.b, self.lanes, slot.name, self.active.dims(value), slot.zero)
 
     def given_divided(self, value: int) -> Value | None:
@@ -317,13 +349,28 @@ class KernelWriter:
     def _leave(self, values: Sequence[int]) -> None:
         for value in values:
             tile = self.whole(value)
+            parts = self.task.part_count if value in self.task.partial and self.task.part_count > 1 else 0
             if value not in self.spaces.values:
                 sizes = tuple(e.size for e in self.lowering.dims(value))
+                if parts:
+                    sizes = (parts, *(sizes if tile.dims else ()))
                 hint = self.names[value] or f"x{value}"
-                self.spaces.values[value] = self.spaces.new(
-                    f"{hint}_kept", sizes, _zero(tile), value in self.spaces.narrow
+                slot = self.spaces.new(
+                    f"{hint}_kept", sizes, _zero(tile), value in self.spaces.narrow and not parts, parts
                 )
-            memory.keep(self.b, self.lanes, self.spaces.values[value].name, tile)
+                self.spaces.values[value] = slot
+            with self._once(value):
+                memory.keep(self.b, self.lanes, self.spaces.values[value].name, tile, parts=parts)
+
+    @contextmanager
+    def _once(self, value: int) -> Iterator[None]:
+        """What all programs that divide a dim compute alike is written by the first of them."""
+        alike = bool(self.task.parts) and value not in self.divided
+        if alike:
+            self.b.open()
+        yield
+        if alike:
+            self.b.close(f"if {PART} == 0:")
 
     def _results(self, values: Sequence[int]) -> None:
         for source, value in self.job.outputs:
@@ -334,19 +381,31 @@ class KernelWriter:
                 continue
             tile = self.whole(value)
             self.spaces.sums[source.name] = Slot(source.name, tuple(e.size for e in self.lowering.dims(value)))
-            memory.keep(self.b, self.lanes, source.name, self.b.clean(tile))
+            tile = self.b.clean(tile)
+            with self._once(value):
+                memory.keep(self.b, self.lanes, source.name, tile)
 
     def _output(self, source: Source, value: int) -> None:
         axes = tuple(a for a in source.type.axes if a not in self.lanes.index)
         rank, shape = len(source.type.shape), enumerate(source.type.shape)
         own = self.lowering.axes(self.job.body[value].type)
         split = {d - len(own) for v, d in self.split if v == value and d >= len(own)}
+        parts = {d - len(own) for v, d in self.task.parts if v == value and d >= len(own)}
         dims = (
             *(Extent(self.sizes[a]) for a in axes),
-            *(column_extent(s, self.task.columns) if n in split else Extent(s) for n, s in shape),
+            *(
+                column_extent(s, self.task.columns)
+                if n in split
+                else column_extent(s, self.task.width, True)
+                if n in parts
+                else Extent(s)
+                for n, s in shape
+            ),
         )
         found = tile_of(self.b, self.lowering.aligned(value, axes, rank))
-        memory.store(self.b, self.lanes, source, self.b.broadcast(self.b.real(found), dims))
+        found = self.b.broadcast(self.b.real(found), dims)
+        with self._once(value):
+            memory.store(self.b, self.lanes, source, found)
 
     # -- the loop
 

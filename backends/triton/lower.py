@@ -26,7 +26,7 @@ Place = tuple[int, int]  # a value of the body and one of its dims (mapped axes 
 class Lowering:
     """``names`` is what to call the values. ``lanes`` are the mapped axes that programs of the launch divide; ``sizes``
     has those of the others. ``leaves`` gives the values that the body takes from outside. ``split`` are the places of
-    the dim divided into tiles of ``columns``."""
+    the dim divided into tiles of ``columns``, ``parts`` those of another that programs divide, ``width`` to each."""
 
     b: Builder
     body: Sequence[Instr]
@@ -36,6 +36,8 @@ class Lowering:
     given: Callable[[int], Value | None] = lambda value: None
     split: frozenset[Place] = frozenset()
     columns: int = 0
+    parts: frozenset[Place] = frozenset()
+    width: int = 0
     fires: Callable[[object], str] = str
     names: Sequence[str] = ()
     known: dict[int, Value] = field(default_factory=dict)
@@ -77,7 +79,12 @@ class Lowering:
         type = self.body[value].type
         sizes = [*(self.sizes[a] for a in self.axes(type)), *type.shape]
         return tuple(
-            column_extent(s, self.columns) if (value, d) in self.split else Extent(s) for d, s in enumerate(sizes)
+            column_extent(s, self.columns)
+            if (value, d) in self.split
+            else column_extent(s, self.width, True)
+            if (value, d) in self.parts
+            else Extent(s)
+            for d, s in enumerate(sizes)
         )
 
     def hint(self, value: int) -> str:

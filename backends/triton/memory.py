@@ -122,9 +122,11 @@ def _store(b: Builder, where: str, text: str, mask: str) -> None:
     b.effect("store", f"tl.store({where}, {text}{', mask=' + mask if mask else ''})")
 
 
-def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder, segment: str = "n") -> str:
-    """The addresses of a tile in a workspace."""
+def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder, segment: str = "n", parts: int = 0) -> str:
+    """The addresses of a tile in a workspace; of the one of this program, where there are ``parts`` for a segment."""
     own = segment if lanes.count == 1 else f"({segment} * {lanes.count} + lane)"
+    if parts:
+        own = f"({own} * {parts} + tl.program_id(1))"
     blocks = [e.whole for e in dims]
     size = " * ".join(x for x in blocks if x != "1") or "1"
     if size == "1":
@@ -134,11 +136,11 @@ def slot(name: str, lanes: Lanes, dims: tuple[Extent, ...], b: Builder, segment:
     return base + _offsets(b, dims, steps)
 
 
-def keep(b: Builder, lanes: Lanes, name: str, tile: Tile, segment: str = "n") -> None:
+def keep(b: Builder, lanes: Lanes, name: str, tile: Tile, segment: str = "n", parts: int = 0) -> None:
     """Put a tile into a workspace."""
     if all(e.size == 1 for e in tile.dims) and tile.dims:
         raise AssertionError("one number is kept as a scalar")
-    _store(b, slot(name, lanes, tile.dims, b, segment), b.real(tile).name, "")
+    _store(b, slot(name, lanes, tile.dims, b, segment, parts), b.real(tile).name, "")
 
 
 def fetch(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], zero: frozenset[int]) -> Tile:
@@ -147,3 +149,11 @@ def fetch(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], zero: f
     if all(e.size == 1 for e in dims):
         return Tile(found)
     return Tile(found, dims, "real", zero)
+
+
+def fetch_sum(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], parts: int) -> Tile:
+    """The sum of the parts of a tile that so many programs have left."""
+    dims = () if all(e.size == 1 for e in dims) else dims
+    hint = name.removesuffix("_kept")
+    every = b.define("load", f"tl.load({slot(name, lanes, (Extent(parts), *dims), b)}).to(REAL)", hint)
+    return b.tile("reduce", f"tl.sum({every}, 0)", dims, hint)

@@ -57,11 +57,18 @@ class Pressure:
         return self._sizes[value]
 
     def entries(self, value: int, split: Mapping[int, Collection[int]], columns: int) -> int:
-        """The entries of a tile of which a program has ``columns`` along the dims that are divided."""
-        total, own = 1, split.get(value, ())
+        """The entries of a tile of which a program has ``columns`` along the dims that are divided, or as many as
+        ``split`` says."""
+        total = 1
         for dim, block in enumerate(self.blocks(value)):
-            total *= min(block, power_of_two(columns)) if dim in own else block
+            total *= self._columns(value, dim, block, split, columns)
         return total
+
+    def _columns(self, value: int, dim: int, block: int, split: Mapping[int, Collection[int]], columns: int) -> int:
+        own = split.get(value, ())
+        if dim not in own:
+            return block
+        return min(block, power_of_two(own[dim] if isinstance(own, Mapping) else columns))
 
     # -- the work
 
@@ -89,13 +96,12 @@ class Pressure:
         self,
         targets: Sequence[int],
         stored: Collection[int],
-        places: Iterable[Place] = (),
+        places: Iterable[Place] | Mapping[int, Mapping[int, int]] = (),
         columns: int = 0,
     ) -> int:
-        """The most entries that live at once while a kernel computes ``targets`` from what is ``stored``."""
-        split: dict[int, set[int]] = {}
-        for value, dim in places:
-            split.setdefault(value, set()).add(dim)
+        """The most entries that live at once while a kernel computes ``targets`` from what is ``stored``. ``places``:
+        what a program has ``columns`` columns of, or the columns that it has of a value, dim by dim."""
+        split = _split(places)
         order = self.cone(targets, stored)
         body, loads = self.job.body, {v for v in order if v in stored}
         holder: dict[int, int] = {}  # the value whose registers a view has
@@ -163,7 +169,7 @@ class Pressure:
             total = 1
             for dim, (label, block) in enumerate(zip(own, self.blocks(arg), strict=True)):
                 if label in target and label not in other:
-                    total *= min(block, power_of_two(columns)) if dim in split.get(arg, ()) else block
+                    total *= self._columns(arg, dim, block, split, columns)
             found.append(total)
         return found[0], found[1]
 
@@ -172,9 +178,7 @@ class Pressure:
         cone = self.cone(targets, stored)
         work = [v for v in cone if v not in stored]
         products = sum(DEAR if self.dear(v) else self.product(v) for v in work)
-        split: dict[int, set[int]] = {}
-        for value, dim in places:
-            split.setdefault(value, set()).add(dim)
+        split = _split(places)
         read = [v for v in cone if v in stored or not self.job.body[v].args]
         loaded = sum(self.entries(v, split, columns) for v in read if self.job.body[v].op not in ("const", "iota"))
         peak = self.peak(targets, stored, places, columns)
@@ -186,8 +190,8 @@ class Pressure:
         if instr.op != "einsum" or len(instr.args) != 2:
             return False
         inputs, output = split_spec(instr.attr("spec"))
-        contracted = (set(inputs[0]) & set(inputs[1])) - set(output)
-        return bool(contracted) and all(set(text) - contracted for text in inputs)
+        shared = set(inputs[0]) & set(inputs[1])
+        return bool(shared - set(output)) and all(set(text) - shared for text in inputs)
 
     def heavy(self, value: int) -> bool:
         """Whether a value is more than reading and pointwise work."""
@@ -196,3 +200,13 @@ class Pressure:
     def dear(self, value: int) -> bool:
         """Whether a value is worth keeping rather than computing it in two kernels."""
         return self.job.body[value].op in INSIDE
+
+
+def _split(places: Iterable[Place] | Mapping[int, Mapping[int, int]]) -> Mapping[int, Collection[int]]:
+    """The dims of each value that are divided."""
+    if isinstance(places, Mapping):
+        return places
+    split: dict[int, set[int]] = {}
+    for value, dim in places:
+        split.setdefault(value, set()).add(dim)
+    return split

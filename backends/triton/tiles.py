@@ -25,11 +25,13 @@ class UnsupportedError(Exception):
 class Extent:
     """The size of a dim, a number or a polynomial of the ticks of the segment. A ``split`` dim is divided into columns:
     the tile has those from ``COLUMN`` on, another program or another round of a loop has the rest. ``even``: the tiles
-    of columns end where the columns do."""
+    of columns end where the columns do. ``part``: they are divided among programs, in a kernel in which a loop goes
+    through the columns of another dim: the tile has those from ``PART`` on."""
 
     size: Dim
     split: bool = False
     even: bool = False
+    part: bool = False
 
     @property
     def text(self) -> str:
@@ -37,7 +39,9 @@ class Extent:
 
     @property
     def block(self) -> str:
-        return "BV" if self.split else block_text(self.size)
+        if self.split:
+            return "BP" if self.part else "BV"
+        return block_text(self.size)
 
     @property
     def whole(self) -> str:
@@ -54,18 +58,20 @@ class Extent:
     @property
     def index(self) -> str:
         """The name of the indices of the entries."""
-        return "i_v" if self.split else "i_" + self.block.replace(" * ", "x").replace("BT", "T")
+        if self.split:
+            return "i_p" if self.part else "i_v"
+        return "i_" + self.block.replace(" * ", "x").replace("BT", "T")
 
 
-COLUMN = "column"
+COLUMN, PART = "column", "part"
 ONE = Extent(1)
 
 
-def column_extent(size: Dim, columns: int) -> Extent:
+def column_extent(size: Dim, columns: int, part: bool = False) -> Extent:
     """A dim of which a tile has ``columns`` columns. There are programs for the padding of workspaces too, so that only
     a power of two is divided evenly."""
     assert isinstance(size, int)
-    return Extent(size, True, power_of_two(size) == size and size % min(columns, size) == 0)
+    return Extent(size, True, power_of_two(size) == size and size % min(columns, size) == 0, part)
 
 
 @dataclass(frozen=True)

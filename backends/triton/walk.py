@@ -8,8 +8,9 @@ what has levels up to ``l``; values with columns are computed again in each roun
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nldsl.backends.triton.columns import walks
 from nldsl.backends.triton.job import Job
@@ -20,6 +21,7 @@ TILES = (64, 32, 16)
 # How much of the room a walk in a loop over segments may have, and the tiles that a round of any walk reads: the
 # compiler reads ahead, and keeps addresses from round to round.
 IN_A_LOOP, READ = 3 / 4, 3 / 4
+NOTHING: Mapping[int, Mapping[int, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def walk_of(
         for columns in TILES:
             if columns >= size:
                 continue
-            peak = _peak(pressure, rounds, targets, known, places, columns)
-            found = Walk(places, size, columns, rounds, peak, _between(pressure, rounds, known))
+            peak = walk_peak(pressure, rounds, targets, known, places, columns)
+            found = Walk(places, size, columns, rounds, peak, walk_between(pressure, rounds, known))
             if peak <= pressure.room * (IN_A_LOOP if step else 1):
                 return found
             if best is None or peak < best.peak:
@@ -128,27 +130,29 @@ def inside(job: Job, roots: Iterable[int], known: Collection[int], with_columns:
     return order
 
 
-def _peak(
+def walk_peak(
     pressure: Pressure,
     rounds: Sequence[Round],
     targets: Sequence[int],
     known: Collection[int],
     places: Collection[Place],
     columns: int,
+    parts: Mapping[int, Mapping[int, int]] = NOTHING,
 ) -> int:
-    """The most entries that live at once: in a round what its tile needs, the sums, and all that outlives it."""
+    """The most entries that live at once: in a round what its tile needs, the sums, and all that outlives it.
+    ``parts``: of other dims of values, by number, the columns that a program has."""
     job, body = pressure.job, pressure.job.body
-    split: dict[int, set[int]] = {}
+    split: dict[int, dict[int, int]] = {}
     for value, dim in places:
-        split.setdefault(value, set()).add(dim)
+        split.setdefault(value, dict(parts.get(value, {})))[dim] = columns
     most = 0
     made: set[int] = set()
     for at, round_ in enumerate(rounds):
         wanted = {v for r in rounds[at:] for v in r.before} | {v for v in targets if v not in split}
         outer = {v for v in made if v in wanted} | set(round_.before)
         cone = inside(job, (*round_.sums, *round_.written), known, split)
-        held = sum(pressure.entries(v, {}, 0) for v in outer if body[v].op not in ("const", "iota"))
-        held += sum(pressure.entries(v, {}, 0) for v in round_.sums)
+        held = sum(pressure.entries(v, parts, 0) for v in outer if body[v].op not in ("const", "iota"))
+        held += sum(pressure.entries(v, parts, 0) for v in round_.sums)
         most = max(most, held + _inner(pressure, cone, known, split, columns))
         read = [v for v in cone if v in split and (v in known or not body[v].args)]
         most = max(most, int(sum(pressure.entries(v, split, columns) for v in read) / READ))
@@ -156,16 +160,21 @@ def _peak(
     sums = {v for r in rounds for v in r.sums}
     outside = [v for v in targets if v not in split and v not in sums]
     if outside:
-        most = max(most, pressure.peak(outside, {*known, *sums}))
+        most = max(most, pressure.peak(outside, {*known, *sums}, parts))
     return most
 
 
-def _between(pressure: Pressure, rounds: Sequence[Round], known: Collection[int]) -> int:
+def walk_between(
+    pressure: Pressure,
+    rounds: Sequence[Round],
+    known: Collection[int],
+    parts: Mapping[int, Mapping[int, int]] = NOTHING,
+) -> int:
     """The most entries that live at once while the values are computed that rounds need before they begin."""
     made: set[int] = set()
     most = 0
     for round_ in rounds:
-        most = max(most, pressure.peak(round_.before, {*known, *made}))
+        most = max(most, pressure.peak(round_.before, {*known, *made}, parts))
         made |= {*round_.before, *round_.sums}
     return most
 
@@ -174,7 +183,7 @@ def _inner(
     pressure: Pressure,
     cone: Sequence[int],
     known: Collection[int],
-    split: dict[int, set[int]],
+    split: Mapping[int, Mapping[int, int]],
     columns: int,
 ) -> int:
     """The most entries of tiles with columns that live at once."""

@@ -55,7 +55,12 @@ class WalkWriter(KernelWriter):
             self.b.effect("pointwise", f"tl.full({shape(dims)}, 0.0, REAL)", name)
             totals[value] = name, Tile(name, dims)
         self.b.open()
-        self.lowering = self.active = replace(outer, known=dict(outer.known), functions=outer.functions)
+        entire = self.entire
+        if outer is entire:
+            self.entire = self.lowering = self.active = replace(outer, known=dict(outer.known))
+        else:
+            self.entire = replace(entire, known=dict(entire.known))
+            self.lowering = self.active = replace(outer, known=dict(outer.known))
         parts = {value: self.whole(value) for value in round_.sums}
         self._leave([v for v in round_.written if v in self.task.left])
         self._results([v for v in round_.written if v in self.task.results])
@@ -64,9 +69,12 @@ class WalkWriter(KernelWriter):
         for value, (name, _) in totals.items():
             self.b.effect("pointwise", f"{name} + {parts[value].name}", name)
         self.b.close(f"for {COLUMN} in range(0, {power_of_two(self.walk.size)}, BV):")
-        self.lowering = self.active = outer
+        self.entire, self.lowering = entire, outer
+        self.active = outer
         for value, (_, tile) in totals.items():
             outer.known[value] = tile
+            if self.task.parts and value not in self.divided:
+                entire.known[value] = tile
 
     # -- carried values in memory
 
