@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,10 +23,6 @@ HOT = [
     ("delta.nl", "KimiDelta"),
     ("low_rank.nl", "RWKV7"),
 ]
-
-
-# Known gaps: what the worst kernel spills, in bytes a thread.
-SPILLS = {("GatedDelta", 128): 8}
 # What is pinned of deep memories: file, program, dims, kernels that spill, bytes a thread of the worst of them.
 DEEP = [
     ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 2, 80),
@@ -35,17 +30,6 @@ DEEP = [
 ]
 # The same on sm_80: program, width, kernels that spill, bytes.
 AMPERE = [("GatedDelta", 64, 4, 416), ("GatedDelta", 128, 2, 440), ("DeltaNet", 128, 3, 24)]
-
-
-def hot() -> list[Any]:
-    """All programs at all widths; known gaps are expected to fail, strictly."""
-    found = []
-    for width in (64, 128):
-        for file, entry in HOT:
-            gap = SPILLS.get((entry, width))
-            marks = [pytest.mark.xfail(strict=True, reason=f"{gap} bytes", raises=AssertionError)] if gap else []
-            found.append(pytest.param(file, entry, width, marks=marks, id=f"{entry}-{width}"))
-    return found
 
 
 def reports(path: str, entry: str, target: int, part: str, **dims: int) -> dict[str, dict[str, int]]:
@@ -73,7 +57,8 @@ def test_a_decaying_memory_for_hopper() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("file", "entry", "width"), hot())
+@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize(("file", "entry"), HOT, ids=[entry for _, entry in HOT])
 def test_nothing_spills_on_hopper(file: str, entry: str, width: int) -> None:
     """All kernels of a program, forward and backward."""
     assert check(f"stdlib/memories/{file}", entry, 90, "", dk=width, dv=width) == {}
