@@ -44,8 +44,8 @@ def _apply(op: str, attrs: dict[str, Any], args: list[Array]) -> Array:
     if op == "sum":
         return np.asarray(args[0].sum(axis=tuple(attrs["dims"])))
     if op == "reshape":
-        return args[0].reshape(attrs["shape"])
-    return {"mul": np.multiply, "add": np.add, "sub": np.subtract, "neg": np.negative}[op](*args)
+        return np.reshape(args[0], attrs["shape"])
+    return np.asarray({"mul": np.multiply, "add": np.add, "sub": np.subtract, "neg": np.negative}[op](*args))
 
 
 def values(instrs: Sequence[Instr], leaves: dict[int, Array], roots: Sequence[int]) -> list[Array]:

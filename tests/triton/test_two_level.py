@@ -63,7 +63,7 @@ def test_a_memory_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def written(entry: str) -> Written:
     writer = LoopKernelWriter(required=True, capability=90)
     TorchBackend("triton", kernels=writer).emit(plan(program("memories/delta.nl", entry, dk=128, dv=128)))
-    (back,) = (w for w in writer.written if isinstance(w, Written) and w.job.reverse)
+    (back,) = (w for w in writer.written if w.job.reverse)
     return back
 
 
