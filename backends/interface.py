@@ -14,6 +14,10 @@ from nldsl.ir.schedule import Schedule
 from nldsl.ir.types import Type
 
 
+class FallbackWarning(UserWarning):
+    """What keeps the form of the torch backend."""
+
+
 class Backend(Protocol):
     """Turns a schedule into code for a target."""
 

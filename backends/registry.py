@@ -32,7 +32,7 @@ def kernel_backend(required: bool = False) -> Backend:
         return TorchBackend(name="triton", stored=False, kernels=kernels)
 
     kernels = LoopKernelWriter(required)
-    return TritonBackend(emitter(kernels), kernels, emitter)
+    return TritonBackend(emitter(kernels), kernels, emitter, TorchBackend().functions)
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {"torch": _torch, "mlir": native_backend, "triton": kernel_backend}

@@ -17,7 +17,7 @@ from nldsl.ir.schedule import Schedule, completing, looking
 from nldsl.source import NO_SPAN, Span
 
 if TYPE_CHECKING:
-    from nldsl.backends.mlir.again import Differentiable, TorchForm
+    from nldsl.backends.again import Differentiable, TorchForm
     from nldsl.backends.mlir.native_loop import NativeLoop
     from nldsl.backends.mlir.native_step import NativeStep, NoStep
 
@@ -46,7 +46,7 @@ class NativeKernels:
 
     def loop(self, call: LoopCall) -> LoopSource | None:
         """See ``LoopKernels``."""
-        from nldsl.backends.mlir.again import Differentiable
+        from nldsl.backends.again import Differentiable
         from nldsl.backends.mlir.custom_ops import register
         from nldsl.backends.mlir.make_loop import native_of
         from nldsl.backends.mlir.wrapper import layout_of, source_of, torch_form
@@ -236,7 +236,7 @@ class Again:
         functions = self.backend.kernels.functions
         if functions is None:
             return None
-        from nldsl.backends.mlir.again import Differentiable
+        from nldsl.backends.again import Differentiable
 
         def form() -> TorchForm:
             second = self._loop(number, name).second

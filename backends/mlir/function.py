@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from nldsl.backends.interface import FallbackWarning as FallbackWarning
 from nldsl.ir.types import Type
 
 Key = tuple[str, int]  # a state (period 0) or its anchor
@@ -23,10 +24,6 @@ HEADER = len(NUMBERS)
 
 class UnsupportedError(Exception):
     """A loop that this backend does not lower; the message says which operation, and why."""
-
-
-class FallbackWarning(UserWarning):
-    """What keeps the form of the torch backend."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import torch
 
-from nldsl.backends.mlir.again import Differentiable
+from nldsl.backends.again import Differentiable
 from nldsl.backends.mlir.engine import Native, vector_bytes
 from nldsl.backends.mlir.facts import LoopFacts
 from nldsl.backends.mlir.function import Argument, Kernel, UnsupportedError

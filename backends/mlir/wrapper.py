@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nldsl.backends.again import TorchForm
 from nldsl.backends.interface import LoopCall, LoopSource, LoopTensor
-from nldsl.backends.mlir.again import TorchForm
 from nldsl.backends.mlir.function import Argument
 from nldsl.backends.mlir.native_loop import NativeLoop
 from nldsl.backends.mlir.views import UnsupportedError

@@ -16,11 +16,12 @@ from nldsl.ir.schedule import Schedule
 @dataclass(frozen=True)
 class TritonBackend:
     """``emitter`` is the backend whose module the loops are part of, ``kernels`` its source of loops; ``decoder`` gives
-    such a backend for calls of one tick."""
+    such a backend for calls of one tick; ``functions`` imports source that it has written, for second derivatives."""
 
     emitter: Backend
     kernels: LoopKernelWriter
     decoder: Callable[[DecodeWriter], Backend] | None = None
+    functions: Callable[[str], Any] | None = None
     name: str = "triton"
     ticks: bool = True  # loops over ticks are kernels too
 
@@ -32,6 +33,11 @@ class TritonBackend:
         """The functions of the module. Raises DiagnosticError where Triton is missing."""
         triton = require("triton", extra="triton", why="to run kernels")
         emitted = self.emitter.load(source, schedule)
+        if self.functions is not None and self.kernels.seconds:
+            from nldsl.backends.again import Differentiable
+
+            made = {name: Differentiable(form, self.functions) for name, form in self.kernels.seconds.items()}
+            emitted.module.SECOND.update(made)
         if self.decoder is None or schedule.decode is None or not schedule.program.states:
             return emitted
         from nldsl.backends.triton.decode import DecodeStep, DecodingModule, runs_on

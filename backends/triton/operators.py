@@ -1,7 +1,8 @@
 """The function of a loop as the emitted module has it: operators of PyTorch around the runs of its jobs.
 
 An operator has a fake (shapes without launching) and a derivative, so that ``torch.compile``, ``torch.export`` and
-autograd see through it. Its own derivative has none: a second one is refused, and says so.
+autograd see through it. A derivative that is to be differentiated again goes through PyTorch's form of the loop
+(``second_source.py``); where there is none it is refused, and says so.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 from nldsl.backends.triton.host import Written, arguments, listed, run_source
 from nldsl.backends.triton.jobs import Naming
 from nldsl.backends.triton.printer import INDENT
+from nldsl.backends.triton.second_source import again_source, packs
 from nldsl.ir.types import TIME
 
 
@@ -35,8 +37,11 @@ def operator_source(written: Written, run: str, name: str, digest: str) -> str:
     return "\n".join(lines)
 
 
-def derivative_source(naming: Naming, forward: Written, backward: Written, name: str, back: str) -> str:
-    """The derivative of the operator ``name`` by the operator ``back``."""
+def derivative_source(
+    naming: Naming, forward: Written, backward: Written, name: str, back: str, second: bool = True
+) -> str:
+    """The derivative of the operator ``name`` by the operator ``back``. ``second``: by PyTorch's form where it is to be
+    differentiated again."""
     inputs, needed = arguments(forward), arguments(backward)
     results = [*(f"{s.name}_out" for s in forward.job.variables.values()), *(s.name for s, _ in forward.job.outputs)]
     saved = [*inputs, *(slot.name for slot in forward.left)]
@@ -48,6 +53,17 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
         "",
         "",
         f"def {name}_back(ctx, grads):",
+        f"{INDENT}no_cuts = None if ctx.cuts else []  # an empty list counts as one of tensors",
+    ]
+    if second:
+        by = f'SECOND["{naming.call.name}"].through'
+        lines += [
+            f'{INDENT}if torch.is_grad_enabled() and "{naming.call.name}" in SECOND:  # with create_graph',
+            f"{INDENT * 2}given, head = ctx.saved_tensors[:{len(inputs)}], (ctx.tick, ctx.TICKS, ctx.cuts)",
+            f"{INDENT * 2}found = {by}({name}_again, given, grads[:{len(results)}], *head)",
+            f"{INDENT * 2}return None, None, no_cuts, *found",
+        ]
+    lines += [
         f"{INDENT}{', '.join(saved)}{',' if len(saved) == 1 else ''} = ctx.saved_tensors",
         f"{INDENT}grads = [",
         f"{INDENT * 2}torch.zeros(shape, dtype=dtype, device=device) if grad is None else grad",
@@ -75,7 +91,6 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
     states = ", ".join(f"`{state}`" for state in naming.call.phase.states)
     texts = [" + ".join(grads.get(a, ["None"])) for a in inputs]
     lines += [
-        f"{INDENT}no_cuts = None if ctx.cuts else []  # an empty list counts as one of tensors",
         f"{INDENT}return None, None, no_cuts, {', '.join(texts)}",
         "",
         "",
@@ -84,8 +99,8 @@ def derivative_source(naming: Naming, forward: Written, backward: Written, name:
         "",
         f"def {back}_again(ctx, grads):",
         f"{INDENT}raise NotImplementedError(",
-        f'{INDENT * 2}"a gradient of a gradient goes through the loop of {states}, whose kernels have no second "',
-        f"{INDENT * 2}\"derivative: compile with backend='torch'\"",
+        f'{INDENT * 2}"the loop of {states} has no second derivative here (`require_backend`, or PyTorch traces it): "',
+        f'{INDENT * 2}"compile the module without that, or with the torch backend"',
         f"{INDENT})",
         "",
         "",
@@ -120,26 +135,13 @@ def entry_source(naming: Naming, forward: Written, name: str) -> str:
     return "\n".join(lines)
 
 
-def _packs(naming: Naming) -> list[tuple[str, list[str], int]]:
-    """Packed tensors: name, those of the members, the dim along which they lie."""
-    call = naming.call
-    found = []
-    for pack in call.phase.packs:
-        for (state, period), source in naming.variables.items():
-            if state == pack.name:
-                held = {a.keys[0]: a.name for a in call.arguments if a.kind in ("state", "anchor")}
-                members = [held[s, period] for s in pack.states]
-                found.append((source.name, members, source.type.axes.index(pack.axis)))
-    return found
-
-
 def _together(naming: Naming) -> list[str]:
-    return [f"{name} = torch.stack([{', '.join(members)}], {dim})" for name, members, dim in _packs(naming)]
+    return [f"{name} = torch.stack([{', '.join(members)}], {dim})" for name, members, dim in packs(naming)]
 
 
 def _apart(naming: Naming) -> list[str]:
     return [
-        f"{listed([f'{m}_out' for m in members])} = {name}_out.unbind({dim})" for name, members, dim in _packs(naming)
+        f"{listed([f'{m}_out' for m in members])} = {name}_out.unbind({dim})" for name, members, dim in packs(naming)
     ]
 
 
@@ -166,8 +168,8 @@ def digest_of(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
-def loop_source(naming: Naming, forward: Written, backward: Written | None, title: str) -> str:
-    """All of the loop: kernels, runs, operators, and the function to call."""
+def loop_source(naming: Naming, forward: Written, backward: Written | None, title: str, second: bool = True) -> str:
+    """All of the loop: kernels, runs, operators, and the function to call. ``second``: with second derivatives."""
     functions: dict[str, str] = {}
     parts = []
     for written in (forward, backward):
@@ -179,12 +181,14 @@ def loop_source(naming: Naming, forward: Written, backward: Written | None, titl
     texts = [*functions.values(), *parts, run_source(forward, run)]
     if backward is not None:
         texts.append(run_source(backward, f"{title}_back_launch"))
+    if backward is not None and second:
+        texts.append(again_source(naming, forward, f"{title}_forward"))
     digest = digest_of(*texts)
     texts.append(operator_source(forward, run, f"{title}_forward", digest))
     if backward is not None:
         back = f"{title}_backward"
         texts.append(operator_source(backward, f"{title}_back_launch", back, digest))
-        texts.append(derivative_source(naming, forward, backward, f"{title}_forward", back))
+        texts.append(derivative_source(naming, forward, backward, f"{title}_forward", back, second))
     texts += [text.rstrip() for state, *_, text in naming.call.initials if state in naming.initials]
     texts.append(entry_source(naming, forward, f"{title}_forward"))
     return "\n\n\n".join(texts)

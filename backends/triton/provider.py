@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from nldsl.backends.again import TorchForm
 from nldsl.backends.interface import LoopCall, LoopSource
 from nldsl.backends.triton.generate import Choices, generate
 from nldsl.backends.triton.host import Frame, Written
@@ -17,6 +19,7 @@ from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.narrow import narrow_keys
 from nldsl.backends.triton.operators import loop_source
+from nldsl.backends.triton.second_source import TABLE, missing, torch_form
 from nldsl.backends.triton.tick_source import tick_loop
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.tune import capability, read
@@ -35,7 +38,8 @@ class BackendRemark(UserWarning):
 class LoopKernelWriter:
     """``required``: a loop without kernels is an error. ``choices``: for all loops; None: those that were tuned, or the
     defaults. ``capability``: of the GPU that they are made for, 80 for sm_80; None: this one. ``refused`` collects the
-    loops without, and why; ``written`` the jobs that have kernels."""
+    loops without, and why; ``written`` the jobs that have kernels; ``seconds``, by loop, the form in which it has
+    second derivatives, of all loops that are not ``required`` to be kernels."""
 
     packs: ClassVar[bool] = True  # loops take sequences that lie in one row
     required: bool = False
@@ -44,6 +48,7 @@ class LoopKernelWriter:
     refused: list[tuple[str, str]] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
     waiting: dict[tuple[str, ...], UnsupportedError] = field(default_factory=dict)
+    seconds: dict[str, Callable[[], TorchForm]] = field(default_factory=dict)
 
     def loop(self, call: LoopCall) -> LoopSource | None:
         """The function of a loop by kernels, or None with a remark. Raises DiagnosticError if kernels are required."""
@@ -62,7 +67,7 @@ class LoopKernelWriter:
         segments = self.waiting.get(call.phase.states)
         if segments is not None and not self.required:
             raise segments
-        source, written = tick_loop(call, IMPORTS)
+        source, written = tick_loop(call, IMPORTS, None if self.required else self._second)
         self.written += written
         return source
 
@@ -91,14 +96,22 @@ class LoopKernelWriter:
         known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
         forward.extra = [s for s in backward.inputs if s.name not in known]
         self.written += [forward, backward]
-        text = loop_source(naming, forward, backward, title)
-        shared = (*called("library", text), *called("host_library", text))
+        second = not self.required
+        forward.extra = [*forward.extra, *(self._second(naming, forward) if second else ())]
+        text = loop_source(naming, forward, backward, title, second)
+        shared = (*called("library", text), *called("host_library", text), *([TABLE] if second else []))
         held = [a for a in call.arguments if a.kind in ("state", "anchor")]
         return LoopSource(text, IMPORTS, shared, packs=all(BATCH in a.type.axes for a in held))
 
     @property
     def _target(self) -> int:
         return capability() if self.capability is None else self.capability
+
+    def _second(self, naming: Naming, forward: Written) -> list[Source]:
+        """See to second derivatives; what these need besides."""
+        call = naming.call
+        self.seconds[call.name] = lambda: torch_form(call)
+        return missing(naming, forward)
 
     def _backward(self, job: Job, like: dict[str, Source], forward: Written, choices: Choices) -> Written:
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}

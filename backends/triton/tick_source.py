@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nldsl.backends.interface import LoopCall, LoopSource
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.columns import columns as columns_of
 from nldsl.backends.triton.host import Frame
-from nldsl.backends.triton.job import Job
+from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
 from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.operators import derivative_source, digest_of, entry_source, operator_source
 from nldsl.backends.triton.pressure import Pressure
+from nldsl.backends.triton.second_source import TABLE, again_source
 from nldsl.backends.triton.tick_host import TickWritten, run_source
 from nldsl.backends.triton.tick_job import timeless
 from nldsl.backends.triton.tick_kernel import Columns, TickKernel, TickWriter
@@ -29,8 +30,11 @@ WIDE = 1 << 12  # entries that a program with columns may have at once, so that 
 FRAME = Frame(1, ())
 
 
-def tick_loop(call: LoopCall, imports: Sequence[str]) -> tuple[LoopSource, list[TickWritten]]:
-    """The function of a loop over ticks, forward and backward. Raises UnsupportedError where it has no kernels."""
+def tick_loop(
+    call: LoopCall, imports: Sequence[str], second: Callable[[Naming, TickWritten], list[Source]] | None = None
+) -> tuple[LoopSource, list[TickWritten]]:
+    """The function of a loop over ticks, forward and backward. ``second`` sees to second derivatives, and gives what
+    these need besides. Raises UnsupportedError where it has no kernels."""
     if call.derived is None:
         raise UnsupportedError("it has no backward pass of its own")
     title = re.sub(r"\W", "_", call.name)
@@ -56,7 +60,9 @@ def tick_loop(call: LoopCall, imports: Sequence[str]) -> tuple[LoopSource, list[
     known = {s.name for s in (*forward.inputs, *back.variables.values())}
     known |= {naming.cotangent(s.name) for s, _ in job.outputs}
     forward.extra = [s for s in backward.inputs if s.name not in known]
-    return _source(naming, forward, backward, title, imports), [forward, backward]
+    if second is not None:
+        forward.extra = [*forward.extra, *second(naming, forward)]
+    return _source(naming, forward, backward, title, imports, second is not None), [forward, backward]
 
 
 def checked(job: Job) -> Job:
@@ -117,7 +123,7 @@ def peak(job: Job, divided: Columns) -> int:
 
 
 def _source(
-    naming: Naming, forward: TickWritten, backward: TickWritten, title: str, imports: Sequence[str]
+    naming: Naming, forward: TickWritten, backward: TickWritten, title: str, imports: Sequence[str], second: bool
 ) -> LoopSource:
     kernels: list[TickKernel] = [forward.kernel, backward.kernel]
     functions: dict[str, str] = {}
@@ -126,15 +132,16 @@ def _source(
     run, back_run = f"{title}_launch", f"{title}_back_launch"
     texts = [*functions.values(), *(k.source for k in kernels)]
     texts += [run_source(forward, run), run_source(backward, back_run)]
-    digest = digest_of(*texts)
     name, back = f"{title}_forward", f"{title}_backward"
+    texts += [again_source(naming, forward, name)] if second else []
+    digest = digest_of(*texts)
     texts.append(operator_source(forward, run, name, digest))
     texts.append(operator_source(backward, back_run, back, digest))
-    texts.append(derivative_source(naming, forward, backward, name, back))
+    texts.append(derivative_source(naming, forward, backward, name, back, second))
     texts += [text.rstrip() for state, *_, text in naming.call.initials if state in naming.initials]
     texts.append(entry_source(naming, forward, name))
     text = "\n\n\n".join(texts)
-    shared = (*called("library", text), *called("host_library", text))
+    shared = (*called("library", text), *called("host_library", text), *([TABLE] if second else []))
     held = [a for a in naming.call.arguments if a.kind in ("state", "anchor")]
     packs = all(BATCH in a.type.axes for a in held)
     return LoopSource(text, ("import math", *imports), shared, packs=packs)

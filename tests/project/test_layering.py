@@ -64,7 +64,7 @@ def test_backends_do_not_see_each_other() -> None:
             continue
         for name, line in imports(module, path):
             other = name.split(".")
-            if other[:2] == parts[:2] and len(other) > 3 and other[2] not in (parts[2], "interface"):
+            if other[:2] == parts[:2] and len(other) > 3 and other[2] not in (parts[2], "interface", "again"):
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: imports {name}")
     assert not wrong, "\n".join(wrong)
 

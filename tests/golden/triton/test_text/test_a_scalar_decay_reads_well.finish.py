@@ -1,7 +1,7 @@
 @triton.jit
 def scan_M_fwd_finish(
     bounds_ptr,
-    x_1_ptr,
+    x_2_ptr,
     x_ptr,
     b_ptr,
     rate_ptr,
@@ -25,8 +25,8 @@ def scan_M_fwd_finish(
     T = (tl.load(bounds_ptr + n + 1) - first).to(tl.int32)
     i_T = tl.arange(0, BT)
     in_T = i_T < T
-    x_1 = tl.load(x_1_ptr + first + i_T, mask=in_T, other=0).to(REAL)
-    x_1_since_begin = tl.cumprod(tl.where(in_T, x_1, 1.0), 0)
+    x_2 = tl.load(x_2_ptr + first + i_T, mask=in_T, other=0).to(REAL)
+    x_2_since_begin = tl.cumprod(tl.where(in_T, x_2, 1.0), 0)
     c_at = c_ptr + first * 64
     i_64 = tl.arange(0, 64)
     M_begin_at = M_begin_ptr + n * (64 * 64)
@@ -35,16 +35,16 @@ def scan_M_fwd_finish(
     c = tl.load(c_at + (i_T[:, None] * 64 + i_64[None, :]), mask=in_T[:, None], other=0).to(REAL)
     c_low = c.to(DOT)
     c_M = tl.dot(c_low, tl.trans(M_begin_low), input_precision=PRECISION, out_dtype=REAL)
-    x_1_between = products_between(x_1, T, BT)
+    x_2_between = products_between(x_2, T, BT)
     b_at = b_ptr + first * 64
     b = tl.load(b_at + (i_T[:, None] * 64 + i_64[None, :]), mask=in_T[:, None], other=0).to(REAL)
     c_b = tl.dot(c_low, tl.trans(b.to(DOT)), input_precision=PRECISION, out_dtype=REAL)
     x_at = x_ptr + first * 64
     rate = tl.load(rate_ptr + first + i_T, mask=in_T, other=0).to(REAL)
     x = tl.load(x_at + (i_T[:, None] * 64 + i_64[None, :]), mask=in_T[:, None], other=0).to(REAL)
-    c_b_x_1_between_low = (x_1_between * c_b).to(DOT)
+    c_b_x_2_between_low = (x_2_between * c_b).to(DOT)
     x_rate_low = (x * rate[:, None]).to(DOT)
-    y = tl.dot(c_b_x_1_between_low, x_rate_low, input_precision=PRECISION, out_dtype=REAL)
-    y_2 = x_1_since_begin[:, None] * c_M + y
+    y = tl.dot(c_b_x_2_between_low, x_rate_low, input_precision=PRECISION, out_dtype=REAL)
+    y_2 = x_2_since_begin[:, None] * c_M + y
     y_at = y_ptr + first * 64
     tl.store(y_at + (i_T[:, None] * 64 + i_64[None, :]), y_2, mask=in_T[:, None])

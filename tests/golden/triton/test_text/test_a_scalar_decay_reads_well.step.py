@@ -3,7 +3,7 @@ def scan_M_fwd_step(
     cuts_ptr,
     M_ptr,
     M_out_ptr,
-    x_1_since_begin_kept_ptr,
+    x_2_since_begin_kept_ptr,
     M_next_kept_ptr,
     M_begin_ptr,
     BV: tl.constexpr,
@@ -28,9 +28,9 @@ def scan_M_fwd_step(
     for n in range(low, high):
         M_begin_at = M_begin_ptr + n * (64 * 64)
         tl.store(M_begin_at + (i_v[:, None] * 64 + i_64[None, :]), M_2)
-        x_1_since_begin = tl.load(x_1_since_begin_kept_ptr + n).to(REAL)
+        x_2_since_begin = tl.load(x_2_since_begin_kept_ptr + n).to(REAL)
         M_next_kept_at = M_next_kept_ptr + n * (64 * 64)
         M_next = tl.load(M_next_kept_at + (i_v[:, None] * 64 + i_64[None, :])).to(REAL)
-        M_2_new = M_2 * x_1_since_begin + M_next
+        M_2_new = M_2 * x_2_since_begin + M_next
         M_2 = M_2_new
     tl.store(M_out_ptr + sequence * 4096 + (i_v[:, None] * 64 + i_64[None, :]), M_2)
