@@ -14,6 +14,7 @@ AMPLIFIES: dict[str, str] = {
     "memories/atlas:Atlas": "6.0e-4, PyTorch 7.2e-4: Newton-Schulz lengthens directions of small singular values",
     "memories/gated_linear:Mamba2": "2.3e-5, PyTorch 0.9e-5: the cotangents of a bias add up to 1/460 of their size",
     "memories/low_rank:Longhorn": "5.1e-5, PyTorch 5.9e-5: a negative rate takes the memory near a pole",
+    "memories/proximal:Proximal": "7.5e-5, PyTorch 7.0e-5: sums of thousands of terms of an unrolled iteration",
     "memories/miras:Memora": "2.9e-4, PyTorch 1.0e-3: softmax of sums of logarithms, whose cotangents cancel",
     "memories/miras:Yaad": "3.0e-4, PyTorch 2.6e-3: a threshold on the error, where the gradient jumps",
     "models/hope_attention:HopeAttentionLM": "2.9e-5, PyTorch 1.3e-5: cotangents of keys behind unit vectors",
