@@ -25,8 +25,10 @@ ATTEMPTS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
 }
 # Checking the IR between passes is a fifth of the time of the compiler; nobody debugs its machine code; constants are
-# few, and computing them while compiling means to compile a module for that
+# few, and computing them while compiling means to compile a module for that. Where tensors are is asked along chains of
+# operations, which are as long as a program makes them: an unrolled iteration has thousands
 QUICK = (
+    "--iree-stream-affinity-solver-max-iterations=100000",
     "--verify=false",
     "--iree-opt-const-eval=false",
     "--iree-llvmcpu-debug-symbols=false",

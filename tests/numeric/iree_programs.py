@@ -19,6 +19,7 @@ AMPLIFIES: dict[str, str] = {
     "memories/miras:Yaad": "3.0e-4, PyTorch 2.6e-3: a threshold on the error, where the gradient jumps",
     "models/hope_attention:HopeAttentionLM": "2.9e-5, PyTorch 1.3e-5: cotangents of keys behind unit vectors",
     "nested/maml:LearningToOptimize": "1.3e-5, PyTorch 1.0e-5: roots of second moments near zero",
+    "optimizers/shampoo:Shampoo": "1.4e-3, PyTorch 1.9e-3: fourth roots of a sum of squares near zero",
     "optimizers/adam:AMSGrad": "1.2e-5, PyTorch 1.3e-5: roots of second moments near zero",
     "optimizers/adam:Adam": "1.2e-5, PyTorch 1.2e-5: roots of second moments near zero",
     "optimizers/adam:AdamW": "1.2e-5, PyTorch 1.2e-5: roots of second moments near zero",
