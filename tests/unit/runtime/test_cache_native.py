@@ -25,6 +25,7 @@ from nldsl.runtime.module import Module
 
 STDLIB = Path(__file__).parents[3] / "stdlib"
 TTT = str(STDLIB / "memories/ttt.nl")
+LACT = str(STDLIB / "memories/lact.nl")
 DELTA = str(STDLIB / "memories/delta.nl")
 TEXT = """
 memory Squashed(d: dim = 4) {
@@ -65,6 +66,8 @@ def another_process(monkeypatch: pytest.MonkeyPatch, writes: bool = False) -> No
 def made(which: str, **more: Any) -> Module:
     if which == "ticks":
         return nldsl.compile("squashed", text=TEXT, backend="mlir", **more)
+    if which == "ends":  # the last segments of a call have functions of their own
+        return nldsl.compile(LACT, "LaCT", backend="mlir", dk=4, dv=3, hidden=5, chunk=8, **more)
     return nldsl.compile(TTT, "TTTMlp", backend="mlir", d=4, hidden=6, **more)
 
 
@@ -90,7 +93,7 @@ def same(found: list[Tensor], expected: list[Tensor]) -> bool:
     return len(found) == len(expected) > 2 and all(map(torch.equal, found, expected))
 
 
-@pytest.mark.parametrize("which", ["segments", "ticks"])
+@pytest.mark.parametrize("which", ["segments", "ticks", pytest.param("ends", marks=pytest.mark.slow)])
 def test_nothing_is_made_again(place: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     expected = results(made(which))
     assert len(list(place.glob("*.json"))) == 1
