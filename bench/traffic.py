@@ -1,14 +1,15 @@
 """What kernels move and multiply, counted without a GPU: ours, and fla's for the same memories.
 
-    python -m bench.traffic [--only NAME] [--width 128] [--ticks 128] [--kernels] [--no-peer]
+    python -m bench.traffic [--only NAME] [--width 128] [--ticks 128] [--kernels] [--no-peer] [--memory]
 
 Every kernel runs once in Triton's interpreter, in bfloat16, forward and backward, while its loads, stores and dots are
 counted. Two numbers of bytes: what programs ask for, and what differs within a launch, the least that memory has to
 deliver if caches keep everything else. All figures are for a tick of a head, so that they can be scaled to any shape.
 They are counts, not times: how fast a GPU does this is for ``bench.gpu`` to say.
 
-fla (the package ``fla-core``) runs each kernel with the first of its configurations. KDA and gated linear attention
-take some minutes, for the interpreter is slow where there are many small operations.
+``--memory`` prints instead what each takes of memory, beside inputs and parameters: no kernel runs, so that a sequence
+of 2048 ticks takes a second. fla (the package ``fla-core``) runs each kernel with the first of its configurations. KDA
+and gated linear attention take some minutes, for the interpreter is slow where there are many small operations.
 """
 
 from __future__ import annotations
@@ -122,7 +123,20 @@ class Counter:
         dots[kind] = dots.get(kind, 0) + 2 * batch * rows * inner * columns
 
 
-Run = Callable[[], Any]
+@dataclass
+class Run:
+    """A call, and what it takes the gradients of."""
+
+    forward: Callable[[], torch.Tensor]
+    inputs: list[torch.Tensor]
+
+    def backward(self, y: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The gradients, from that of the result."""
+        return torch.autograd.grad(y, self.inputs, given)
+
+    def __call__(self) -> None:
+        y = self.forward()
+        self.backward(y, torch.ones_like(y))
 
 
 def inputs(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -139,7 +153,13 @@ def ours(entry: str, ticks: int, heads: int, width: int) -> Run:
     shape = (1, ticks, heads, width)
     module = kernels(entry, shape).to(torch.bfloat16)
     x = inputs_of(module, shape, torch.bfloat16, "cpu", torch.bfloat16)
-    return lambda: torch.autograd.grad(module(**x).sum(), list(x.values()))
+    return Run(lambda: first(module(**x)), list(x.values()))
+
+
+def first(found: Any) -> torch.Tensor:
+    """The result of a call, without the states."""
+    result: torch.Tensor = found[0] if isinstance(found, tuple) else found
+    return result
 
 
 def peer(entry: str, ticks: int, heads: int, width: int) -> Run:
@@ -162,11 +182,11 @@ def peer(entry: str, ticks: int, heads: int, width: int) -> Run:
     function, shapes = calls[entry]
     x = inputs(shapes)
 
-    def run() -> Any:
+    def forward() -> torch.Tensor:
         given = {n: -v if n == "g" else v for n, v in x.items()}  # gates are logarithms
-        return torch.autograd.grad(function(**given)[0].float().sum(), list(x.values()))
+        return first(function(**given))
 
-    return run
+    return Run(forward, list(x.values()))
 
 
 def _interpretable() -> None:
@@ -214,6 +234,45 @@ def counted(run: Run) -> list[Count]:
     return counter.launches
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Bytes for a tick of a head, beside the inputs: ``kept`` from forward to backward beside the result, and the most
+    at any time of forward and of backward, results and gradients included."""
+
+    kept: float
+    forward: float
+    backward: float
+
+
+def memory(run: Run, ticks: int) -> Memory:
+    """What a run takes. No kernel runs; whatever PyTorch allocates and frees is counted."""
+    from triton.runtime import interpreter
+
+    own = interpreter.GridExecutor.__call__
+    interpreter.GridExecutor.__call__ = lambda *_, **__: None
+    try:
+        given = torch.ones_like(run.forward())  # and what is made once
+        y, forward = _allocated(run.forward)
+        _, backward = _allocated(lambda: run.backward(y, given))
+    finally:
+        interpreter.GridExecutor.__call__ = own
+    kept = forward[-1] - y.untyped_storage().nbytes()
+    return Memory(kept / ticks, max(forward) / ticks, (forward[-1] + max(backward)) / ticks)
+
+
+def _allocated(call: Callable[[], Any]) -> tuple[Any, list[int]]:
+    """What a call gives, and the bytes that it has more than at its begin, after each allocation."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        found = call()
+    kineto = profile.profiler.kineto_results.events()
+    events = [(e.start_ns(), e.nbytes()) for e in kineto if e.name() == "[memory]"]
+    held, total = [0], 0
+    for _, size in sorted(events, key=lambda event: event[0]):
+        total += size
+        held.append(total)
+    return found, held
+
+
 def line(title: str, launches: Sequence[Count], ticks: int) -> str:
     """A row of the table: sums over launches, for a tick of a head."""
     asked, differ = sum(c.asked for c in launches) / ticks, sum(c.differ for c in launches) / ticks
@@ -230,7 +289,10 @@ def main() -> int:
     parser.add_argument("--ticks", type=int, default=128, help="ticks of the sequence")
     parser.add_argument("--kernels", action="store_true", help="a line for each launch too")
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
+    parser.add_argument("--memory", action="store_true", help="bytes of memory instead; 2048 ticks unless told")
     options = parser.parse_args()
+    if options.memory:
+        return memories(options)
     print("| memory | launches | bytes asked for | bytes that differ | 1000 operations of dots | least ns on an H100 |")
     print("| --- | --- | --- | --- | --- | --- |")
     for entry, title in ENTRIES.items():
@@ -242,6 +304,21 @@ def main() -> int:
             print(line(title + who, launches, options.ticks), flush=True)
             for n, launch in enumerate(launches if options.kernels else ()):
                 print(line(f"{n}: {launch.name} x {launch.programs}", [launch], options.ticks), flush=True)
+    return 0
+
+
+def memories(options: argparse.Namespace) -> int:
+    """Print the table of what is kept and of the most at any time."""
+    print("| memory | kept for the way back | most forward | most backward |")
+    print("| --- | --- | --- | --- |")
+    ticks = max(options.ticks, 2048)
+    for entry, title in ENTRIES.items():
+        if options.only.lower() in title or options.only.lower() in entry.lower():
+            for who, make in {"": ours, **({} if options.no_peer else {", fla": peer})}.items():
+                found = memory(make(entry, ticks, 2, options.width), 2 * ticks)
+                print(
+                    f"| {title}{who} | {found.kept:,.0f} | {found.forward:,.0f} | {found.backward:,.0f} |", flush=True
+                )
     return 0
 
 

@@ -47,6 +47,7 @@ def derivative_source(
     saved = [*inputs, *(slot.name for slot in forward.left)]
     lines = [
         f"def {name}_keep(ctx, inputs, output):",
+        f"{INDENT}ctx.set_materialize_grads(False)  # no zeros for what is left for the way back",
         f"{INDENT}ctx.tick, ctx.TICKS, ctx.cuts = inputs[:3]",
         f"{INDENT}ctx.save_for_backward(*inputs[3:], *output[{len(results)}:])",
         f"{INDENT}ctx.results = [(x.shape, x.dtype, x.device) for x in output[:{len(results)}]]",

@@ -20,6 +20,7 @@ from nldsl.backends.triton.walk import Walk, rounds_of, walk_between, walk_peak
 WIDTHS, TILES = (64, 32, 16), (64, 32, 16)
 # How much more than other kernels one of this form may need: its sums are divided evenly, and nothing else is large.
 MORE = 1.4
+WITHIN = 0.8  # and of their rounds, where a library function is a part of them
 
 
 @dataclass(frozen=True)
@@ -163,16 +164,18 @@ class _Choice:
         rounds = rounds_of(job, pressure, targets, known, self.walked)
         if rounds is None:
             return None
-        # what library functions hold after the rounds leaves no more room than usual for these
-        dear = any(pressure.dear(v) for v in pressure.cone(targets, known) if v not in known)
+        # what library functions hold after the rounds leaves no more room than usual for these, and in them less
+        cone = [v for v in pressure.cone(targets, known) if v not in known and pressure.dear(v)]
+        within = any(a in self.walked for v in cone for a in self.args(v))
+        most = pressure.room * (WITHIN if within else 1 if cone else MORE)
         for width in WIDTHS:
             for columns in TILES:
                 if width > power_of_two(divided) or columns >= size:
                     continue
                 more = {v: {d: width} for v, d in self.divided}
                 peak = walk_peak(pressure, rounds, targets, known, self.through, columns, more)
-                tight = dear and walk_peak(pressure, rounds, (), known, self.through, columns, more) > pressure.room
-                if peak <= MORE * pressure.room and not tight:
+                inner = walk_peak(pressure, rounds, (), known, self.through, columns, more)
+                if peak <= MORE * pressure.room and inner <= most:
                     between = walk_between(pressure, rounds, known, more)
                     walk = Walk(self.through, size, columns, rounds, peak, between)
                     return Found(before, left, partial, own, rest, self.divided, divided, width, walk)
