@@ -18,7 +18,7 @@ from nldsl.verify.sizes import load_small
 from nldsl.verify.subject import ModuleSubject
 from tests.stdlib.cases import EVERY, case, request, worst
 from tests.stdlib.native_gaps import AMPLIFIES
-from tests.triton.gaps import LONG, NO_KERNELS, rows
+from tests.triton.gaps import CANCELS, LONG, NO_KERNELS, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy, about padding that nothing uses
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "gpu.md"
@@ -57,7 +57,7 @@ def test_kernels_are_the_program(name: str) -> None:
     writer, module = kernels(known.program, SEGMENT)
     if not writer.written:
         pytest.skip("it has no loop")
-    single = EVERY[name].name not in AMPLIFIES
+    single = EVERY[name].name not in {*AMPLIFIES, *CANCELS}
     subject = ModuleSubject("torch", known.program, known.drawn.params, single=single)
     module.load_state_dict(subject.module.state_dict())
     subject.module = module.to(subject.dtype)
