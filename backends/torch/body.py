@@ -15,7 +15,7 @@ from nldsl.backends.torch.groups import Group, by_clock
 from nldsl.backends.torch.layout import view
 from nldsl.backends.torch.scope import Scope
 from nldsl.backends.torch.target_ast import ATOM, COMPARE, UNARY, Code, Expr, call
-from nldsl.ir.ops import COMPARISONS, POINTWISE, infer, mixes
+from nldsl.ir.ops import COMPARISONS, POINTWISE, infer, mixes, split_spec
 from nldsl.ir.program import Instr
 from nldsl.ir.types import TIME, Clock, Type
 
@@ -65,7 +65,7 @@ class Writer:
         wide, product = self.is_wide(value, instr, args), _is_product(instr, args)
         last = not wide and not product and _made_of_wide(instr, args)  # rounded when it is computed, not before
         if wide and not product:
-            args = self._widened(instr, args)
+            args = args if _adds(instr) else self._widened(instr, args)
         elif not last:
             args = [scope.narrowed(a) for a in args]
         before, scope.kind = scope.kind, "wide" if wide else scope.kind
@@ -158,6 +158,14 @@ def _made_of_wide(instr: Instr, args: Sequence[Expr]) -> bool:
         return False
     varying = [a for a in args if not a.is_literal and TIME in a.type.axes]
     return bool(varying) and all(a.wide for a in varying)
+
+
+def _adds(instr: Instr) -> bool:
+    """Whether an operation is written as a sum in the type that it is told: of a tensor, or of two that lie alike."""
+    if instr.op != "einsum":
+        return instr.op == "sum" and bool(instr.attr("dims"))
+    letters, output = split_spec(instr.attr("spec"))
+    return len(letters) == 2 and letters[0] == letters[1] != output and letters[0].startswith(output)
 
 
 def _is_product(instr: Instr, args: Sequence[Expr]) -> bool:

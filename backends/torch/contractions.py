@@ -29,7 +29,7 @@ def einsum(scope: Scope, spec: str, args: list[Expr], out: Type) -> Expr:
     if len(operands) == 1:
         result = _one(*operands[0], target, out)
     elif len(operands) == 2:
-        result = _two(*operands[0], *operands[1], target, out)
+        result = _two(scope, *operands[0], *operands[1], target, out)
     else:
         result = None
     if result is None:
@@ -88,7 +88,7 @@ def _one(expr: Expr, labels: Labels, target: Labels, out: Type) -> Expr | None:
     return Expr(expr.text, out, expr.strength, low=expr.low)
 
 
-def _two(a: Expr, la: Labels, b: Expr, lb: Labels, target: Labels, out: Type) -> Expr | None:
+def _two(scope: Scope, a: Expr, la: Labels, b: Expr, lb: Labels, target: Labels, out: Type) -> Expr | None:
     if len(set(la)) < len(la) or len(set(lb)) < len(lb):
         return None
     a, la = _summed(a, la, [x for x in la if x not in lb and x not in target])
@@ -106,7 +106,7 @@ def _two(a: Expr, la: Labels, b: Expr, lb: Labels, target: Labels, out: Type) ->
             return None
         axis = ", ".join(str(-1 - i) for i in range(len(contracted)))
         axis = axis if len(contracted) == 1 else f"({axis})"
-        return Expr(f"({a.at(MUL)} * {b.at(MUL + 1)}).sum({axis})", out, low=low)
+        return Expr(f"({a.at(MUL)} * {b.at(MUL + 1)}).sum({axis}{scope.added_in(a, b)})", out, low=low)
     if len(contracted) > 1:
         return None
     return _product(a, la, b, lb, target, out) or _product(b, lb, a, la, target, out)

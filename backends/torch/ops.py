@@ -156,6 +156,7 @@ def _reduction(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
         return Expr(operand.text, out, operand.strength, low=operand.low)
     method = "sum" if instr.op == "sum" else "amax"
     axes = layout.dims(where, len(operand.type.shape))
+    axes += scope.added_in(operand) if method == "sum" else ""
     return Expr(f"{operand.at(ATOM)}.{method}({axes})", out, low=operand.low)
 
 

@@ -59,6 +59,13 @@ class Scope:
             return Expr(f"{expr.at(ATOM)}.to({self.need('wide')})", expr.type, wide=True)
         return replace(self._converted(expr, "wide"), low=False, wide=True)
 
+    def added_in(self, *operands: Expr) -> str:
+        """The type in which a sum of these is added up, as its last argument."""
+        plain = (
+            self.kind == "dtype" or any(e.wide for e in operands) or (self.within and not any(e.low for e in operands))
+        )
+        return "" if plain else f", dtype={self.need('wide')}"
+
     def narrowed(self, expr: Expr) -> Expr:
         """A tensor of the type of the module (under autocast also of a lower one)."""
         return replace(self._converted(expr, "dtype"), wide=False) if expr.wide else expr

@@ -5,14 +5,15 @@
 A factor of a state is there again at every later tick, and so is its rounding error: a decay of 0.999 is 1 in bfloat16
 and forgets nothing. So what multiplies a state on its way to its next value, entry by entry, is a *gate*; and with it
 the pointwise work that makes it from products, inputs and parameters. Nothing else is: keys, values and queries are
-rounded once, and their errors average out.
+rounded once, and their errors average out. Sums (means, norms, losses) are the other kind: they are added up in
+float32, and what is computed from them alone follows.
 
 Needs: a program without ``grad``. Guarantees: only adds types; a backend that has none but one may ignore them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nldsl.ir.demand import reachable, roots
 from nldsl.ir.graphs import components
@@ -42,7 +43,9 @@ def wide_values(program: Program) -> frozenset[int]:
         found.add(value)
         if _is_pointwise(body, instr):
             stack.extend(instr.args)
-    return _followed(program, cycles, _computed(body, found))
+    live = sorted(reachable(body, roots(program)))
+    sums = {v for v in live if v not in cycles and _is_sum(body, body[v])}
+    return _followed(body, live, cycles, _computed(body, found) | sums)
 
 
 def _cycles(program: Program) -> dict[Node, int]:
@@ -92,11 +95,20 @@ def _computed(body: tuple[Instr, ...], values: set[int]) -> set[int]:
     return found
 
 
-def _followed(program: Program, cycles: Mapping[Node, int], gates: set[int]) -> frozenset[int]:
-    """With what is computed from gates alone: little is left of ``1 - keep`` where ``keep`` was rounded. A vector that
-    goes on to something else is rounded then, once: it is a key."""
-    body = program.body
-    live = sorted(reachable(body, roots(program)))
+def _is_sum(body: tuple[Instr, ...], instr: Instr) -> bool:
+    """Whether an operation adds up what one place of a tensor has: a mean, a norm, a loss."""
+    if instr.type.kind != "real" or len(instr.type.shape) >= max(
+        (len(body[a].type.shape) for a in instr.args), default=0
+    ):
+        return False
+    return instr.op == "sum" or (instr.op == "einsum" and not mixes(instr, [body[a].type for a in instr.args]))
+
+
+def _followed(
+    body: tuple[Instr, ...], live: Sequence[int], cycles: Mapping[Node, int], gates: set[int]
+) -> frozenset[int]:
+    """With what is computed from gates and sums alone: little is left of ``1 - keep`` where ``keep`` was rounded. A
+    vector that goes on to something else is rounded then, once: it is a key."""
     found = set(gates)
     for value in live:
         instr = body[value]

@@ -93,6 +93,26 @@ def test_the_rates_of_a_state_space_model() -> None:
     assert max(found.values()) < LIMIT, found
 
 
+def test_sums_are_added_up_in_single_precision() -> None:
+    """Squares of these numbers add up to more than float16 has: their norm was infinite, and what it divides 0."""
+    text = """
+    memory Normed(d: dim) {
+      state S: [d, d] = 0
+      step(x: [d], k: [d]) -> [d] {
+        y = x * rsqrt(mean(x * x) + 0.000001)
+        S <- 0.9 * S + outer(y, k)
+        return S @ k
+      }
+    }
+    """
+    program = load_program("normed.nl", "Normed", text=text, d=16)
+    inputs = {n: 190 * x if n == "x" else x for n, x in inputs_of(program, torch.float16).items()}
+    assert inputs["x"].square().sum(-1).isinf().any()
+    exact = made(program).to(torch.float16).double()
+    found = errors(run(exact, {n: x.double() for n, x in inputs.items()}), run(made(program).half(), inputs))
+    assert max(e for n, e in found.items() if n != "gradient of x") < 2e-3, found  # that one is below float16's least
+
+
 def stepped(module: Module, inputs: dict[str, Tensor]) -> Tensor:
     state, rows = module.init_state(2), []
     for tick in range(next(iter(inputs.values())).shape[1]):
