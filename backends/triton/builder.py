@@ -28,6 +28,8 @@ class Builder:
         self.taken: set[str] = set(RESERVED) | set(functions("library")) | set(names)
         self.note = ""  # the line of the program of which the next operations are a part
         self.walking = False  # whether the columns are a loop's, which sums over them
+        self.from_registers = False  # whether products read their operands from registers
+        self.low: set[str] = set()  # the loads of what lies in memory in the type of products
         self.blocks: dict[str, int] = {}  # what is known of the blocks that have names: of ticks, of columns
 
     # -- names and operations

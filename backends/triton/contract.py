@@ -267,12 +267,18 @@ def _matrix(
     batch, rows, columns = groups
     simple = not batch and len(rows) == 1 and len(columns) == 1
     if simple and order != labels:
-        low = b.define("view", f"{tile.name}.to(DOT)", f"{tile.name}_low")
-        return f"tl.trans({low})"
+        return f"tl.trans({_low(b, tile.name)})"
     moved = permute(b, tile, tuple(labels.index(x) for x in order))
     assert isinstance(moved, Tile)
     flat = _flat_dims((batch, rows, columns), size)
     name = moved.name
     if flat != [size[x].block for x in order]:
         name = b.define("view", f"tl.reshape({name}, ({', '.join(flat)}))", name)
-    return b.define("view", f"{name}.to(DOT)", f"{name}_low")
+    return _low(b, name)
+
+
+def _low(b: Builder, name: str) -> str:
+    """A tile in the type of products. Where they read their operands from registers the compiler would move what is
+    loaded there as it is, and round it in every warp: twice the registers."""
+    text = f"rounded({name}, DOT)" if b.from_registers and name not in b.low else f"{name}.to(DOT)"
+    return b.define("view", text, f"{name}_low")

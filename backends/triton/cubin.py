@@ -63,7 +63,8 @@ def compile_kernel(
 def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, part: str = "") -> list[Report]:
     """Compile the kernels of jobs, which an emitted ``module`` has, as they are launched for vectors in bfloat16.
 
-    ``part``: only kernels with this in their names. Gates (also streams of numbers), states and workspaces are float32.
+    ``part``: only kernels with this in their names. Gates (also streams of numbers), states and workspaces are float32,
+    but for workspaces in the type of products.
     """
     language = require("triton.language", "triton")
     found = []

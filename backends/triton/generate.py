@@ -114,7 +114,7 @@ def _kernel(
         before = dict(spaces.values), dict(spaces.kept), set(spaces.names)
         try:
             writer = WalkWriter if task.walk else KernelWriter
-            kernel = writer(job, planned, stage, spaces, task, pressure.ticks).write(name)
+            kernel = _writer(writer, job, planned, stage, spaces, task, pressure).write(name)
         except UnsupportedError:  # a form that needs all columns: the kernel without the division
             spaces.values, spaces.kept, spaces.names = before
         else:
@@ -126,6 +126,14 @@ def _kernel(
                 kernel.peak = max(task.walk.peak, task.walk.between)
             return kernel
     whole = Task(task.left, task.results)
-    kernel = KernelWriter(job, planned, stage, spaces, whole, pressure.ticks).write(name)
+    kernel = _writer(KernelWriter, job, planned, stage, spaces, whole, pressure).write(name)
     kernel.peak = pressure.peak(roots, stored)
     return kernel
+
+
+def _writer(
+    kind: type[KernelWriter], job: Job, planned: Plan, stage: int, spaces: Workspaces, task: Task, pressure: Pressure
+) -> KernelWriter:
+    writer = kind(job, planned, stage, spaces, task, pressure.ticks)
+    writer.b.from_registers = pressure.operands > 0
+    return writer

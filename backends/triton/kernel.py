@@ -246,7 +246,7 @@ class KernelWriter:
             return self._carried(value, job.carried[value])
         if value in job.boundaries:
             begun = self.spaces.begun[job.boundaries[value]]
-            return memory.fetch(b, self.lanes, begun.name, self.active.dims(value), begun.zero)
+            return memory.fetch(b, self.lanes, begun.name, self.active.dims(value), begun.zero, begun.narrow)
         if value in job.numbers:
             return Tile(job.numbers[value])
         if instr.op == "clock":
@@ -258,7 +258,7 @@ class KernelWriter:
         if self.stage == STEP:
             return Tile(self.variables[key], dims, "real", frozenset(range(len(dims))))
         slot = self.spaces.kept[key]
-        return memory.fetch(self.b, self.lanes, slot.name, dims, slot.zero)
+        return memory.fetch(self.b, self.lanes, slot.name, dims, slot.zero, slot.narrow)
 
     def _clock(self, instr: Instr) -> Tile:
         scale, period = instr.attr("scale"), instr.attr("period")
@@ -279,7 +279,7 @@ class KernelWriter:
             return None
         if slot.parts:
             return memory.fetch_sum(self.b, self.lanes, slot.name, self.active.dims(value), slot.parts)
-        return memory.fetch(self.b, self.lanes, slot.name, self.active.dims(value), slot.zero)
+        return memory.fetch(self.b, self.lanes, slot.name, self.active.dims(value), slot.zero, slot.narrow)
 
     def given_divided(self, value: int) -> Value | None:
         """The same where columns are divided: a value without such columns is computed from whole ones."""

@@ -72,6 +72,14 @@ def power(x, y):
 
 
 @triton.jit
+def rounded(x, DOT: tl.constexpr):
+    """``x.to(DOT)``, done where ``x`` lies. The condition always holds, but the compiler, which moves what is only made
+    of loads to where a product reads it, does not look behind it."""
+    here = tl.arange(0, x.shape[len(x.shape) - 1]) >= 0
+    return tl.where(here, x, 0.0).to(DOT)
+
+
+@triton.jit
 def solution(a, b, n, N: tl.constexpr):
     """[Z, N, N], [Z, N, M] -> [Z, N, M]: the solutions of systems of n unknowns, whose padding is 0.
 
@@ -135,6 +143,32 @@ def small_inverses(a, Z: tl.constexpr, N: tl.constexpr, REAL: tl.constexpr):
 
 
 @triton.jit
+def joined_inverses(
+    a, inverse, Z: tl.constexpr, N: tl.constexpr, H: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr
+):
+    """[Z, N, N]: the inverses of the diagonal blocks of ``2 * H``, from those of their two halves and what is between
+    these in ``a``. Only those blocks are multiplied: products of whole matrices, mostly zeros, fill all registers."""
+    P: tl.constexpr = N // (2 * H)
+    pair = tl.arange(0, P)
+    half = tl.arange(0, 2)
+    same = (pair[:, None] == pair[None, :])[None, :, None, None, :, None, None]
+    row = half[None, None, :, None, None, None, None]
+    column = half[None, None, None, None, None, :, None]
+    blocks = tl.reshape(a, (Z, P, 2, H, P, 2, H))
+    known = tl.reshape(inverse, (Z, P, 2, H, P, 2, H))
+    corner = same & (row == 1) & (column == 0)
+    between = tl.sum(tl.sum(tl.sum(tl.where(corner, blocks, 0.0), 5), 4), 2)
+    upper = tl.sum(tl.sum(tl.sum(tl.where(same & (row == 0) & (column == 0), known, 0.0), 5), 4), 2)
+    lower = tl.sum(tl.sum(tl.sum(tl.where(same & (row == 1) & (column == 1), known, 0.0), 5), 4), 2)
+    between = tl.reshape(between, (Z * P, H, H))
+    upper = tl.reshape(upper, (Z * P, H, H))
+    lower = tl.reshape(lower, (Z * P, H, H))
+    part = times(lower, between, Z * P, H, H, H, REAL, PRECISION)
+    new = tl.reshape(times(part, upper, Z * P, H, H, H, REAL, PRECISION), (Z, P, 1, H, 1, 1, H))
+    return tl.reshape(tl.where(corner, -new, known), (Z, N, N))
+
+
+@triton.jit
 def triangular_inverse(
     a, Z: tl.constexpr, N: tl.constexpr, LEVELS: tl.constexpr, REAL: tl.constexpr, PRECISION: tl.constexpr
 ):
@@ -142,14 +176,9 @@ def triangular_inverse(
 
     Blocks of 16 on the diagonal, then blocks of twice the size from two inverses and what is between them, which is as
     stable as substitution."""
-    row = tl.arange(0, N)[:, None]
-    column = tl.arange(0, N)[None, :]
     inverse = small_inverses(a, Z, N, REAL)
     for level in tl.static_range(4, LEVELS):
-        half = (row // (2 << level) == column // (2 << level)) & (row // (1 << level) > column // (1 << level))
-        between = tl.where(half[None, :, :], a, 0.0)
-        part = times(inverse, between, Z, N, N, N, REAL, PRECISION)
-        inverse = inverse - times(part, inverse, Z, N, N, N, REAL, PRECISION)
+        inverse = joined_inverses(a, inverse, Z, N, 1 << level, REAL, PRECISION)
     return inverse
 
 

@@ -108,6 +108,7 @@ def load(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) -> 
     arguments = where + (f", mask={mask}, other=0" if mask else "")
     kind = source.type.kind
     name = b.define("load", f"tl.load({arguments}).to({'tl.int32' if kind == 'int' else 'REAL'})", source.name)
+    b.low |= {name} if TIME in source.type.axes and source.type.shape else set()
     return Tile(name, dims, kind, frozenset(range(len(dims))))
 
 
@@ -143,9 +144,12 @@ def keep(b: Builder, lanes: Lanes, name: str, tile: Tile, segment: str = "n", pa
     _store(b, slot(name, lanes, tile.dims, b, segment, parts), b.real(tile).name, "")
 
 
-def fetch(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], zero: frozenset[int]) -> Tile:
-    """A tile from a workspace."""
+def fetch(
+    b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], zero: frozenset[int], narrow: bool = False
+) -> Tile:
+    """A tile from a workspace. ``narrow``: it lies there in the type of products."""
     found = b.define("load", f"tl.load({slot(name, lanes, dims, b)}).to(REAL)", name.removesuffix("_kept"))
+    b.low |= {found} if narrow else set()
     if all(e.size == 1 for e in dims):
         return Tile(found)
     return Tile(found, dims, "real", zero)
