@@ -19,13 +19,15 @@ from nldsl.ir.types import TIME
 
 # Entries that may live at once in a program of eight warps: 256 threads of which each holds 120 in its 255 registers.
 ROOM = 256 * 120
-# How much more than that a kernel may read, and its matrix products: the compiler moves loads for later work up.
+# How much of that, or more, a kernel may read, and its matrix products: the compiler moves loads for later work up.
 LOADED_MORE = 1.25
 PRODUCTS, DEAR = 4, 4  # a call of a library function counts as so many products
 # Where products take their operands from registers (all but sm_90 and sm_100) they are there a second time: that
 # much of their entries.
 OPERANDS = 1.0
-PASSES = 1.5  # and that many times as much in the products of an inverse, which are in several passes
+LOADED_LESS = 0.9  # what a kernel may read there: it holds what is loaded beside what products read
+ROOM_LESS = 0.94  # what of the room is left there for the tiles
+PASSES = 0.25  # so much more for the products of an inverse, which are in several passes
 ROWS, WARPS = 64, 8  # rows of a product that reads from there, warps of a program
 FROM_MEMORY = (9, 10)  # the major versions whose products read their operands from shared memory
 # Views of another value: no registers of their own.
@@ -40,7 +42,9 @@ class Pressure:
 
     def __init__(self, relations: Relations, ticks: int, room: int = ROOM, capability: int = 90) -> None:
         self.operands = 0.0 if capability // 10 in FROM_MEMORY else OPERANDS
-        self.relations, self.job, self.ticks, self.room = relations, relations.job, ticks, room
+        self.loaded = (LOADED_LESS if self.operands else LOADED_MORE) * room
+        self.relations, self.job, self.ticks = relations, relations.job, ticks
+        self.room = int(ROOM_LESS * room) if self.operands else room
         self._sizes: dict[int, tuple[int, ...]] = {}
         self._order: dict[int, tuple[int, ...]] = {}
 
@@ -182,10 +186,11 @@ class Pressure:
         read = [v for v in cone if v in stored or not self.job.body[v].args]
         loaded = sum(self.entries(v, split, columns) for v in read if self.job.body[v].op not in ("const", "iota"))
         peak = self.peak(targets, stored, places, columns)
-        return max(products / PRODUCTS, peak / self.room, loaded / (LOADED_MORE * self.room))
+        return max(products / PRODUCTS, peak / self.room, loaded / self.loaded)
 
     def product(self, value: int) -> bool:
-        """Whether a value is a product of matrices."""
+        """Whether a value is a product of matrices: what has no rows or no columns of its own is multiplied entry by
+        entry and summed."""
         instr = self.job.body[value]
         if instr.op != "einsum" or len(instr.args) != 2:
             return False
