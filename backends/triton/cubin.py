@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nldsl.backends.triton.host import STAGES, Written, column_block, warps
+from nldsl.backends.triton.host import Written, column_block, stages, warps
 from nldsl.backends.triton.memory import pointer
 from nldsl.backends.triton.tick_host import TickWritten
 from nldsl.backends.triton.tick_host import warps as tick_warps
@@ -100,7 +100,7 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
                 **more_blocks(" ".join(kernel.blocks), block),
             }
             function = getattr(module, kernel.name)
-            found.append(compile_kernel(function, types, own, capability, warps(kernel), STAGES))
+            found.append(compile_kernel(function, types, own, capability, warps(kernel), stages(kernel)))
     return found
 
 

@@ -242,7 +242,7 @@ def launch_lines(kernel: Kernel, ticks: int) -> list[str]:
     return [
         f"{kernel.name}[{listed(grid)}](",
         f"{INDENT}{', '.join(given)},",
-        f"{INDENT}{', '.join(constants)}, num_warps={warps(kernel)}, num_stages={STAGES},",
+        f"{INDENT}{', '.join(constants)}, num_warps={warps(kernel)}, num_stages={stages(kernel)},",
         ")",
     ]
 
@@ -259,6 +259,11 @@ def column_block(kernel: Kernel) -> int:
 def warps(kernel: Kernel) -> int:
     """More warps where one program works on much at once."""
     return MANY_WARPS if 2 * kernel.peak > ROOM else WARPS
+
+
+def stages(kernel: Kernel) -> int:
+    """How many rounds of a loop are on their way at once: reading ahead costs what goes through tiles registers."""
+    return 1 if kernel.tiles else STAGES
 
 
 def run_source(written: Written, name: str) -> str:

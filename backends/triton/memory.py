@@ -108,7 +108,7 @@ def load(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) -> 
     arguments = where + (f", mask={mask}, other=0" if mask else "")
     kind = source.type.kind
     name = b.define("load", f"tl.load({arguments}).to({'tl.int32' if kind == 'int' else 'REAL'})", source.name)
-    b.low |= {name} if TIME in source.type.axes and source.type.shape else set()
+    b.low |= {name} if TIME in source.type.axes and source.type.shape and not source.wide else set()
     return Tile(name, dims, kind, frozenset(range(len(dims))))
 
 

@@ -32,10 +32,12 @@ def program(path: str, entry: str, **dims: Any) -> Program:
     return load_program(f"stdlib/{path}", entry, **dims)
 
 
-def kernels_of(source: Program, choices: Choices | None = None, size: int | None = None) -> Module:
-    """The module whose loops are kernels, all of them."""
+def kernels_of(
+    source: Program, choices: Choices | None = None, size: int | None = None, capability: int | None = None
+) -> Module:
+    """The module whose loops are kernels, all of them, made for GPUs of ``sm_<capability>``."""
     options = ChunkOptions(size=size) if size else None
-    writer = LoopKernelWriter(required=True, choices=choices)
+    writer = LoopKernelWriter(required=True, choices=choices, capability=capability)
     backend = TorchBackend("triton", kernels=writer)
     planned = plan(source, options=options)
     return Module(source, backend.load(backend.emit(planned), planned), initialize(source, 0))

@@ -43,6 +43,16 @@ def test_where_products_read_registers_kernels_do_less() -> None:
     assert counts[0] > counts[1]
 
 
+@pytest.mark.parametrize(("path", "entry"), [("delta", "GatedDelta"), ("gated_linear", "Mamba2")])
+def test_kernels_whose_products_read_registers(path: str, entry: str) -> None:
+    """What is made of loads is rounded where it lies."""
+    source = program(f"memories/{path}.nl", entry, dk=4, dv=3)
+    inputs = inputs_of(source, 1, 18, torch.float64)
+    module = kernels_of(source, Choices(segment=16), capability=80)
+    assert "rounded(" in module.emitted.source
+    assert largest_error(run(ticks_of(source).double(), inputs), run(module.double(), inputs)) < 1e-10
+
+
 def test_the_gpu_that_kernels_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEVICE, "sm_80 NVIDIA A100")
     assert capability() == 80
