@@ -15,12 +15,14 @@ from nldsl.backends.triton.columns import walks
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.pressure import Pressure
 from nldsl.backends.triton.tiles import power_of_two
-from nldsl.backends.triton.walk import Walk, rounds_of, walk_between, walk_peak
+from nldsl.backends.triton.walk import Walk, inside, rounds_of, walk_between, walk_peak
 
 WIDTHS, TILES = (64, 32, 16), (64, 32, 16)
 # How much more than other kernels one of this form may need: its sums are divided evenly, and nothing else is large.
 MORE = 1.4
 WITHIN = 0.8  # and of their rounds, where a library function is a part of them
+MORE_FROM_REGISTERS = 1.1  # the first of these where products read their operands from registers
+FEW = 8  # no more than others where a round has more products than these: what they need is not small
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,9 @@ class _Choice:
         cone = [v for v in pressure.cone(targets, known) if v not in known and pressure.dear(v)]
         within = any(a in self.walked for v in cone for a in self.args(v))
         most = pressure.room * (WITHIN if within else 1 if cone else MORE)
+        own_work = (inside(job, (*r.sums, *r.written), known, self.walked) for r in rounds)
+        many = max(sum(pressure.product(v) for v in work) for work in own_work) > FEW
+        room = pressure.room * (1 if many else MORE_FROM_REGISTERS if pressure.operands else MORE)
         for width in WIDTHS:
             for columns in TILES:
                 if width > power_of_two(divided) or columns >= size:
@@ -175,7 +180,7 @@ class _Choice:
                 more = {v: {d: width} for v, d in self.divided}
                 peak = walk_peak(pressure, rounds, targets, known, self.through, columns, more)
                 inner = walk_peak(pressure, rounds, (), known, self.through, columns, more)
-                if peak <= MORE * pressure.room and inner <= most:
+                if peak <= room and inner <= most:
                     between = walk_between(pressure, rounds, known, more)
                     walk = Walk(self.through, size, columns, rounds, peak, between)
                     return Found(before, left, partial, own, rest, self.divided, divided, width, walk)
