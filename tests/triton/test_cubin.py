@@ -25,7 +25,7 @@ HOT = [
 ]
 # What is pinned of deep memories: file, program, dims, kernels that spill, bytes a thread of the worst of them.
 DEEP = [
-    ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 2, 80),
+    ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 2, 160),
     ("ttt.nl", "TTTMlp", {"d": 64}, 4, 916),
 ]
 # On sm_80: what spills nothing, and upper bounds for the rest (program, width, kernels that spill, bytes).
