@@ -34,8 +34,9 @@ AMPERE_NOTHING = [
     ("gated_linear.nl", "GatedLinearAttention", 64),
     ("delta.nl", "DeltaNet", 64),
     ("delta.nl", "GatedDelta", 64),
+    ("delta.nl", "KimiDelta", 64),
 ]
-AMPERE = [("KimiDelta", 64, 1, 64), ("GatedDelta", 128, 2, 440), ("DeltaNet", 128, 3, 24)]
+AMPERE = [("GatedDelta", 128, 2, 440), ("DeltaNet", 128, 3, 24)]
 
 
 def reports(path: str, entry: str, target: int, part: str, **dims: int) -> dict[str, dict[str, int]]:
