@@ -35,8 +35,10 @@ AMPERE_NOTHING = [
     ("delta.nl", "DeltaNet", 64),
     ("delta.nl", "GatedDelta", 64),
     ("delta.nl", "KimiDelta", 64),
+    ("gated_linear.nl", "Mamba2", 64),
+    ("delta.nl", "DeltaNet", 128),
 ]
-AMPERE = [("GatedDelta", 128, 2, 440), ("DeltaNet", 128, 3, 24)]
+AMPERE = [("GatedDelta", 128, 1, 8)]
 
 
 def reports(path: str, entry: str, target: int, part: str, **dims: int) -> dict[str, dict[str, int]]:
