@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.interface import LoopCall, LoopSource
 from nldsl.backends.triton.jobs import Naming, forward_job
-from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.operators import entry_source
 from nldsl.backends.triton.provider import IMPORTS, BackendRemark
@@ -16,6 +15,7 @@ from nldsl.backends.triton.tick_host import TickWritten, run_source
 from nldsl.backends.triton.tick_kernel import TickWriter
 from nldsl.backends.triton.tick_source import FRAME, checked, columns, fitting
 from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.backends.triton.workspaces import Workspaces
 
 WIDE = 1 << 10  # entries that a program with columns has at once: one tick has little work, many programs share it
 

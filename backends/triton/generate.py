@@ -11,7 +11,7 @@ from nldsl.backends.triton.describe import describe
 from nldsl.backends.triton.divide import COLUMNS, Division, Task
 from nldsl.backends.triton.host import Frame, Written
 from nldsl.backends.triton.job import Job
-from nldsl.backends.triton.kernel import STAGE_NAMES, Kernel, KernelWriter, Workspaces
+from nldsl.backends.triton.kernel import STAGE_NAMES, Kernel, KernelWriter
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.narrow import Narrow
 from nldsl.backends.triton.plan import Plan, plan
@@ -19,6 +19,7 @@ from nldsl.backends.triton.pressure import ROOM, Pressure
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.walk import walk_of
 from nldsl.backends.triton.walk_kernel import WalkWriter
+from nldsl.backends.triton.workspaces import Workspaces
 from nldsl.ir.stages import FINISH, PREPARE, STEP
 
 MOST_OPERATIONS = 4096  # dividing more among kernels takes hours, and gives hundreds of them

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton.job import Job, Source
-from nldsl.backends.triton.kernel import Kernel, Slot, Workspaces
+from nldsl.backends.triton.kernel import Kernel
 from nldsl.backends.triton.pressure import ROOM
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, more_blocks, power_of_two
+from nldsl.backends.triton.workspaces import Slot, Workspaces
 from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 

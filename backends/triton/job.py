@@ -22,6 +22,11 @@ class Source:
     wide: bool = field(default=False, compare=False)
 
 
+def final(source: Source) -> Source:
+    """The tensor that gets the last value of a carried variable."""
+    return Source(f"{source.name}_out", source.type)
+
+
 @dataclass(frozen=True)
 class Job:
     """``body`` runs for the segments in order, or from the last one if ``reverse``. ``sources`` has the tensor behind

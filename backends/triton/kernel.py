@@ -12,7 +12,7 @@ from nldsl.backends.triton import memory
 from nldsl.backends.triton.builder import Builder, shape
 from nldsl.backends.triton.divide import Task
 from nldsl.backends.triton.hints import hints
-from nldsl.backends.triton.job import Job, Key, Source
+from nldsl.backends.triton.job import Job, Key, Source, final
 from nldsl.backends.triton.lower import Lowering
 from nldsl.backends.triton.ops import Op
 from nldsl.backends.triton.plan import Plan
@@ -29,6 +29,7 @@ from nldsl.backends.triton.tiles import (
     more_blocks,
 )
 from nldsl.backends.triton.views import scalar, tile_of
+from nldsl.backends.triton.workspaces import Slot, Workspaces
 from nldsl.dims import Dim
 from nldsl.ir.chunk import TICKS
 from nldsl.ir.program import Instr
@@ -39,47 +40,6 @@ STAGE_NAMES = {PREPARE: "prepare", STEP: "step", FINISH: "finish"}
 # Tables of segments and sequences, as ``host_library.segment_tables`` gives them, and the ticks before the call.
 FRAME = ("bounds", "since", "shared", "owner", "cuts", "tick")
 CONSTANTS = ("BT", "LOG_BT", "BV", "BP", "REAL", "DOT", "PRECISION", "SOLVE")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A workspace: a tile for each segment and lane. ``zero``: where its padding is 0. ``narrow``: in the type of
-    matrix products. ``parts``: so many tiles to be added up, the first of the sizes."""
-
-    name: str
-    sizes: tuple[Dim, ...]
-    zero: frozenset[int] = frozenset()
-    narrow: bool = False
-    parts: int = 0
-
-
-@dataclass
-class Workspaces:
-    """What kernels leave for later ones, by value of the body or by carried key; ``begun`` is what the forward run left
-    of its carried values for the way back. ``narrow``: which of them may be in the type of matrix products."""
-
-    values: dict[int, Slot] = field(default_factory=dict)
-    kept: dict[Key, Slot] = field(default_factory=dict)
-    begun: dict[Key, Slot] = field(default_factory=dict)
-    sums: dict[str, Slot] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
-    narrow: frozenset[int | Key] = frozenset()
-
-    def every(self) -> list[Slot]:
-        """All workspaces."""
-        found = (*self.values.values(), *self.kept.values(), *self.begun.values(), *self.sums.values())
-        return list(dict.fromkeys(found))
-
-    def new(
-        self, hint: str, sizes: tuple[Dim, ...], zero: frozenset[int], narrow: bool = False, parts: int = 0
-    ) -> Slot:
-        base = "".join(c if c.isalnum() else "_" for c in hint) or "x"
-        name, count = base, 1
-        while name in self.names:
-            count += 1
-            name = f"{base}_{count}"
-        self.names.add(name)
-        return Slot(name, sizes, zero, narrow, parts)
 
 
 @dataclass
@@ -521,11 +481,6 @@ class KernelWriter:
         for (name, _period), variable in self.variables.items():
             if name == state:
                 self.b.effect("pointwise", f"tl.where({fires}, {initial}, {variable})", variable)
-
-
-def final(source: Source) -> Source:
-    """The tensor that gets the last value of a carried variable."""
-    return Source(f"{source.name}_out", source.type)
 
 
 def _zero(tile: Tile) -> frozenset[int]:

@@ -15,7 +15,6 @@ from nldsl.backends.triton.generate import Choices, generate
 from nldsl.backends.triton.host import Frame, Written
 from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
-from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.narrow import narrow_keys
 from nldsl.backends.triton.operators import loop_source
@@ -23,6 +22,7 @@ from nldsl.backends.triton.second_source import TABLE, missing, torch_form
 from nldsl.backends.triton.tick_source import tick_loop
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.tune import capability, read
+from nldsl.backends.triton.workspaces import Workspaces
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.types import BATCH
 from nldsl.source import NO_SPAN

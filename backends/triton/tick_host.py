@@ -17,11 +17,11 @@ from nldsl.backends.triton.host import (
     types_line,
 )
 from nldsl.backends.triton.job import Source
-from nldsl.backends.triton.kernel import Slot
 from nldsl.backends.triton.memory import pointer
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tick_kernel import CUTS, NUMBERS, SINGLE, TickKernel
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, power_of_two
+from nldsl.backends.triton.workspaces import Slot
 from nldsl.ir.types import BATCH
 
 FULL = 40  # entries of a tile that one thread takes, before there are more threads

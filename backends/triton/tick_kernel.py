@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 
 from nldsl.backends.triton import tick_memory as memory
 from nldsl.backends.triton.builder import Builder, shape
-from nldsl.backends.triton.job import Job, Key, Source
-from nldsl.backends.triton.kernel import Slot, final
+from nldsl.backends.triton.job import Job, Key, Source, final
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.memory import pointer
 from nldsl.backends.triton.ops import Op
 from nldsl.backends.triton.tick_memory import BEFORE, BLOCK, LANE
 from nldsl.backends.triton.tick_round import Round, kept_tile, without_outputs
 from nldsl.backends.triton.tiles import COLUMN, Extent, Tile, UnsupportedError, power_of_two
+from nldsl.backends.triton.workspaces import Slot
 from nldsl.dims import Dim
 from nldsl.ir.types import BATCH, TIME
 

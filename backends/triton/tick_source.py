@@ -12,7 +12,6 @@ from nldsl.backends.triton.columns import columns as columns_of
 from nldsl.backends.triton.host import Frame
 from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
-from nldsl.backends.triton.kernel import Workspaces
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.operators import derivative_source, digest_of, entry_source, operator_source
 from nldsl.backends.triton.pressure import Pressure
@@ -22,6 +21,7 @@ from nldsl.backends.triton.tick_job import timeless
 from nldsl.backends.triton.tick_kernel import Columns, TickKernel, TickWriter
 from nldsl.backends.triton.tick_round import without_outputs
 from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.backends.triton.workspaces import Workspaces
 from nldsl.ir.types import BATCH
 
 ROOM = 1 << 16  # entries that live at once: as many as one multiprocessor has registers
