@@ -28,17 +28,11 @@ DEEP = [
     ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 2, 160),
     ("ttt.nl", "TTTMlp", {"d": 64}, 4, 916),
 ]
-# On sm_80: what spills nothing, and upper bounds for the rest (program, width, kernels that spill, bytes).
+# On sm_80: those that spill nothing at both widths but here (program, width, kernels that spill, bytes a thread).
+AMPERE = [("delta.nl", "GatedDelta", 128, 1, 8), ("delta.nl", "KimiDelta", 128, 1, 8)]
 AMPERE_NOTHING = [
-    ("gated_linear.nl", "Mamba2", 128),
-    ("gated_linear.nl", "GatedLinearAttention", 64),
-    ("delta.nl", "DeltaNet", 64),
-    ("delta.nl", "GatedDelta", 64),
-    ("delta.nl", "KimiDelta", 64),
-    ("gated_linear.nl", "Mamba2", 64),
-    ("delta.nl", "DeltaNet", 128),
+    (file, entry, width) for file, entry in HOT for width in (64, 128) if (entry, width) not in {r[1:3] for r in AMPERE}
 ]
-AMPERE = [("GatedDelta", 128, 1, 8)]
 
 
 def reports(path: str, entry: str, target: int, part: str, **dims: int) -> dict[str, dict[str, int]]:
@@ -75,12 +69,18 @@ def test_nothing_spills_on_hopper(file: str, entry: str, width: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("file", "entry", "dims", "count", "most"), DEEP, ids=[row[1] for row in DEEP])
+@pytest.mark.parametrize(("file", "entry", "dims", "count", "most"), DEEP, ids=[f"{row[1]}-{next(iter(row[2].values()))}" for row in DEEP])
 def test_what_deep_memories_spill(file: str, entry: str, dims: dict[str, int], count: int, most: int) -> None:
     """Hidden layers of 256 units; what is pinned is what was found."""
     spilled = check(f"stdlib/memories/{file}", entry, 90, "", **dims)
-    assert len(spilled) <= count
-    assert max(spilled.values()) <= most, spilled
+    assert (len(spilled), max(spilled.values())) == (count, most), spilled
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.xfail(strict=True, reason="a kernel of the way back holds a whole layer of 128 x 512: 256 KiB")
+def test_a_wide_layer_fits_into_shared_memory() -> None:
+    check("stdlib/memories/titans.nl", "Titans", 90, "", dk=128, dv=128)
 
 
 @pytest.mark.slow
@@ -92,9 +92,8 @@ def test_nothing_spills_on_ampere(file: str, entry: str, width: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("entry", "width", "count", "most"), AMPERE)
-def test_what_spills_on_ampere(entry: str, width: int, count: int, most: int) -> None:
+@pytest.mark.parametrize(("file", "entry", "width", "count", "most"), AMPERE)
+def test_what_spills_on_ampere(file: str, entry: str, width: int, count: int, most: int) -> None:
     """There matrix products take their operands from registers; what is pinned is what was found."""
-    spilled = check("stdlib/memories/delta.nl", entry, 80, "", dk=width, dv=width)
-    assert len(spilled) <= count
-    assert all(found <= most for found in spilled.values()), spilled
+    spilled = check(f"stdlib/memories/{file}", entry, 80, "", dk=width, dv=width)
+    assert (len(spilled), max(spilled.values())) == (count, most), spilled
