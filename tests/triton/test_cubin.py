@@ -69,7 +69,9 @@ def test_nothing_spills_on_hopper(file: str, entry: str, width: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("file", "entry", "dims", "count", "most"), DEEP, ids=[f"{row[1]}-{next(iter(row[2].values()))}" for row in DEEP])
+@pytest.mark.parametrize(
+    ("file", "entry", "dims", "count", "most"), DEEP, ids=[f"{row[1]}-{next(iter(row[2].values()))}" for row in DEEP]
+)
 def test_what_deep_memories_spill(file: str, entry: str, dims: dict[str, int], count: int, most: int) -> None:
     """Hidden layers of 256 units; what is pinned is what was found."""
     spilled = check(f"stdlib/memories/{file}", entry, 90, "", **dims)
