@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.ir.clocks import implies
+from nldsl.ir.demand import reachable
 from nldsl.ir.program import Instr
 from nldsl.ir.types import Clock
 
@@ -88,14 +89,7 @@ class _Plan:
 
     def inside(self, whens: Sequence[int]) -> list[int]:
         """What the new values of these choices are made of in the branch."""
-        found: set[int] = set()
-        stack = [self.body[w].args[0] for w in whens]
-        while stack:
-            v = stack.pop()
-            if v in self.slow and v not in found:
-                found.add(v)
-                stack.extend(self.body[v].args)
-        return sorted(found)
+        return sorted(reachable(self.body, [self.body[w].args[0] for w in whens], self.slow))
 
     def before(self, args: Iterable[int], own: Clock | None) -> None:
         """Choices that these values need are made now; those of the branch itself are known in it."""

@@ -6,6 +6,7 @@ made here, never text of the program.
 
 from __future__ import annotations
 
+from nldsl.ir.demand import reachable
 from nldsl.ir.entrywise import Entrywise
 from nldsl.ir.program import Instr
 
@@ -127,14 +128,7 @@ def write_native(rule: Entrywise, double: bool) -> str:
 
 def _order(rule: Entrywise) -> list[int]:
     """The values of an entry that something needs, operands first."""
-    found: set[int] = set()
-    stack = [rule.change, *(value for _, _, value in rule.states)]
-    while stack:
-        value = stack.pop()
-        if value in rule.entries and value not in found:
-            found.add(value)
-            stack.extend(rule.body[value].args)
-    return sorted(found)
+    return sorted(reachable(rule.body, [rule.change, *(value for _, _, value in rule.states)], rule.entries))
 
 
 def _operand(rule: Entrywise, value: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from nldsl.ir.clocks import implies
 from nldsl.ir.program import Instr, Program
@@ -40,13 +40,13 @@ def join(left: Clock | None, right: Clock | None) -> Clock | None:
     return None
 
 
-def reachable(body: Sequence[Instr], start: Iterable[int]) -> set[int]:
-    """The values that these are computed from, and these."""
+def reachable(body: Sequence[Instr], start: Iterable[int], among: Container[int] | None = None) -> set[int]:
+    """The values that these are computed from, and these; of ``among`` alone, if it is given."""
     found: set[int] = set()
     stack = list(start)
     while stack:
         value = stack.pop()
-        if value not in found:
+        if value not in found and (among is None or value in among):
             found.add(value)
             stack.extend(body[value].args)
     return found

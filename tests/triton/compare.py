@@ -107,13 +107,13 @@ def relative_rms(expected: Tensor, found: Tensor) -> float:
     return float((wide - found.detach().double()).square().mean().sqrt() / wide.square().mean().sqrt())
 
 
-def low_errors(source: Program, ticks: int) -> dict[str, float]:
-    """Relative root mean square errors of a module in bfloat16: outputs, states, gradients. Of the same numbers:
+def low_errors(source: Program, ticks: int, dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:
+    """Relative root mean square errors of a module in a type: outputs, states, gradients. Of the same numbers:
     parameters are rounded on both sides, as inputs are."""
-    inputs = inputs_of(source, 1, ticks, torch.bfloat16)
-    reference = ticks_of(source).to(torch.bfloat16).double()
+    inputs = inputs_of(source, 1, ticks, dtype)
+    reference = ticks_of(source).to(dtype).double()
     expected = run(reference, {n: x.double() for n, x in inputs.items()})
-    found = run(kernels_of(source).to(torch.bfloat16), inputs)
+    found = run(kernels_of(source).to(dtype), inputs)
     errors = {name: relative_rms(value, found.values[name]) for name, value in expected.values.items()}
     for name, gradient in expected.gradients.items():
         got = found.gradients[name]

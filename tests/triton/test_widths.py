@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.triton.compare import inputs_of, kernels_of, program, relative_rms, run, ticks_of
+from tests.triton.compare import low_errors, program
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy, about padding that nothing uses
 LINEAR = ("memories/linear_attention.nl", "LinearAttention")
@@ -24,13 +24,5 @@ CASES = [
 @pytest.mark.parametrize(("memory", "widths", "dtype"), CASES, ids=str)
 def test_heads_of_any_width(memory: tuple[str, str], widths: tuple[int, int], dtype: torch.dtype) -> None:
     source = program(*memory, dk=widths[0], dv=widths[1])
-    inputs = inputs_of(source, 1, 24, dtype)
-    expected = run(ticks_of(source).to(dtype).double(), {n: x.double() for n, x in inputs.items()})
-    found = run(kernels_of(source).to(dtype), inputs)
-    errors = {name: relative_rms(value, found.values[name]) for name, value in expected.values.items()}
-    for name, gradient in expected.gradients.items():
-        got = found.gradients[name]
-        assert gradient is not None
-        assert got is not None
-        errors[f"gradient of {name}"] = relative_rms(gradient, got)
+    errors = low_errors(source, 24, dtype)
     assert max(errors.values()) < LIMITS[dtype], errors
