@@ -22,8 +22,9 @@ def native_backend(required: bool = False) -> Backend:
     return MlirBackend(TorchBackend(name="mlir", stored=False, kernels=kernels), kernels, TorchBackend())
 
 
-def kernel_backend(required: bool = False) -> Backend:
-    """Loops as Triton kernels; ``required``: a loop that has no such form is an error."""
+def kernel_backend(required: bool = False, keep_states: bool | None = None) -> Backend:
+    """Loops as Triton kernels; ``required``: a loop that has no such form is an error. ``keep_states``: loops over
+    segments keep states for the way back; None: where they are small."""
     from nldsl.backends.torch.backend import TorchBackend
     from nldsl.backends.triton.backend import TritonBackend
     from nldsl.backends.triton.provider import LoopKernelWriter
@@ -31,7 +32,7 @@ def kernel_backend(required: bool = False) -> Backend:
     def emitter(kernels: LoopKernels) -> Backend:
         return TorchBackend(name="triton", stored=False, kernels=kernels)
 
-    kernels = LoopKernelWriter(required)
+    kernels = LoopKernelWriter(required, keep_states=keep_states)
     return TritonBackend(emitter(kernels), kernels, emitter, TorchBackend().functions)
 
 
@@ -40,10 +41,15 @@ DEFAULT = "torch"
 VERIFIED = ("torch",)  # what ``nldsl verify`` compares unless it is told: those that compile in no time
 
 
-def backend_named(name: str, required: bool = False) -> Backend:
-    """A backend; ``auto`` is the default one. ``required``: a loop that it has no form for is an error. Raises
-    ValueError for a name that is none."""
+def backend_named(name: str, required: bool = False, keep_states: bool | None = None) -> Backend:
+    """A backend; ``auto`` is the default one. ``required``: a loop that it has no form for is an error.
+    ``keep_states``: see ``kernel_backend``. Raises ValueError for a name that is none, and for a choice that the
+    backend does not have."""
     chosen = DEFAULT if name == "auto" else name
     if chosen not in BACKENDS:
         raise ValueError(f"no backend `{name}`; there are {', '.join(sorted(BACKENDS))}")
+    if keep_states is not None:
+        if chosen != "triton":
+            raise ValueError(f"`keep_states` is a choice of the backend `triton`, not of `{chosen}`")
+        return BACKENDS[chosen](required, keep_states)
     return BACKENDS[chosen](required) if required else BACKENDS[chosen]()

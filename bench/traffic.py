@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
@@ -145,13 +146,13 @@ def inputs(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     return {n: torch.rand(s).mul(0.5).add(0.4).to(torch.bfloat16).requires_grad_() for n, s in shapes.items()}
 
 
-def ours(entry: str, ticks: int, heads: int, width: int) -> Run:
-    """Forward and backward of a program of ``bench.gpu.sequence``."""
+def ours(entry: str, ticks: int, heads: int, width: int, keep_states: bool | None = None) -> Run:
+    """Forward and backward of a program of ``bench.gpu.sequence``. ``keep_states``: see ``nldsl.compile``."""
     from bench.gpu.measure import inputs_of
     from bench.gpu.sequence import kernels
 
     shape = (1, ticks, heads, width)
-    module = kernels(entry, shape).to(torch.bfloat16)
+    module = kernels(entry, shape, keep_states).to(torch.bfloat16)
     x = inputs_of(module, shape, torch.bfloat16, "cpu", torch.bfloat16)
     return Run(lambda: first(module(**x)), list(x.values()))
 
@@ -281,6 +282,12 @@ def line(title: str, launches: Sequence[Count], ticks: int) -> str:
     return f"| {title} | {len(launches)} | {asked:,.0f} | {differ:,.0f} | {dots / 1e3:,.0f} | {least:.1f} |"
 
 
+def makers(alone: bool) -> dict[str, Callable[..., Run]]:
+    """Who is counted: ours as it comes, and with states kept, and fla's unless ours are ``alone``."""
+    found: dict[str, Callable[..., Run]] = {"": ours, ", states kept": partial(ours, keep_states=True)}
+    return found if alone else {**found, ", fla": peer}
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.traffic", description=__doc__)
@@ -298,8 +305,7 @@ def main() -> int:
     for entry, title in ENTRIES.items():
         if options.only.lower() not in title and options.only.lower() not in entry.lower():
             continue
-        makers = {"": ours} if options.no_peer else {"": ours, ", fla": peer}
-        for who, make in makers.items():
+        for who, make in makers(options.no_peer).items():
             launches = counted(make(entry, options.ticks, 1, options.width))
             print(line(title + who, launches, options.ticks), flush=True)
             for n, launch in enumerate(launches if options.kernels else ()):
@@ -314,7 +320,7 @@ def memories(options: argparse.Namespace) -> int:
     ticks = max(options.ticks, 2048)
     for entry, title in ENTRIES.items():
         if options.only.lower() in title or options.only.lower() in entry.lower():
-            for who, make in {"": ours, **({} if options.no_peer else {", fla": peer})}.items():
+            for who, make in makers(options.no_peer).items():
                 found = memory(make(entry, ticks, 2, options.width), 2 * ticks)
                 print(
                     f"| {title}{who} | {found.kept:,.0f} | {found.forward:,.0f} | {found.backward:,.0f} |", flush=True

@@ -56,6 +56,7 @@ def compile(
     disabled: frozenset[str] = frozenset(),
     recompute_above: int = RECOMPUTE_ABOVE,
     require_backend: bool = False,
+    keep_states: bool | None = None,
     **dims: Any,
 ) -> Module:
     """Compile a program to an ordinary ``torch.nn.Module``.
@@ -64,8 +65,10 @@ def compile(
     optional passes to leave out. ``recompute_above`` trades memory for time in training: a loop over chunks that would
     keep more than this many bytes of intermediate values for its backward pass keeps its inputs and the states at the
     boundaries of the chunks only, and computes the rest again (-1: always). A loop for which the backend has no form
-    keeps that of the torch backend, with a warning; with ``require_backend`` it is an error. Raises DiagnosticError for
-    a program that is wrong, and for a missing extra.
+    keeps that of the torch backend, with a warning; with ``require_backend`` it is an error. ``keep_states``, of the
+    triton backend: kernels keep the states at the boundaries of segments for the backward pass (True), or it runs those
+    that make them again (False); None keeps what is small. Raises DiagnosticError for a program that is wrong, and for
+    a missing extra; ValueError for a choice that the backend does not have.
     """
     from nldsl.extras import require
 
@@ -73,4 +76,7 @@ def compile(
     from nldsl.runtime.build import build_checked
 
     options = Options(entry, tuple(sorted(dims.items())), disabled, recompute_above=recompute_above)
-    return build_checked(front(path, options, text), options, backend=backend, seed=seed, required=require_backend)
+    checked = front(path, options, text)
+    return build_checked(
+        checked, options, backend=backend, seed=seed, required=require_backend, keep_states=keep_states
+    )

@@ -41,11 +41,11 @@ def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel]) -> list[str]:
     paragraphs = [grid]
     results = [s.name for s, _ in (*job.outputs, *job.sums)]
     results += [f"{s.name}_out" for s in job.variables.values()]
-    given = [name for name in (*kernel.arguments, *kernel.workspaces) if name in results and _writes(kernel, name)]
+    given = [name for name in (*kernel.arguments, *kernel.workspaces) if name in results and writes(kernel, name)]
     if given:
         paragraphs.append(f"Gives {', '.join(given)}.")
     for name in kernel.workspaces:
-        if name in results or not _writes(kernel, name):
+        if name in results or not writes(kernel, name):
             continue
         readers = [k.name for k in later if name in k.workspaces]
         readers += ["the way back"] if not job.reverse and name.endswith("_begin") else []
@@ -57,6 +57,7 @@ def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel]) -> list[str]:
     return [*lines, '"""']
 
 
-def _writes(kernel: Kernel, name: str) -> bool:
+def writes(kernel: Kernel, name: str) -> bool:
+    """Whether a kernel stores into a workspace or a tensor."""
     text = "\n".join(kernel.lines)
     return re.search(rf"tl\.store\(\s*{re.escape(name)}_(ptr|at)(_\d+)?\b", text) is not None

@@ -44,7 +44,8 @@ class Frame:
 @dataclass
 class Written:
     """The kernels of a job with what they leave in memory. ``like`` has the tensor that an output or a sum is the
-    cotangent of, by the name of the result. ``extra`` are tensors that only the way back reads."""
+    cotangent of, by the name of the result. ``extra`` are tensors that only the way back reads. ``keeps``: what the way
+    back reads of this run is a result of it; else the way back has a ``rerun`` that makes it again."""
 
     job: Job
     frame: Frame
@@ -52,9 +53,17 @@ class Written:
     spaces: Workspaces
     like: Mapping[str, Source] = field(default_factory=dict)
     extra: Sequence[Source] = ()
+    keeps: bool = True
+    rerun: Rerun | None = None
 
     @property
     def inputs(self) -> list[Source]:
+        """The tensors that the function of the run takes, each once."""
+        again = self.rerun.forward.inputs if self.rerun else []
+        return list({s.name: s for s in (*self.read, *again)}.values())
+
+    @property
+    def read(self) -> list[Source]:
         """The tensors that kernels read, each once: carried values first."""
         resets = [s for _, s in self.job.resets.values() if not self.job.reverse]
         every = [*self.job.variables.values(), *self.job.sources.values(), *resets, *self.extra]
@@ -68,7 +77,7 @@ class Written:
     @property
     def begun(self) -> list[Slot]:
         """What the forward run has left for this one."""
-        return list(self.spaces.begun.values())
+        return [] if self.rerun else list(self.spaces.begun.values())
 
     @property
     def initials(self) -> list[Source]:
@@ -78,7 +87,17 @@ class Written:
     @property
     def left(self) -> list[Slot]:
         """What this run leaves for the way back."""
-        return [self.spaces.kept[key] for key in self.job.keep]
+        return [self.spaces.kept[key] for key in self.job.keep] if self.keeps else []
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """The function ``name`` runs ``kernels``, those of the ``forward`` run that make ``slots`` again."""
+
+    name: str
+    forward: Written
+    kernels: Sequence[Kernel]
+    slots: Sequence[Slot]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -111,24 +130,29 @@ def arguments(written: Written) -> list[str]:
     return [*(s.name for s in written.inputs), *(s.name for s in written.begun)]
 
 
-def run_lines(written: Written) -> list[str]:
-    """The body of the function that runs a job."""
-    job, inputs, frame = written.job, written.inputs, written.frame
-    first = inputs[0].name
+def frame_lines(written: Written) -> list[str]:
+    """What a run knows of its inputs: how many sequences, lanes and segments there are, which types it computes in."""
+    inputs, frame = written.inputs, written.frame
     tick = f"tick % {frame.cycle}" if frame.cycle > 1 else "0"
     cut = f"({tick}, TICKS, sequences, tuple(cuts), {frame.size}, {frame.pairs})"
-    lines = [f"{name} = {name}.contiguous()" for name in arguments(written)]
-    lines += [
+    return [
+        *(f"{name} = {name}.contiguous()" for name in arguments(written)),
         *counts(written),
-        f"lanes = {' * '.join(lanes(job)) or '1'}",
+        f"lanes = {' * '.join(lanes(written.job)) or '1'}",
         f"BT = {frame.block}",
         *(f"{name} = {size}" for name, size in _window_blocks(written).items()),
         f"segments = {cut}",
         "N = segment_count(*segments)",
         types_line(written),
-        f"wide = torch.promote_types({first}.dtype, torch.float32)",
+        f"wide = torch.promote_types({inputs[0].name}.dtype, torch.float32)",
         *(["narrow = product_type(types)"] if any(s.narrow for s in written.spaces.every()) else []),
     ]
+
+
+def run_lines(written: Written) -> list[str]:
+    """The body of the function that runs a job."""
+    job, first = written.job, written.inputs[0].name
+    lines = frame_lines(written)
     kept = dict.fromkeys((*written.left, *written.spaces.sums.values()))
     between = [s for s in (*written.spaces.values.values(), *written.spaces.kept.values()) if s not in kept]
     lines += [f"{s.name}_out = torch.empty_like({s.name})" for s in job.variables.values()]
@@ -145,24 +169,43 @@ def run_lines(written: Written) -> list[str]:
         lines.append(f"{source.name} = {first}.new_empty({tensor_shape(job, source)})")
     lines += [_new(slot, first) for slot in kept]
     lines.append("if launch:")
-    inside = [
-        f"bounds, since, shared, owner, cuts = segment_tables(*segments, {first}.device)",
-    ]
-    for n, kernel in enumerate(written.kernels):
-        others = [k.workspaces for k in written.kernels]
-        own = [slot for slot in dict.fromkeys(between) if slot.name in kernel.workspaces]
-        inside += [_new(slot, first) for slot in own if not any(slot.name in names for names in others[:n])]
-        inside += launch_lines(kernel, frame.block)
-        ended = [slot.name for slot in own if not any(slot.name in names for names in others[n + 1 :])]
-        inside += [f"del {', '.join(ended)}"] if ended else []
+    inside = launches(written, written.kernels, between, written.rerun)
     lines += [INDENT + line for line in inside]
     totals = {source.name: _sum(written, source, value) for source, value in job.sums}
     return [*lines, *result_lines(job, written.like, totals, [*written.initials, *written.left])]
 
 
+def launches(
+    written: Written, kernels: Sequence[Kernel], between: Sequence[Slot], rerun: Rerun | None = None
+) -> list[str]:
+    """The launches of kernels. Each workspace ``between`` them is allocated before the first that has it, and given
+    back after the last. What ``rerun`` makes is made before the first that reads it."""
+    first, made = written.inputs[0].name, rerun.slots if rerun else ()
+    lines = [f"bounds, since, shared, owner, cuts = segment_tables(*segments, {first}.device)"]
+    names = [kernel.workspaces for kernel in kernels]
+    waiting = rerun
+    for n, kernel in enumerate(kernels):
+        own = [slot for slot in dict.fromkeys((*between, *made)) if slot.name in kernel.workspaces]
+        if waiting and any(slot in made for slot in own):
+            lines.append(_again(waiting))
+            waiting = None
+        begins = [slot for slot in own if slot not in made and not any(slot.name in x for x in names[:n])]
+        lines += [_new(slot, first) for slot in begins]
+        lines += launch_lines(kernel, written.frame.block)
+        ended = [slot.name for slot in own if not any(slot.name in x for x in names[n + 1 :])]
+        lines += [f"del {', '.join(ended)}"] if ended else []
+    return lines
+
+
+def _again(rerun: Rerun) -> str:
+    """The call that makes again what was not kept. The tables have taken the name of the cuts."""
+    given = ["tick", "TICKS", "segments[3]", *(s.name for s in rerun.forward.inputs)]
+    return f"{listed([slot.name for slot in rerun.slots])} = {rerun.name}({', '.join(given)})"
+
+
 def types_line(written: Written) -> str:
     """Which types the kernels compute in: gates, which are float32 whatever the others are, have no say."""
-    own = [s for s in written.inputs if not s.wide] or written.inputs
+    own = [s for s in written.read if not s.wide] or written.read
     streams = [s.name for s in own if TIME in s.type.axes]
     return f"low, types = kernel_types({listed([s.name for s in own])}, {listed(streams)})"
 
@@ -267,14 +310,40 @@ def stages(kernel: Kernel) -> int:
     return 1 if kernel.tiles else STAGES
 
 
+def rerun_lines(rerun: Rerun) -> list[str]:
+    """The body of the function that runs kernels again: what they make, nothing else outlives it. Where they write
+    results of the run, these go into memory that nobody reads."""
+    written, names = rerun.forward, {a for kernel in rerun.kernels for a in kernel.arguments}
+    first = written.inputs[0].name
+    spaces = written.spaces
+    between = [s for s in (*spaces.values.values(), *spaces.kept.values()) if s not in rerun.slots]
+    lines = frame_lines(written)
+    lines += [f"{s.name}_out = torch.empty_like({s.name})" for s in written.job.variables.values()]
+    for source, _ in written.job.outputs:
+        if source.name in names:
+            lines.append(f"{source.name} = {first}.new_empty({tensor_shape(written.job, source)}, dtype=low)")
+    lines += [_new(slot, first) for slot in rerun.slots]
+    lines += launches(written, rerun.kernels, between)
+    return [*lines, f"return {listed([slot.name for slot in rerun.slots])}"]
+
+
+def rerun_source(rerun: Rerun) -> str:
+    """The function that runs kernels of the forward run again on the way back."""
+    head = function_head(rerun.name, [*(s.name for s in rerun.forward.inputs)])
+    return "\n".join([head, *(INDENT + line for line in rerun_lines(rerun))])
+
+
+def function_head(name: str, tensors: Sequence[str], more: Sequence[str] = ()) -> str:
+    """The first line of a function of the host, or several where it is long."""
+    parameters = ["tick", "TICKS", "cuts", *tensors, *more]
+    head = f"def {name}({', '.join(parameters)}):"
+    if len(head) > 110:
+        head = f"def {name}(\n" + "".join(f"{INDENT}{a},\n" for a in parameters) + "):"
+    return head
+
+
 def run_source(written: Written, name: str) -> str:
     """The function that runs a job: the carried values, the results, what is left for the way back. Without ``launch``
     it only allocates."""
-    head = f"def {name}({', '.join(['tick', 'TICKS', 'cuts', *arguments(written)])}, launch=True):"
-    if len(head) > 110:
-        head = (
-            f"def {name}(\n"
-            + "".join(f"{INDENT}{a},\n" for a in ("tick", "TICKS", "cuts", *arguments(written)))
-            + f"{INDENT}launch=True,\n):"
-        )
+    head = function_head(name, arguments(written), ["launch=True"])
     return "\n".join([head, *(INDENT + line for line in run_lines(written))])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from nldsl.backends.triton.host import Written, arguments, listed, run_source
+from nldsl.backends.triton.host import Written, arguments, listed, rerun_source, run_source
 from nldsl.backends.triton.jobs import Naming
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.second_source import again_source, packs
@@ -180,6 +180,8 @@ def loop_source(naming: Naming, forward: Written, backward: Written | None, titl
                 parts.append(kernel.source)
     run = f"{title}_launch"
     texts = [*functions.values(), *parts, run_source(forward, run)]
+    if backward is not None and backward.rerun is not None:
+        texts.append(rerun_source(backward.rerun))
     if backward is not None:
         texts.append(run_source(backward, f"{title}_back_launch"))
     if backward is not None and second:

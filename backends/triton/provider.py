@@ -18,6 +18,7 @@ from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.narrow import narrow_keys
 from nldsl.backends.triton.operators import loop_source
+from nldsl.backends.triton.rerun import KEPT_BYTES, kept_bytes, rerun_of
 from nldsl.backends.triton.second_source import TABLE, missing, torch_form
 from nldsl.backends.triton.tick_source import tick_loop
 from nldsl.backends.triton.tiles import UnsupportedError
@@ -39,12 +40,14 @@ class LoopKernelWriter:
     """``required``: a loop without kernels is an error. ``choices``: for all loops; None: those that were tuned, or the
     defaults. ``capability``: of the GPU that they are made for, 80 for sm_80; None: this one. ``refused`` collects the
     loops without, and why; ``written`` the jobs that have kernels; ``seconds``, by loop, the form in which it has
-    second derivatives, of all loops that are not ``required`` to be kernels."""
+    second derivatives, of all loops that are not ``required`` to be kernels. ``keep_states``: loops over segments keep
+    the states at the beginning of each for the way back, which else makes them again; None: where they are small."""
 
     packs: ClassVar[bool] = True  # loops take sequences that lie in one row
     required: bool = False
     choices: Choices | None = None
     capability: int | None = None
+    keep_states: bool | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
     waiting: dict[tuple[str, ...], UnsupportedError] = field(default_factory=dict)
@@ -91,7 +94,10 @@ class LoopKernelWriter:
         job, (back, like) = forward_job(naming, f"{title}_fwd"), backward_job(naming, call.derived, f"{title}_bwd")
         spaces = Workspaces(narrow=narrow_keys(job, back))
         forward = generate(job, frame, choices, spaces, self._target)
+        forward.keeps = kept_bytes(forward) <= KEPT_BYTES if self.keep_states is None else self.keep_states
         backward = self._backward(back, like, forward, choices)
+        if backward.begun and not forward.keeps:
+            backward.rerun = rerun_of(forward, backward.begun, f"{title}_states")
         known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
         known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
         forward.extra = [s for s in backward.inputs if s.name not in known]
@@ -115,7 +121,7 @@ class LoopKernelWriter:
 
     def _backward(self, job: Job, like: dict[str, Source], forward: Written, choices: Choices) -> Written:
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
-        spaces = Workspaces(begun=begun, narrow=narrow_keys(job))
+        spaces = Workspaces(begun=begun, names={s.name for s in forward.inputs}, narrow=narrow_keys(job))
         written = generate(job, forward.frame, choices, spaces, self._target)
         written.like = like
         known = {s.name for s in written.inputs}

@@ -45,8 +45,8 @@ class TickWritten(Written):
         return [self.kernel.source]
 
     @property
-    def inputs(self) -> list[Source]:
-        every = [*super().inputs, *self.again]
+    def read(self) -> list[Source]:
+        every = [*super().read, *self.again]
         return list({s.name: s for s in every}.values())
 
     @property

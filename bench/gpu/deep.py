@@ -42,9 +42,9 @@ def compiled(entry: str, shape: Shape, **options: Any) -> Any:
     return nldsl.compile("deep.nl", entry, text=DEEP, heads=shape[2], d=shape[3], **options)
 
 
-def kernels(entry: str, shape: Shape) -> Any:
-    """The module with kernels alone."""
-    return compiled(entry, shape, backend="triton", require_backend=True)
+def kernels(entry: str, shape: Shape, keep_states: bool | None = None) -> Any:
+    """The module with kernels alone. ``keep_states``: see ``nldsl.compile``."""
+    return compiled(entry, shape, backend="triton", require_backend=True, keep_states=keep_states)
 
 
 def sequential(entry: str, shape: Shape) -> Any:
@@ -81,6 +81,9 @@ def rows(entry: str, machine: Machine) -> Iterator[tuple[Row, Row]]:
     plain = sequential(entry, shape).to(machine.device, machine.low)
     loop: Run = partial(called, plain)
     runs: list[tuple[str, Shape, Run, float]] = [("nldsl triton", shape, partial(called, ours), 40)]
+    kept = kernels(entry, shape, keep_states=True).to(machine.device, machine.low)
+    kept.load_state_dict(ours.state_dict())
+    runs.append(("  states kept", shape, partial(called, kept), 20))
     if machine.real:
         runs.append(("sequential, compiled", few, torch.compile(loop), 120))
     runs.append(("sequential", few, loop, 10))

@@ -17,7 +17,7 @@ Shape = tuple[int, int, int, int]  # batch, ticks, heads, width of a head
 
 @dataclass
 class Row:
-    """Milliseconds, GiB at the peak."""
+    """Milliseconds; GiB at the peak, and ``kept`` between forward and backward beside inputs and the result."""
 
     program: str
     shape: Shape
@@ -25,6 +25,7 @@ class Row:
     forward: float = float("nan")
     both: float = float("nan")
     memory: float = float("nan")
+    kept: float = float("nan")
     note: str = ""
 
     def shown(self, base: Row | None = None) -> str:
@@ -32,7 +33,7 @@ class Row:
         ratio = ""
         if base is not None and base.both == base.both and self.both == self.both:
             ratio = f"{self.both / ticks(self) / (base.both / ticks(base)):6.2f}x"
-        times = f"{self.forward:9.3f} {self.both:9.3f} ms {ratio:>8} {self.memory:6.2f} GiB"
+        times = f"{self.forward:9.3f} {self.both:9.3f} ms {ratio:>8} {self.memory:6.2f} GiB, {self.kept:6.3f} kept"
         return f"  {self.program:18} {'x'.join(map(str, self.shape)):18} {self.what:18} {times} {self.note}"
 
 
@@ -128,9 +129,17 @@ def measure(row: Row, run: Run, x: Tensors, device: str, seconds: float) -> Row:
         row.both = timed(both, device, seconds)
         if device == "cuda":
             row.memory = torch.cuda.max_memory_allocated() / 2**30
+            row.kept = kept(run, x) / 2**30
     except Exception as problem:  # noqa: BLE001  a table is worth more than its weakest row
         row.note = said(problem)
     return row
+
+
+def kept(run: Run, x: Tensors) -> int:
+    """The bytes of a GPU that a call holds for its backward pass, beside what it was given and its result."""
+    before = torch.cuda.memory_allocated()
+    y = run(x)
+    return int(torch.cuda.memory_allocated() - before - y.untyped_storage().nbytes())
 
 
 def said(problem: Exception) -> str:

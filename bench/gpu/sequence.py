@@ -43,9 +43,9 @@ def compiled(entry: str, shape: Shape, **options: Any) -> Any:
     return nldsl.compile("mixers.nl", entry, text=HEADS, heads=shape[2], d=shape[3], **options)
 
 
-def kernels(entry: str, shape: Shape) -> Any:
-    """The module with kernels alone."""
-    return compiled(entry, shape, backend="triton", require_backend=True)
+def kernels(entry: str, shape: Shape, keep_states: bool | None = None) -> Any:
+    """The module with kernels alone. ``keep_states``: see ``nldsl.compile``."""
+    return compiled(entry, shape, backend="triton", require_backend=True, keep_states=keep_states)
 
 
 def check(entry: str, machine: Machine) -> float:
@@ -81,7 +81,9 @@ def rows(entry: str, shape: Shape, machine: Machine) -> Iterator[tuple[Row, Row]
     ours = kernels(entry, shape).to(device, low)
     x = inputs_of(ours, shape, low, device, low)
     wide = inputs_of(ours, shape, low, device, torch.float32)
+    kept = kernels(entry, shape, keep_states=True).to(device, low)
     runs: list[tuple[str, Run, float]] = [("nldsl triton", partial(called, ours), 20)]
+    runs.append(("  states kept", partial(called, kept), 10))
     theirs = peer(entry)
     if theirs is not None:
         runs.append(("fla", theirs, 40))

@@ -41,27 +41,32 @@ def build_module(
     disabled: frozenset[str] = frozenset(),
     recompute_above: int = RECOMPUTE_ABOVE,
     required: bool = False,
+    keep_states: bool | None = None,
 ) -> Module:
     """A module with fresh parameters for a program whose derivatives are expanded. ``required``: a loop for which the
-    backend has no form is an error."""
-    chosen = backend_named(backend, required)
+    backend has no form is an error. ``keep_states``: see ``nldsl.compile``."""
+    chosen = backend_named(backend, required, keep_states)
     planned = planned_for(chosen, program, disabled, recompute_above)
     return _module(program, chosen, chosen.load(chosen.emit(planned), planned), seed)
 
 
 def build_checked(
-    program: Program, options: Options, backend: str = "auto", seed: int = 0, required: bool = False
+    program: Program,
+    options: Options,
+    backend: str = "auto",
+    seed: int = 0,
+    required: bool = False,
+    keep_states: bool | None = None,
 ) -> Module:
     """A module for a checked program, from the cache where it has been compiled before.
 
     Only for backends that can be loaded without a schedule (``stored``), from the source alone or with what they keep
     besides (``Kept``).
     """
-    chosen = backend_named(backend, required)
+    chosen = backend_named(backend, required, keep_states)
     if not getattr(chosen, "stored", False):
-        return build_module(
-            middle(program, options), backend, seed, options.disabled, options.recompute_above, required
-        )
+        final = middle(program, options)
+        return build_module(final, backend, seed, options.disabled, options.recompute_above, required, keep_states)
     more = chosen if isinstance(chosen, Kept) else None
     choices = [*sorted(options.disabled), str(options.recompute_above)]
     key = cache.key_of(program, chosen.name, choices, *((required, more.depends()) if more is not None else ()))

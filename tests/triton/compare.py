@@ -33,11 +33,15 @@ def program(path: str, entry: str, **dims: Any) -> Program:
 
 
 def kernels_of(
-    source: Program, choices: Choices | None = None, size: int | None = None, capability: int | None = None
+    source: Program,
+    choices: Choices | None = None,
+    size: int | None = None,
+    capability: int | None = None,
+    keep_states: bool | None = None,
 ) -> Module:
     """The module whose loops are kernels, all of them, made for GPUs of ``sm_<capability>``."""
     options = ChunkOptions(size=size) if size else None
-    writer = LoopKernelWriter(required=True, choices=choices, capability=capability)
+    writer = LoopKernelWriter(required=True, choices=choices, capability=capability, keep_states=keep_states)
     backend = TorchBackend("triton", kernels=writer)
     planned = plan(source, options=options)
     return Module(source, backend.load(backend.emit(planned), planned), initialize(source, 0))
