@@ -321,13 +321,12 @@ def _iota(scope: Scope, instr: Instr, _args: list[Expr], out: Type) -> Expr:
 
 
 def _solve(scope: Scope, _: Instr, args: list[Expr], out: Type) -> Expr:
-    texts = []
-    for arg in args:
-        operand = scope.stretched(arg, Type(arg.type.shape, out.axes)).at(ATOM)
-        texts.append(f"{operand}.to({scope.need('dtype')})" if arg.low else operand)
+    # PyTorch solves no systems in half precision, on no device
+    wide = [scope.widened(scope.stretched(arg, Type(arg.type.shape, out.axes)), once=True) for arg in args]
+    matrix, right = (operand.at(ATOM) for operand in wide)
     if len(out.shape) == 1:
-        return Expr(f"torch.linalg.solve({texts[0]}, {texts[1]}[..., None]).squeeze(-1)", out)
-    return Expr(f"torch.linalg.solve({texts[0]}, {texts[1]})", out)
+        return Expr(f"torch.linalg.solve({matrix}, {right}[..., None]).squeeze(-1)", out, wide=not scope.within)
+    return Expr(f"torch.linalg.solve({matrix}, {right})", out, wide=not scope.within)
 
 
 def _einsum(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:

@@ -19,6 +19,16 @@ from nldsl.backends.triton.tiles import more_blocks
 from nldsl.extras import require
 from nldsl.ir.types import TIME
 
+# What vectors may be: the type of pointers, that of products, and how products of float32 are taken (``tf32``: where
+# ``torch.backends.cuda.matmul.allow_tf32`` is set).
+DTYPES = {
+    "bf16": ("bf16", "bfloat16", "ieee"),
+    "fp16": ("fp16", "float16", "ieee"),
+    "fp32": ("fp32", "float32", "ieee"),
+    "fp32x3": ("fp32", "float32", "tf32x3"),
+    "tf32": ("fp32", "float32", "tf32"),
+}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -60,27 +70,22 @@ def compile_kernel(
     return _report(compiled, capability)
 
 
-def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, part: str = "") -> list[Report]:
-    """Compile the kernels of jobs, which an emitted ``module`` has, as they are launched for vectors in bfloat16.
+def compile_jobs(
+    jobs: Iterable[Written], module: Any, capability: int = 90, part: str = "", dtype: str = "bf16"
+) -> list[Report]:
+    """Compile the kernels of jobs, which an emitted ``module`` has, as they are launched for vectors of a type.
 
-    ``part``: only kernels with this in their names. Gates (also streams of numbers), states and workspaces are float32,
-    but for workspaces in the type of products.
+    ``part``: only kernels with this in their names. ``dtype``: one of ``DTYPES``. Gates (also streams of numbers),
+    states and workspaces are float32, but for workspaces in the type of products.
     """
-    language = require("triton.language", "triton")
     found = []
+    own_type = DTYPES[dtype][0]
     for written in jobs:
         if isinstance(written, TickWritten):
-            found += [_ticks(written, module, capability)] if part in written.kernel.name else []
+            found += [_ticks(written, module, capability, dtype)] if part in written.kernel.name else []
             continue
         block = written.frame.block
-        constants = {
-            "BT": block,
-            "LOG_BT": block.bit_length() - 1,
-            "REAL": language.float32,
-            "DOT": language.bfloat16,
-            "PRECISION": "ieee",
-            "SOLVE": "tf32x3",
-        }
+        constants = {"BT": block, "LOG_BT": block.bit_length() - 1, **_types(dtype)}
         streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
         wide = {s.name for s in streams if s.wide} | {name for name, s in written.like.items() if s.wide}
         low = {s.name for s in streams if TIME in s.type.axes and s.type.shape} - wide
@@ -92,7 +97,7 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
                 name if name == "tick" else pointer(name): "i64" if name == "tick" else "*i64" for name in kernel.frame
             }
             for name in (*kernel.arguments, *kernel.workspaces):
-                types[pointer(name)] = "*bf16" if name in low else "*fp32"
+                types[pointer(name)] = f"*{own_type}" if name in low else "*fp32"
             own = {
                 **constants,
                 "BV": column_block(kernel),
@@ -104,17 +109,28 @@ def compile_jobs(jobs: Iterable[Written], module: Any, capability: int = 90, par
     return found
 
 
-def _ticks(written: TickWritten, module: Any, capability: int) -> Report:
-    """The kernel of a loop over ticks."""
+def _types(dtype: str) -> dict[str, Any]:
+    """What kernels compute in for vectors of a type, as ``host_library.kernel_types`` has it."""
     language = require("triton.language", "triton")
+    _, product, precision = DTYPES[dtype]
+    return {
+        "REAL": language.float32,
+        "DOT": getattr(language, product),
+        "PRECISION": precision,
+        "SOLVE": "tf32x3",
+    }
+
+
+def _ticks(written: TickWritten, module: Any, capability: int, dtype: str) -> Report:
+    """The kernel of a loop over ticks."""
     kernel = written.kernel
-    known = {"REAL": language.float32, "DOT": language.bfloat16, "PRECISION": "ieee", "SOLVE": "tf32x3"}
+    known = _types(dtype)
     streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
     low = {s.name for s in streams if TIME in s.type.axes and s.type.shape}
     whole = {s.name for s in streams if s.type.kind == "int"}
     types = dict.fromkeys(kernel.mentioned(NUMBERS), "i32") | dict.fromkeys(kernel.mentioned([pointer(CUTS)]), "*i64")
     for name in kernel.pointers:
-        types[pointer(name)] = "*i64" if name in whole else "*bf16" if name in low else "*fp32"
+        types[pointer(name)] = "*i64" if name in whole else f"*{DTYPES[dtype][0]}" if name in low else "*fp32"
     constants = {c: kernel.columns.block if c == "BV" else known[c] for c in kernel.constants}
     return compile_kernel(getattr(module, kernel.name), types, constants, capability, tick_warps(kernel), 1)
 

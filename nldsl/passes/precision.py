@@ -6,7 +6,8 @@ A factor of a state is there again at every later tick, and so is its rounding e
 and forgets nothing. So what multiplies a state on its way to its next value, entry by entry, is a *gate*; and with it
 the pointwise work that makes it from products, inputs and parameters. Nothing else is: keys, values and queries are
 rounded once, and their errors average out. Sums (means, norms, losses) are the other kind: they are added up in
-float32, and what is computed from them alone follows.
+float32, and what is computed from them alone follows. So does what counts, ticks or places: bfloat16 has no 257, and
+``1 - 0.999 ^ clock()`` is 0 in it.
 
 Needs: a program without ``grad``. Guarantees: only adds types; a backend that has none but one may ignore them.
 """
@@ -45,7 +46,8 @@ def wide_values(program: Program) -> frozenset[int]:
             stack.extend(instr.args)
     live = sorted(reachable(body, roots(program)))
     sums = {v for v in live if v not in cycles and _is_sum(body, body[v])}
-    return _followed(body, live, cycles, _computed(body, found) | sums)
+    counts = {v for v in live if body[v].op == "to_real" and body[body[v].args[0]].type.kind == "int"}
+    return _followed(body, live, cycles, _computed(body, found) | sums | (counts - {*cycles}))
 
 
 def _cycles(program: Program) -> dict[Node, int]:
@@ -107,8 +109,8 @@ def _is_sum(body: tuple[Instr, ...], instr: Instr) -> bool:
 def _followed(
     body: tuple[Instr, ...], live: Sequence[int], cycles: Mapping[Node, int], gates: set[int]
 ) -> frozenset[int]:
-    """With what is computed from gates and sums alone: little is left of ``1 - keep`` where ``keep`` was rounded. A
-    vector that goes on to something else is rounded then, once: it is a key."""
+    """With what is computed from gates, sums and counts alone: little is left of ``1 - keep`` where ``keep`` was
+    rounded. A vector that goes on to something else is rounded then, once: it is a key."""
     found = set(gates)
     for value in live:
         instr = body[value]

@@ -113,6 +113,55 @@ def test_sums_are_added_up_in_single_precision() -> None:
     assert max(e for n, e in found.items() if n != "gradient of x") < 2e-3, found  # that one is below float16's least
 
 
+COUNTED = """
+memory Corrected(d: dim) {
+  state S: [d] = 0
+  step(x: [d]) -> [d] {
+    S <- 0.999 * S + 0.001 * x ^ 2
+    return x / (sqrt(S / (1 - 0.999 ^ clock())) + 0.01)
+  }
+}
+memory Placed(d: dim) {
+  state S: [d] = 0
+  step(x: [d]) -> [d] {
+    S <- 0.9 * S + x
+    return S * cos(0.37 * clock())
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("entry", ["Corrected", "Placed"])
+def test_what_counts_ticks_is_never_rounded(entry: str) -> None:
+    """bfloat16 has no 257, and 0.999 is 1 in it: the first correction divided by 0."""
+    program = load_program("counted.nl", entry, text=COUNTED, d=16)
+    inputs = inputs_of(program, torch.bfloat16, 2 * TICKS)
+    exact = made(program).to(torch.bfloat16).double()
+    found = errors(run(exact, {n: x.double() for n, x in inputs.items()}), run(made(program).bfloat16(), inputs))
+    assert max(found.values()) < LIMIT, found
+
+
+@pytest.mark.parametrize("half", HALVES, ids=str)
+def test_systems_are_solved_in_single_precision(half: torch.dtype) -> None:
+    """PyTorch solves none in half precision."""
+    text = """
+    memory Solved(d: dim) {
+      state S: [d, d] = 0
+      param ridge: [d, d] = normal(0.1)
+      step(x: [d], k: [d]) -> [d] {
+        S <- 0.9 * S + outer(k, k)
+        return S @ solve(ridge + 2 * identity(d), x) + solve(S + identity(d), x)
+      }
+    }
+    """
+    program = load_program("solved.nl", "Solved", text=text, d=8)
+    found = half_errors(program, half)
+    assert max(found.values()) < LIMIT, found
+    inputs = inputs_of(program, half, 5)
+    with torch.no_grad():
+        assert stepped(made(program).to(half), inputs).dtype == half
+
+
 def stepped(module: Module, inputs: dict[str, Tensor]) -> Tensor:
     state, rows = module.init_state(2), []
     for tick in range(next(iter(inputs.values())).shape[1]):
