@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.kernel import Kernel
@@ -18,13 +18,13 @@ WORK = {
 }
 
 
-def describe(job: Job, kernels: Sequence[Kernel]) -> None:
-    """Write the head of every kernel of a job."""
+def describe(job: Job, kernels: Sequence[Kernel], back: Collection[str] = ()) -> None:
+    """Write the head of every kernel of a job. ``back``: the workspaces that the way back reads."""
     for at, kernel in enumerate(kernels):
-        kernel.doc = _doc(job, kernel, kernels[at + 1 :])
+        kernel.doc = _doc(job, kernel, kernels[at + 1 :], back)
 
 
-def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel]) -> list[str]:
+def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel], back: Collection[str]) -> list[str]:
     way = ", on the way back" if job.reverse else ""
     who = "sequence" if kernel.stage == STEP else "segment"
     grid = f"Grid: (number of {who}s * lanes"
@@ -48,7 +48,7 @@ def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel]) -> list[str]:
         if name in results or not writes(kernel, name):
             continue
         readers = [k.name for k in later if name in k.workspaces]
-        readers += ["the way back"] if not job.reverse and name.endswith("_begin") else []
+        readers += ["the way back"] if name in back else []
         paragraphs.append(f"Leaves {name} for {', '.join(readers) or kernel.name}.")
     lines = [f'"""{WORK[kernel.stage]}{way}.', "", *(f"    {e}" for e in job.equations)]
     lines += [""] * bool(job.equations)

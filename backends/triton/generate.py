@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nldsl.backends.triton.columns import Relations
@@ -41,29 +41,30 @@ class Choices:
 def generate(
     job: Job, frame: Frame, choices: Choices | None = None, spaces: Workspaces | None = None, capability: int = 90
 ) -> Written:
-    """The kernels of a job, so divided that they fit on GPUs of ``sm_<capability>``; they run on all. Raises
-    UnsupportedError, with the reason, where there are none."""
+    """The kernels of a job, so divided that they fit on GPUs of ``sm_<capability>``; they run on all. ``spaces`` may
+    have values that are there before. Raises UnsupportedError, with the reason, where there are none."""
     count = sum(stage is not None for stage in job.stages)
     if count > MOST_OPERATIONS:
         raise UnsupportedError(f"a body of {count} operations")
     choices = choices or Choices()
     relations = Relations(job)
     pressure = Pressure(relations, frame.block, choices.room, capability)
-    planned = plan(job)
     spaces = spaces or Workspaces()
+    planned = plan(job).without(spaces.values)
     spaces.narrow |= Narrow(job).values
     results = [s for s, _ in (*job.outputs, *job.sums)]
     spaces.names |= {s.name for s in (*job.sources.values(), *job.variables.values(), *results)}
-    spaces.names |= {slot.name for slot in spaces.begun.values()}
+    spaces.names |= {slot.name for slot in (*spaces.begun.values(), *spaces.values.values())}
     values = list(dict.fromkeys(v for _, v in (*job.outputs, *job.sums)))
-    stored = {*planned.prepared, *planned.stepped}
+    stored = {*planned.prepared, *planned.stepped, *spaces.values}
     # first, for the others then read it
     prepared = [*_dear(pressure, planned.prepared, values, stored), *planned.prepared]
     kernels: list[Kernel] = []
     if prepared:
-        tasks = Division(relations, pressure, 0).tasks(prepared, (), ())
+        tasks = Division(relations, pressure, 0).tasks(prepared, (), {*spaces.values})
         kernels += _kernels(job, planned, PREPARE, spaces, tasks, pressure)
-    kernels.append(_kernel(job, planned, STEP, spaces, _step(relations, pressure, planned, choices), pressure))
+    step = _step(relations, pressure, planned, {*planned.prepared, *spaces.values}, choices)
+    kernels.append(_kernel(job, planned, STEP, spaces, step, pressure))
     if planned.finish:
         most = choices.back_columns if job.reverse else choices.finish_columns
         tasks = Division(relations, pressure, most).tasks((), values, {*spaces.values})
@@ -78,19 +79,19 @@ def _dear(pressure: Pressure, prepared: Sequence[int], results: Sequence[int], s
     return [v for v in pressure.cone(results, stored) if v in made and v not in stored and pressure.dear(v)]
 
 
-def _step(relations: Relations, pressure: Pressure, planned: Plan, choices: Choices) -> Task:
+def _step(relations: Relations, pressure: Pressure, planned: Plan, stored: Collection[int], choices: Choices) -> Task:
     """The loop: with the columns of the carried values divided, where that is possible, so that it fits."""
     job = relations.job
     roots = [*(v for _, v in job.carry), *planned.stepped]
     best = Task(planned.stepped)
     for columns in [choices.step_columns, *(c for c in COLUMNS if c < choices.step_columns)]:
-        places = columns_of(job, roots, planned.prepared, columns) if columns else frozenset[Place]()
+        places = columns_of(job, roots, stored, columns) if columns else frozenset[Place]()
         if places:
             best = Task(planned.stepped, (), places, columns)
-            if pressure.peak(roots, planned.prepared, places, columns) <= pressure.room:
+            if pressure.peak(roots, stored, places, columns) <= pressure.room:
                 return best
-    most = pressure.peak(roots, planned.prepared, best.places, best.columns)
-    walk = walk_of(job, pressure, roots, planned.prepared, step=True) if most > pressure.room else None
+    most = pressure.peak(roots, stored, best.places, best.columns)
+    walk = walk_of(job, pressure, roots, stored, step=True) if most > pressure.room else None
     if walk is not None and walk.peak < most:
         return Task(planned.stepped, (), walk.places, walk.columns, walk)
     return best

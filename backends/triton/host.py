@@ -45,7 +45,7 @@ class Frame:
 class Written:
     """The kernels of a job with what they leave in memory. ``like`` has the tensor that an output or a sum is the
     cotangent of, by the name of the result. ``extra`` are tensors that only the way back reads. ``keeps``: what the way
-    back reads of this run is a result of it; else the way back has a ``rerun`` that makes it again."""
+    back reads of the forward run is a result of that; else it has a ``rerun`` that makes it again."""
 
     job: Job
     frame: Frame
@@ -77,7 +77,7 @@ class Written:
     @property
     def begun(self) -> list[Slot]:
         """What the forward run has left for this one."""
-        return [] if self.rerun else list(self.spaces.begun.values())
+        return list(self.spaces.begun.values()) if self.keeps else []
 
     @property
     def initials(self) -> list[Source]:
@@ -330,7 +330,8 @@ def rerun_lines(rerun: Rerun) -> list[str]:
 def rerun_source(rerun: Rerun) -> str:
     """The function that runs kernels of the forward run again on the way back."""
     head = function_head(rerun.name, [*(s.name for s in rerun.forward.inputs)])
-    return "\n".join([head, *(INDENT + line for line in rerun_lines(rerun))])
+    what = f'{INDENT}"""What the forward run does not keep for the way back: its kernels again, without the outputs."""'
+    return "\n".join([head, what, *(INDENT + line for line in rerun_lines(rerun))])
 
 
 def function_head(name: str, tensors: Sequence[str], more: Sequence[str] = ()) -> str:

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from nldsl.backends.again import TorchForm
 from nldsl.backends.interface import LoopCall, LoopSource
+from nldsl.backends.triton.alike import left_alike
+from nldsl.backends.triton.describe import describe
 from nldsl.backends.triton.generate import Choices, generate
 from nldsl.backends.triton.host import Frame, Written
 from nldsl.backends.triton.job import Job, Source
@@ -18,7 +20,7 @@ from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
 from nldsl.backends.triton.library_text import called
 from nldsl.backends.triton.narrow import narrow_keys
 from nldsl.backends.triton.operators import loop_source
-from nldsl.backends.triton.rerun import KEPT_BYTES, kept_bytes, rerun_of
+from nldsl.backends.triton.rerun import KEPT_BYTES, kept_bytes, read_of, rerun_of
 from nldsl.backends.triton.second_source import TABLE, missing, torch_form
 from nldsl.backends.triton.tick_source import tick_loop
 from nldsl.backends.triton.tiles import UnsupportedError
@@ -96,8 +98,6 @@ class LoopKernelWriter:
         forward = generate(job, frame, choices, spaces, self._target)
         forward.keeps = kept_bytes(forward) <= KEPT_BYTES if self.keep_states is None else self.keep_states
         backward = self._backward(back, like, forward, choices)
-        if backward.begun and not forward.keeps:
-            backward.rerun = rerun_of(forward, backward.begun, f"{title}_states")
         known = {s.name for s in (*forward.inputs, *backward.job.variables.values())}
         known |= {naming.cotangent(s.name) for s, _ in forward.job.outputs}
         forward.extra = [s for s in backward.inputs if s.name not in known]
@@ -121,9 +121,15 @@ class LoopKernelWriter:
 
     def _backward(self, job: Job, like: dict[str, Source], forward: Written, choices: Choices) -> Written:
         begun = {key: forward.spaces.kept[key] for key in job.boundaries.values()}
-        spaces = Workspaces(begun=begun, names={s.name for s in forward.inputs}, narrow=narrow_keys(job))
+        alike = {} if forward.keeps else left_alike(forward, job)
+        names = {s.name for s in forward.inputs}
+        spaces = Workspaces(values=dict(alike), begun=begun, names=names, narrow=narrow_keys(job))
         written = generate(job, forward.frame, choices, spaces, self._target)
-        written.like = like
+        given = read_of([*begun.values(), *alike.values()], written)
+        describe(forward.job, forward.kernels, {slot.name for slot in given})
+        if given and not forward.keeps:
+            written.rerun = rerun_of(forward, given, job.name.removesuffix("_bwd") + "_states")
+        written.like, written.keeps = like, forward.keeps
         known = {s.name for s in written.inputs}
         written.extra = [s for s in dict.fromkeys(like.values()) if s.name not in known]
         return written

@@ -43,6 +43,12 @@ def kernels_for(kernels: list[Kernel], wanted: list[Slot]) -> list[Kernel]:
     return found
 
 
+def read_of(slots: list[Slot], written: Written) -> list[Slot]:
+    """Those workspaces that kernels of a run read or write."""
+    names = {name for kernel in written.kernels for name in kernel.workspaces}
+    return [slot for slot in slots if slot.name in names]
+
+
 def rerun_of(forward: Written, slots: list[Slot], name: str) -> Rerun:
-    """What the way back runs again for these workspaces, as the function ``name``."""
+    """What makes these workspaces of the forward run again, as the function ``name``."""
     return Rerun(name, forward, kernels_for(forward.kernels, slots), slots)

@@ -111,13 +111,15 @@ def relative_rms(expected: Tensor, found: Tensor) -> float:
     return float((wide - found.detach().double()).square().mean().sqrt() / wide.square().mean().sqrt())
 
 
-def low_errors(source: Program, ticks: int, dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:
+def low_errors(
+    source: Program, ticks: int, dtype: torch.dtype = torch.bfloat16, keep_states: bool | None = None
+) -> dict[str, float]:
     """Relative root mean square errors of a module in a type: outputs, states, gradients. Of the same numbers:
     parameters are rounded on both sides, as inputs are."""
     inputs = inputs_of(source, 1, ticks, dtype)
     reference = ticks_of(source).to(dtype).double()
     expected = run(reference, {n: x.double() for n, x in inputs.items()})
-    found = run(kernels_of(source).to(dtype), inputs)
+    found = run(kernels_of(source, keep_states=keep_states).to(dtype), inputs)
     errors = {name: relative_rms(value, found.values[name]) for name, value in expected.values.items()}
     for name, gradient in expected.gradients.items():
         got = found.gradients[name]
