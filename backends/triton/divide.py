@@ -68,12 +68,13 @@ class Division:
     def tasks(self, left: Sequence[int], results: Sequence[int], stored: Collection[int]) -> list[Task]:
         """The kernels, in order. ``left``: values that other stages want, ``stored``: what is in memory already."""
         best = self._tasks(left, results, stored)
-        if left or len(best) < 2:
+        spills = len(best) == 1 and not self._fits(best[0], stored)
+        if left or (len(best) < 2 and not spills):
             return best
         for found in two_level(self.pressure, results, stored):
             tasks = self._around(found, stored)
-            if moved(self.pressure, tasks, stored) < moved(self.pressure, best, stored):
-                best = tasks
+            if spills or moved(self.pressure, tasks, stored) < moved(self.pressure, best, stored):
+                best, spills = tasks, False
         return best
 
     def _around(self, found: Found, stored: Collection[int]) -> list[Task]:
