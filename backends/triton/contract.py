@@ -13,6 +13,7 @@ from nldsl.backends.triton.views import refined, tile_of
 Labels = tuple[str, ...]
 LEAST = 16  # the depth a matrix product of the hardware needs
 ROWS = 64  # the rows that four warps together take
+LARGE = 1 << 14  # entries of an operand that warps of any GPU may hold in registers, each all of its rows
 
 
 def permute(b: Builder, value: Value, order: tuple[int, ...]) -> Value:
@@ -267,18 +268,19 @@ def _matrix(
     batch, rows, columns = groups
     simple = not batch and len(rows) == 1 and len(columns) == 1
     if simple and order != labels:
-        return f"tl.trans({_low(b, tile.name)})"
+        return f"tl.trans({_low(b, tile.name, b.entries(tile.dims))})"
     moved = permute(b, tile, tuple(labels.index(x) for x in order))
     assert isinstance(moved, Tile)
     flat = _flat_dims((batch, rows, columns), size)
     name = moved.name
     if flat != [size[x].block for x in order]:
         name = b.define("view", f"tl.reshape({name}, ({', '.join(flat)}))", name)
-    return _low(b, name)
+    return _low(b, name, b.entries(tile.dims))
 
 
-def _low(b: Builder, name: str) -> str:
-    """A tile in the type of products. Where they read their operands from registers the compiler would move what is
-    loaded there as it is, and round it in every warp: twice the registers."""
-    text = f"rounded({name}, DOT)" if b.from_registers and name not in b.low else f"{name}.to(DOT)"
+def _low(b: Builder, name: str, entries: int) -> str:
+    """A tile in the type of products. Where they read their operands from registers, as they may everywhere, the
+    compiler would move what is loaded there as it is, and round it in every warp: twice the registers."""
+    here = (b.from_registers or entries >= LARGE) and name not in b.low
+    text = f"rounded({name}, DOT)" if here else f"{name}.to(DOT)"
     return b.define("view", text, f"{name}_low")
