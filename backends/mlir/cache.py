@@ -20,7 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from nldsl.backends.mlir.engine import PIPELINE, Native, compile_text, target
+from nldsl.backends.mlir.engine import PASSES, Native, compile_text, target
+from nldsl.backends.mlir.outlined import plain
 from nldsl.backends.mlir.trim import trim
 
 LAYOUT = "3"  # of an entry: another number never meets older entries
@@ -62,13 +63,14 @@ def _versions() -> str:
 
 def key_of(text: str) -> str:
     """The name of an entry."""
-    parts = (LAYOUT, text, PIPELINE, _versions(), target())
+    code = "\n".join(plain(text.split("\n")))  # the same code from other places of a program, or of another one
+    parts = (LAYOUT, code, PASSES, _versions(), target())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def depends() -> tuple[str, ...]:
     """What code depends on besides the program and this package: part of the name of a program's entry."""
-    return LAYOUT, PIPELINE, _versions(), target()
+    return LAYOUT, PASSES, _versions(), target()
 
 
 def kept(key: str, name: str) -> Native | None:

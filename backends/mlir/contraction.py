@@ -11,15 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from nldsl.backends.mlir import vector_math as vm
+from nldsl.backends.mlir.in_turn import Epilogue, Looped, Place, in_turn
 from nldsl.backends.mlir.lane import Lane
 from nldsl.backends.mlir.layout import laid_along
 from nldsl.backends.mlir.nests import horizontal, inner_dim, runs
 from nldsl.backends.mlir.text import Function, Ix, Val, at
 from nldsl.backends.mlir.views import View, entries, load, pieces
 from nldsl.ir.triangular import Terms
-
-Place = dict[str, Ix]
-Epilogue = Callable[[Place, Val, "tuple[str, int] | None"], None]
 
 
 @dataclass
@@ -104,9 +102,11 @@ def contract(
     along: str | None,
     epilogue: Epilogue,
     bounds: Terms,
+    long: bool = False,
 ) -> None:
     """Emit the loops. ``epilogue(place, value, vec)`` takes each result. ``bounds``: which terms count; a result
-    without any is 0."""
+    without any is 0. ``long``: the code of ``epilogue`` is, so that it is written in a loop over the results of a block
+    and not once for each."""
     f = lane.f
     summed = [x for x in sizes if x not in output and x != along]
     summed.sort(key=lambda x: sizes[x])
@@ -155,15 +155,28 @@ def contract(
             )
             return
         assert along is not None
+        if narrow and down is not None and sizes[along] % (f.lanes * across) == 0 and size % height == 0:
+            with f.loop(f.index(0), f.index(sizes[along]), f.lanes * across, "j") as name:
+                columns = [(at(name) + n * f.lanes, f.lanes) for n in range(across)]
+                finish = in_turn(lane, columns, epilogue) if long else None
+                block = _Block(f, operands, sizes, along, summed, place, down, columns, epilogue, bounds, finish)
+                low, high = block.needed_span(height)
+                for start, stop in ((f.index(0), low), (high, f.index(size))):
+                    with f.loop(start, stop, 1, "i") as row:
+                        block.zeros([at(row)])
+                with f.loop(low, high, height, "i") as row:
+                    block.write([at(row) + n for n in range(height)])
+            return
         for columns in fixed_runs(sizes[along], f.lanes, across) if narrow else runs(f, sizes[along], f.lanes, across):
-            block = _Block(f, operands, sizes, along, summed, place, down, columns, epilogue, bounds)
+            finish = in_turn(lane, columns, epilogue) if long else None
+            block = _Block(f, operands, sizes, along, summed, place, down, columns, epilogue, bounds, finish)
             if down is None:
                 _rows(f, None, height, block.write)
                 continue
             first, last = block.needed_rows() if narrow else (0, size)
             first, last = min(first, last) // height * height, last
-            for start, stop in ((0, first), (last, size)):
-                _rows(f, (start, stop), 1, block.zeros)
+            for begin, end in ((0, first), (last, size)):
+                _rows(f, (begin, end), 1, block.zeros)
             _rows(f, (first, last), height, block.write)
 
 
@@ -299,6 +312,7 @@ class _Block:
     columns: list[tuple[Ix, int]]
     epilogue: Epilogue
     bounds: Terms
+    looped: Looped | None = None
 
     def at_cell(self, place: Place, row: Ix, column: Ix) -> Place:
         return place | ({self.down: row} if self.down is not None else {}) | {self.along: column}
@@ -313,6 +327,25 @@ class _Block:
         first = low.const - self.bounds.get((self.down or "", self.along), size + low.const)
         last = high.const + self.bounds.get((self.along, self.down or ""), size) + 1
         return min(max(first, 0), size), max(min(last, size), 0)
+
+    def needed_span(self, height: int) -> tuple[str, str]:
+        """The same for vectors at a position that a loop gives, in full blocks of ``height`` rows, a power of two that
+        divides their number."""
+        f, size, down = self.f, self.sizes[self.down or ""], self.down or ""
+        low, high = self._columns()
+        first, last = f.index(0), f.index(size)
+        mask = f.index(-height)
+        if (down, self.along) in self.bounds:
+            from_ = f.position(low + -self.bounds[down, self.along])
+            from_ = f.op(f"arith.maxsi {from_}, {f.index(0)} : index")
+            from_ = f.op(f"arith.minsi {from_}, {f.index(size)} : index")
+            first = f.op(f"arith.andi {from_}, {mask} : index")
+        if (self.along, down) in self.bounds:
+            stop = f.position(high + (self.bounds[self.along, down] + height))
+            stop = f.op(f"arith.maxsi {stop}, {first} : index")
+            stop = f.op(f"arith.minsi {stop}, {f.index(size)} : index")
+            last = f.op(f"arith.andi {stop}, {mask} : index")
+        return first, last
 
     def zeros(self, rows: list[Ix]) -> None:
         """Rows without terms."""
@@ -340,6 +373,11 @@ class _Block:
         return [(row, column, width) for row in rows for column, width in self.columns]
 
     def _finish(self, rows: list[Ix], values: list[Val]) -> None:
+        if self.looped is not None and len(values) > 1:
+            self.looped(
+                values, len(rows), lambda row, column: self.at_cell(self.place, rows[0] + row, column), self.along
+            )
+            return
         for (row, column, width), value in zip(self._cells(rows), values, strict=True):
             with self.f.fence():
                 self.epilogue(self.at_cell(self.place, row, column), value, (self.along, width) if width else None)

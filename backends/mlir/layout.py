@@ -62,13 +62,16 @@ def price(lane: Lane, dims: Sequence[int], dim: int, found: Trial) -> float:
     return found.lines * entries(dims) / widest(dims[dim], lane.f.lanes) + copies
 
 
-def prepare(lane: Lane, dims: Sequence[int], dim: int | None, make: Make) -> None:
-    """Copies of what vectors along a dimension would gather."""
+def prepare(lane: Lane, dims: Sequence[int], dim: int | None, make: Make) -> int:
+    """Copies of what vectors along a dimension would gather. How many lines the code for a vector has, 0 where that
+    was not tried."""
     if dim is None or dims[dim] < 4 or entries(dims) < 4 * lane.f.lanes:
-        return
-    for view, across in trial(lane, dims, dim, make).gathered:
+        return 0
+    found = trial(lane, dims, dim, make)
+    for view, across in found.gathered:
         if entries(view.dims) <= 2 * entries(dims):
             laid_along(lane, view, across)
+    return found.lines
 
 
 def laid_along(lane: Lane, view: View, dim: int) -> View:

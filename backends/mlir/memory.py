@@ -34,7 +34,7 @@ def place(buffers: Sequence[Buffer], entry: int) -> int:
 
 
 def helpers(real: str) -> str:
-    """Functions that read the table and make memrefs of addresses."""
+    """Functions that read the table, and that make memrefs of addresses."""
     struct = "!llvm.struct<(ptr, ptr, i64, array<1 x i64>, array<1 x i64>)>"
     lines = [
         "func.func private @nl_number(%p: !llvm.ptr, %i: i64) -> i64 {",
@@ -42,15 +42,19 @@ def helpers(real: str) -> str:
         "  %n = llvm.load %q : !llvm.ptr -> i64",
         "  return %n : i64",
         "}",
+        "func.func private @nl_address(%p: !llvm.ptr, %i: i64) -> !llvm.ptr {",
+        "  %pp = llvm.getelementptr %p[%i] : (!llvm.ptr, i64) -> !llvm.ptr, i64",
+        "  %q = llvm.load %pp : !llvm.ptr -> !llvm.ptr",
+        "  return %q : !llvm.ptr",
+        "}",
+        "func.func private @nl_scratch(%p: !llvm.ptr, %i: i64) -> !llvm.ptr {",
+        "  %q = llvm.getelementptr %p[%i] : (!llvm.ptr, i64) -> !llvm.ptr, i8",
+        "  return %q : !llvm.ptr",
+        "}",
     ]
-    for kind, element in [("tensor", real), ("tensor", "i64"), ("scratch", real)]:
+    for element in (real, "i64"):
         memref = MEMREF[element]
-        lines.append(f"func.func private @nl_{kind}_{element}(%p: !llvm.ptr, %i: i64) -> {memref} {{")
-        if kind == "tensor":
-            lines.append("  %pp = llvm.getelementptr %p[%i] : (!llvm.ptr, i64) -> !llvm.ptr, i64")
-            lines.append("  %q = llvm.load %pp : !llvm.ptr -> !llvm.ptr")
-        else:
-            lines.append("  %q = llvm.getelementptr %p[%i] : (!llvm.ptr, i64) -> !llvm.ptr, i8")
+        lines.append(f"func.func private @nl_tensor_{element}(%q: !llvm.ptr) -> {memref} {{")
         lines.append("  %z = llvm.mlir.constant(0 : i64) : i64")
         lines.append("  %o = llvm.mlir.constant(1 : i64) : i64")
         lines.append("  %n = llvm.mlir.constant(9223372036854775807 : i64) : i64")

@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from nldsl.backends.mlir.lane import Index, Lane, Vec
-from nldsl.backends.mlir.text import Function, Ix, Val, at
+from nldsl.backends.mlir.text import ATTRIBUTES, MEMREF, Function, Ix, Val, at
 from nldsl.backends.mlir.views import View, load, pieces, store
 
 UNROLL = 4  # vectors of one row that are worked on together
+LONG = 24  # lines for one vector from which on it is alone: enough for the CPU to overlap, and less to compile
+
+
+def together(lines: int) -> int:
+    """How many vectors are worked on at once, by the lines of code for one."""
+    return 1 if lines >= LONG else 2 if 2 * lines >= LONG else UNROLL
 
 
 def runs(f: Function, size: int, lanes: int, unroll: int = UNROLL) -> Iterator[list[tuple[Ix, int]]]:
@@ -57,14 +63,14 @@ def unit_dim(view: View) -> int | None:
     return found[-1] if found else inner_dim(view.dims)
 
 
-def fill(f: Function, target: View, make: Callable[[Index, Vec | None], Val]) -> None:
-    """Write every entry of ``target``."""
+def fill(f: Function, target: View, make: Callable[[Index, Vec | None], Val], unroll: int = UNROLL) -> None:
+    """Write every entry of ``target``, ``unroll`` vectors at once."""
     dim = unit_dim(target)
     with rows(f, target.dims, () if dim is None else (dim,)) as index:
         if dim is None:
             store(f, target, index, make(tuple(index), None), None)
             return
-        for block in runs(f, target.dims[dim], f.lanes):
+        for block in runs(f, target.dims[dim], f.lanes, unroll):
             values = []
             for position, width in block:
                 place = (*index[:dim], position, *index[dim + 1 :])
@@ -89,33 +95,26 @@ def horizontal(f: Function, value: Val, how: str = "add") -> Val:
 
 
 def transposed(lane: Lane, source: View, target: View, down: int, across: int) -> None:
-    """A copy whose dimension ``across`` lies in one piece, from a source where ``down`` does: square blocks of vectors.
-
-    A block of n rows is transposed by log2(n) rounds in which rows i and i + n/2 are interleaved.
-    """
+    """A copy whose dimension ``across`` lies in one piece, from a source where ``down`` does: square blocks of vectors,
+    by a function that all such copies call."""
     f = lane.f
     n = f.lanes
     while n > source.dims[down] or n > source.dims[across]:
         n //= 2
-    if n < 4:
+    if n < 4 or source.element:
         copy(lane, source, target)
         return
     full_down, full_across = source.dims[down] // n * n, source.dims[across] // n * n
+    name = f"nl_transposed_{f.real}_{n}"
+    f.helpers.setdefault(name, _transposing(name, f, n))
     with rows(f, source.dims, (down, across)) as index:
-        with (
-            f.loop(f.index(0), f.index(full_down), n, "i") as i,
-            f.loop(f.index(0), f.index(full_across), n, "j") as j,
-        ):
-            block = list(index)
-            block[down] = at(i)
-            vectors = []
-            for r in range(n):
-                block[across] = at(j) + r
-                vectors.append(load(f, source, block, (down, n)))
-            block[across] = at(j)
-            for r, value in enumerate(_interleaved(f, vectors)):
-                block[down] = at(i) + r
-                store(f, target, block, value, (across, n))
+        given: list[str] = []
+        for view, dim in ((source, across), (target, down)):
+            f.touched(view.buffer)
+            given += [view.buffer, f.position(view.place(index)), f.index(view.step(dim))]
+        given += [f.index(full_down), f.index(full_across)]
+        tensor = f"{MEMREF[f.real]}, index, index"
+        f.line(f"func.call @{name}({', '.join(given)}) : ({tensor}, {tensor}, index, index) -> ()")
         for first, size, dim in ((full_down, source.dims[down], down), (full_across, source.dims[across], across)):
             if first < size:
                 other = across if dim == down else down
@@ -126,6 +125,31 @@ def transposed(lane: Lane, source: View, target: View, down: int, across: int) -
                     block = list(index)
                     block[dim], block[other] = at(i), at(j)
                     store(f, target, block, load(f, source, block, None), None)
+
+
+def _transposing(name: str, like: Function, n: int) -> str:
+    """A function that transposes a matrix of %m by %n numbers in blocks of n rows: %n rows of the source from %a on, %x
+    apart, are the columns of the target, whose rows begin at %b and are %y apart. A block is transposed by log2(n)
+    rounds in which rows i and i + n/2 are interleaved."""
+    f = Function(name, like.real, n)
+    memref, shape = MEMREF[f.real], f.type("f", n)
+    first = f.index(0)
+    with f.loop(first, "%m", n, "i") as i, f.loop(first, "%n", n, "j") as j:
+        across = f.op(f"arith.muli {j}, %x : index")
+        place = f.op(f"arith.addi {f.op(f'arith.addi %a, {i} : index')}, {across} : index")
+        vectors = []
+        for r in range(n):
+            vectors.append(Val(f.op(f"vector.load %source[{place}] : {memref}, {shape}"), "f", n))
+            place = f.op(f"arith.addi {place}, %x : index") if r < n - 1 else place
+        down = f.op(f"arith.muli {i}, %y : index")
+        place = f.op(f"arith.addi {f.op(f'arith.addi %b, {j} : index')}, {down} : index")
+        for r, value in enumerate(_interleaved(f, vectors)):
+            f.line(f"vector.store {value.name}, %target[{place}] : {memref}, {shape}")
+            place = f.op(f"arith.addi {place}, %y : index") if r < n - 1 else place
+    tensors = (f"%{t}: {memref}, %{a}: index, %{x}: index" for t, a, x in (("source", "a", "x"), ("target", "b", "y")))
+    head = f"func.func private @{name}({', '.join(tensors)}, %m: index, %n: index) attributes {{{ATTRIBUTES}}} {{"
+    constants = [f"  {constant} = {text}" for text, constant in f.constants.items()]
+    return "\n".join([head, *constants, *f.lines, "  return", "}"])
 
 
 def _interleaved(f: Function, vectors: list[Val]) -> list[Val]:

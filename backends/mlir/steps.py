@@ -15,7 +15,7 @@ from nldsl.backends.mlir.decay_gram import decay_gram, decay_gram_grad
 from nldsl.backends.mlir.lane import MOVES, Index, Lane, Vec
 from nldsl.backends.mlir.layout import best_dim, prepare
 from nldsl.backends.mlir.memory import STEP
-from nldsl.backends.mlir.nests import copy, fill, inner_dim, unit_dim
+from nldsl.backends.mlir.nests import copy, fill, inner_dim, together, unit_dim
 from nldsl.backends.mlir.reduction import reduction, single
 from nldsl.backends.mlir.solve import solve
 from nldsl.backends.mlir.text import Ix, Val
@@ -23,6 +23,8 @@ from nldsl.backends.mlir.views import UnsupportedError, View, entries, load, reg
 from nldsl.ir.ops import split_spec
 from nldsl.ir.types import Clock
 from nldsl.source import NO_SPAN, Span
+
+LONG_AFTER = 8  # lines of what is done to a vector of a block of results from which on a loop does it
 
 
 @dataclass
@@ -298,9 +300,9 @@ class Steps:
 
         if target is None:
             target = lane.scratch(dims, best_dim(lane, dims, entry, inner_dim(dims)))
-        prepare(lane, dims, unit_dim(target), entry)
+        lines = prepare(lane, dims, unit_dim(target), entry)
         with self.guarded(lane.body[value].guard):
-            fill(lane.f, target, entry)
+            fill(lane.f, target, entry, together(lines))
         return target
 
     def _aligned(self, arg: int, value: int) -> View:
@@ -330,9 +332,9 @@ class Steps:
             moved = (places.index(vec[0]), vec[1]) if vec is not None and vec[0] in places else None
             return lane.f.cast(lane.at(arg, tuple(index[p] for p in places), moved), "f")
 
-        prepare(lane, part.dims, unit_dim(part), entry)
+        lines = prepare(lane, part.dims, unit_dim(part), entry)
         with lane.f.fence():
-            fill(lane.f, part, entry)
+            fill(lane.f, part, entry, together(lines))
 
     def _pad(self, value: int, target: View) -> None:
         lane, instr = self.lane, self.lane.body[value]
@@ -419,8 +421,9 @@ class Steps:
             moved = (places[vec[0]], vec[1]) if vec is not None else None
             store(f, destination, index, result if product == value else finished(result, tuple(index), moved), moved)
 
+        lines = 0
         if product != value and choice.along in places:
-            prepare(
+            lines = prepare(
                 lane,
                 dims,
                 places[choice.along],
@@ -428,5 +431,5 @@ class Steps:
             )
 
         with self.guarded(instr.guard):
-            contract(lane, operands, sizes, labels, choice.along, epilogue, known.bounds)
+            contract(lane, operands, sizes, labels, choice.along, epilogue, known.bounds, lines >= LONG_AFTER)
         return destination

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 MEMREF = {"f32": "memref<?xf32>", "f64": "memref<?xf64>", "i64": "memref<?xi64>"}
+# Of a function that is called: for the inliners of MLIR and of LLVM, and so that a call is direct.
+ATTRIBUTES = "no_inline, llvm.no_inline, llvm.linkage = #llvm.linkage<internal>"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Function:
     lanes: int
     lines: list[str] = field(default_factory=list)
     constants: dict[str, str] = field(default_factory=dict)
+    helpers: dict[str, str] = field(default_factory=dict)  # functions that its code calls
     known: list[dict[Hashable, Val | str]] = field(default_factory=lambda: [{}])
     depth: int = 1
     count: int = 0

@@ -132,7 +132,7 @@ def test_use_keeps_an_entry_and_running_code_needs_none(folder: Path, monkeypatc
 
 def test_every_part_of_the_key_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {cache.key_of(TEXT), cache.key_of(TEXT + "\n")}
-    monkeypatch.setattr(cache, "PIPELINE", "builtin.module()")
+    monkeypatch.setattr(cache, "PASSES", "builtin.module()")
     keys.add(cache.key_of(TEXT))
     monkeypatch.setattr(cache, "_versions", lambda: "others")
     keys.add(cache.key_of(TEXT))
@@ -152,3 +152,10 @@ def test_a_folder_that_others_can_write_is_not_used(folder: Path) -> None:
 def test_the_cache_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NLDSL_CACHE", "off")
     assert cache.directory() is None
+
+
+def test_places_in_a_program_are_no_part_of_the_key() -> None:
+    """Equal loops of a program, or of two, are compiled once."""
+    marked = "\n".join(f'{line} loc("a.nl":3:4)' if line.strip() == "}" else line for line in TEXT.split("\n"))
+    assert marked != TEXT
+    assert cache.key_of("// a.nl:3: y = x\n" + marked) == cache.key_of(TEXT)

@@ -13,6 +13,7 @@ from nldsl.backends.mlir import vector_math as vm
 from nldsl.backends.mlir.engine import compile_text
 from nldsl.backends.mlir.memory import helpers
 from nldsl.backends.mlir.nests import fill
+from nldsl.backends.mlir.outlined import memref
 from nldsl.backends.mlir.text import Function, Ix
 from nldsl.backends.mlir.views import View, load
 
@@ -50,7 +51,8 @@ def compiled_functions() -> dict[str, torch.Tensor]:
     lines += [f"  {name} = {text}" for text, name in f.constants.items()]
     for n in range(len(ORACLE) + 1):
         lines.append(f"  %slot{n} = arith.constant {n} : i64")
-        lines.append(f"  %arg{n} = func.call @nl_tensor_f32(%table, %slot{n}) : (!llvm.ptr, i64) -> memref<?xf32>")
+        lines.append(f"  %arg{n}_p = func.call @nl_address(%table, %slot{n}) : (!llvm.ptr, i64) -> !llvm.ptr")
+        lines.append(memref(f"%arg{n}", "f32"))
     native = compile_text("\n".join([*lines, *f.lines, "  return", "}", ""]), "loop")
     x = arguments()
     found = {name: torch.empty(SIZE) for name in ORACLE}
