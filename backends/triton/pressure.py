@@ -181,7 +181,7 @@ class Pressure:
         """How much a kernel for ``targets`` needs of what it may have: it fits up to 1."""
         cone = self.cone(targets, stored)
         work = [v for v in cone if v not in stored]
-        products = sum(DEAR if self.dear(v) else self.product(v) for v in work)
+        products = sum(DEAR if self.dear(v) else self.product(v) or self.table(v) for v in work)
         split = _split(places)
         read = [v for v in cone if v in stored or not self.job.body[v].args]
         loaded = sum(self.entries(v, split, columns) for v in read if self.job.body[v].op not in ("const", "iota"))
@@ -197,6 +197,14 @@ class Pressure:
         inputs, output = split_spec(instr.attr("spec"))
         shared = set(inputs[0]) & set(inputs[1])
         return bool(shared - set(output)) and all(set(text) - shared for text in inputs)
+
+    def table(self, value: int) -> bool:
+        """Whether a value is a table of products over ticks, or such a one moved by a tick: it lies in registers twice,
+        as its scan makes it and as products have it."""
+        body, moved = self.job.body, value
+        while body[moved].op in ("slice", "pad"):
+            moved = body[moved].args[0]
+        return body[moved].op == "segprod" and body[value].op != "slice"
 
     def heavy(self, value: int) -> bool:
         """Whether a value is more than reading and pointwise work."""

@@ -156,6 +156,14 @@ class Decay:
         one, zero = builder.const(1.0), builder.const(0.0)
         return builder.emit("where", builder.emit("ge", rows, ticks), one, zero)
 
+    def strict(self, table: int) -> int:
+        """[T, T, ..] without the entries of the same tick."""
+        builder, ticks = self.builder, self.builder.emit("iota", n=TICKS)
+        rest = (1,) * (len(builder.type(table).shape) - 2)
+        rows = builder.emit("reshape", ticks, shape=(TICKS, 1, *rest))
+        columns = builder.emit("reshape", ticks, shape=(1, TICKS, *rest))
+        return builder.emit("where", builder.emit("gt", rows, columns), table, builder.const(0.0))
+
     def pick(self, value: int, i: int, j: int, lead: int) -> int:
         """Entry i, j of [.., n, n, dims] with ``lead`` dims before the matrix."""
         shape = self.builder.type(value).shape

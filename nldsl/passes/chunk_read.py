@@ -8,6 +8,7 @@ from __future__ import annotations
 from nldsl.ir.chunk import TICKS
 from nldsl.passes.affine import Affine, Term, refreshed, substitute
 from nldsl.passes.chunk_decay import Decay
+from nldsl.passes.chunk_decayed import DECAYED, behind_decay
 from nldsl.passes.chunk_matrix import MatrixScan
 from nldsl.passes.chunk_stack import stacked, tiled
 from nldsl.passes.chunk_values import AT, FROM, Values
@@ -34,15 +35,24 @@ class Reads:
         state = str(term.source.key)
         return [j for j in self.decays[state].members if self.decays[state].reaches(state, j)]
 
+    def placed(self, term: Term) -> Term:
+        """A read before the tick as one behind the decay, where it is one (``chunk_decayed.py``)."""
+        if term.source is None or term.source.kind != "before" or self._by_states(term):
+            return term
+        state = str(term.source.key)
+        if not self.decays[state].single:
+            return term
+        return behind_decay(term, self.values.recurrence.coefficients.get((state, state), ()))
+
     def initial(self, term: Term) -> list[tuple[str, list[Operand]]]:
         """For each state that the read sees: its factors and the decay since the beginning, without the state."""
         assert term.source is not None
-        state, after = str(term.source.key), term.source.kind == "after"
+        state, since = str(term.source.key), term.source.kind != "before"
         decay = self.decays[state]
         found = []
         for j in self.sources(term):
             operands = [self.values.factor(f) for f in term.factors]
-            start = decay.start(state, j, after)
+            start = decay.start(state, j, since)
             if start is not None:
                 operands.append(Operand(start, decay.letters(term.letters, AT)))
             found.append((j, operands))
@@ -62,10 +72,12 @@ class Reads:
         pairs = zip(write.out, read.letters, strict=True)
         return substitute(write, {x: y for x, y in pairs if x is not None and y is not None})
 
-    def coupling(self, read: Term, j: str, write: Term) -> tuple[list[Operand], float]:
-        """Read at ``AT``, decay, and the free factors of the matched write into state j at ``FROM``; and a scale."""
+    def coupling(self, read: Term, j: str, write: Term, below: bool = False) -> tuple[list[Operand], float]:
+        """Read at ``AT``, decay, and the free factors of the matched write into state j at ``FROM``; and a scale.
+
+        ``below``: only entries of earlier ticks are looked at, others need not be zero."""
         assert read.source is not None
-        state, after = str(read.source.key), read.source.kind == "after"
+        state, kind = str(read.source.key), read.source.kind
         decay = self.decays[state]
         reading = [self.values.factor(f, AT) for f in read.factors]
         writing = [self.values.factor(f, FROM) for f in write.factors]
@@ -76,16 +88,22 @@ class Reads:
                 size = self.sizes.of[letter]
                 assert isinstance(size, int)
                 scale *= size  # the write is constant along a dim that the read sums
-        gram = self._gram(read, write, decay, reading, writing, after)
+        gram = self._gram(read, write, decay, reading, writing, below)
         if gram is not None:
             return gram, scale
-        table = Operand(decay.between(state, j, after), decay.letters(read.letters, AT, FROM))
+        table = Operand(self._between(decay, state, j, kind, below), decay.letters(read.letters, AT, FROM))
         return [*reading, table, *writing], scale
 
+    def _between(self, decay: Decay, state: str, j: str, kind: str, below: bool = False) -> int:
+        """The decay from the tick of a write to that of a read."""
+        table = decay.between(state, j, kind != "before")
+        return decay.strict(table) if kind == DECAYED and not below else table
+
     def _gram(
-        self, read: Term, write: Term, decay: Decay, reading: list[Operand], writing: list[Operand], after: bool
+        self, read: Term, write: Term, decay: Decay, reading: list[Operand], writing: list[Operand], below: bool
     ) -> list[Operand] | None:
         """``decay_gram`` where the decay differs only along dims that the read sums and the unknown does not have."""
+        assert read.source is not None
         along = {read.letters[d] for d in decay.dims}
         summed = tuple(x for x in read.letters if x is not None and x not in read.out and x not in write.letters)
         if not along or not decay.single or not along <= set(summed):
@@ -109,8 +127,9 @@ class Reads:
         k, right = key(writing, FROM)
         steps = Operand(decay.steps, decay.letters(read.letters, AT))
         a = self._flat(values.stretched(placed(builder, steps, (AT, *summed)), (TICKS, *sizes)), len(summed))
-        if after:
+        if read.source.kind != "before":
             gram = builder.emit("decay_gram", q, a, k)
+            gram = decay.strict(gram) if read.source.kind == DECAYED and not below else gram
         else:  # what t reads is what t - 1 held: shift the queries back, the result forward
             ahead = builder.emit("pad", values.rows(q, 1, TICKS), dim=0, before=0, after=1)
             gram = values.delayed(builder.emit("decay_gram", ahead, a, k))
@@ -147,14 +166,14 @@ class Reads:
     def _from_stack(self, read: Term, j: str, writes: list[Term], nodes: dict[int, int]) -> Operand | None:
         """The same for several writes into one state at once, where the decay is a number."""
         assert read.source is not None
-        state, after = str(read.source.key), read.source.kind == "after"
+        state = str(read.source.key)
         lanes = tuple(x for x in read.letters if x is not None and x in read.out)
         if self.decays[state].dims or set(lanes) != {x for x in read.out if x is not None}:
             return None
         stack = stacked(self.values, writes, nodes, lanes, self.sizes.of)
         if stack is None:
             return None
-        table = tiled(self.values, self.decays[state].between(state, j, after), stack.count, 1)
+        table = tiled(self.values, self._between(self.decays[state], state, j, read.source.kind), stack.count, 1)
         reading = [self.values.factor(f, AT) for f in read.factors]
         operands = [*reading, Operand(table, (AT, FROM)), stack.keys, stack.lanes]
         return self.values.product(operands, (AT, *(x for x in read.out if x is not None)), read.scale)
@@ -169,6 +188,7 @@ class Reads:
 
     def term(self, term: Term, nodes: dict[int, int]) -> list[Operand]:
         """A term of a known affine value, in parts that are to be added."""
+        term = self.placed(term)
         if term.source is not None and term.source.kind != "node":
             if self._by_states(term):
                 return [self._read_of_states(term, nodes)]

@@ -93,7 +93,9 @@ class Solver:
 
     def solve(self, members: tuple[int, ...]) -> None:
         system = self._system(members)
-        terms = {n: [self._named(n, t, system) for t in self.rules.nodes[n].affine.terms] for n in members}
+        terms = {
+            n: [self._named(n, self.reads.placed(t), system) for t in self.rules.nodes[n].affine.terms] for n in members
+        }
         blocks = {(n, m): self._block(terms[n], n, m, system) for n in members for m in members}
         lanes = tuple(
             x for x in system.letters if x is not None and any(x in o.letters for b in blocks.values() for o in b)
@@ -159,7 +161,7 @@ class Solver:
                         raise NotTriangularError(
                             self.rules.nodes[n].value, "reads of both sides of the state feed writes"
                         )
-                    operands, scale = self.reads.coupling(term, j, matched)
+                    operands, scale = self.reads.coupling(term, j, matched, below=len(system.nodes) == 1)
                     found.append(self.values.product(operands, out, scale))
         return found
 

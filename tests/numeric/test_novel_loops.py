@@ -34,7 +34,11 @@ PARALLEL = {
     "TakeOver": "anchored linear: no decay + rank 1",
     "Batch": "no decay + rank 3",
     "Recent": "no decay + rank 3",
+    "Between": "scalar decay + rank 1",
+    "BetweenChannels": "diagonal decay (key side) + rank 1",
+    "TwoErrors": "scalar decay + rank 2",
 }
+DECAYED = ("Between", "BetweenChannels", "TwoErrors")  # what is read behind a decay: more than one segment
 SEQUENTIAL = {  # the text that the span covers, the class, what is said
     "TwoSidedLarge": ("A @ S @ B + outer(v, k)", "general affine", "full linear map"),
     "Normalized": ("S^2", "nonlinear", "a product of two values that depend on the state"),
@@ -68,6 +72,18 @@ def test_no_tensor_of_a_segment_is_larger_than_it_must_be(name: str) -> None:
     assert largest(loop, 64) <= 64 * 64
 
 
+@pytest.mark.parametrize("name", DECAYED)
+def test_a_read_behind_the_decay_needs_no_table_of_its_own(name: str) -> None:
+    """The products of decays to the end of the tick serve both reads: no table and no scan is moved by a tick."""
+    planned = plan(middle(front(FILE, Options(name)), Options()))
+    (loop,) = (p for p in planned.phases if isinstance(p, ChunkLoop))
+    moved = [
+        i for i in loop.body if i.op == "pad" or (i.op == "cumprod" and i.attr("exclusive") and not i.attr("reverse"))
+    ]
+    assert not moved
+    assert sum(i.op == "segprod" for i in loop.body) <= 1
+
+
 @pytest.mark.parametrize("name", SEQUENTIAL)
 def test_what_prevents_it(name: str) -> None:
     text, kind, why = SEQUENTIAL[name]
@@ -86,7 +102,7 @@ def test_the_same_numbers_without_segments(name: str) -> None:
     gen = torch.Generator().manual_seed(0)
     inputs = {}
     for declared in modules[0].program.inputs:
-        shape = (2, 21, *(int(str(s)) for s in declared.type.shape))
+        shape = (2, 70 if name in DECAYED else 21, *(int(str(s)) for s in declared.type.shape))
         x = torch.randn(shape, generator=gen, dtype=torch.float64) * 0.3
         inputs[declared.name] = (x if declared.type.shape else torch.sigmoid(x)).requires_grad_()
     ys = [m(**inputs) for m in modules]
