@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nldsl.backends.triton.host import Written, column_block, stages, warps
+from nldsl.backends.triton.host import Written, column_block, shortened, stages, warps
 from nldsl.backends.triton.memory import pointer
 from nldsl.backends.triton.tick_host import TickWritten
 from nldsl.backends.triton.tick_host import warps as tick_warps
@@ -24,8 +24,7 @@ from nldsl.ir.types import TIME
 DTYPES = {
     "bf16": ("bf16", "bfloat16", "ieee"),
     "fp16": ("fp16", "float16", "ieee"),
-    "fp32": ("fp32", "float32", "ieee"),
-    "fp32x3": ("fp32", "float32", "tf32x3"),
+    "fp32": ("fp32", "float32", "tf32x3"),
     "tf32": ("fp32", "float32", "tf32"),
 }
 
@@ -84,7 +83,7 @@ def compile_jobs(
         if isinstance(written, TickWritten):
             found += [_ticks(written, module, capability, dtype)] if part in written.kernel.name else []
             continue
-        block = written.frame.block
+        block = written.frame.block // (2 if own_type == "fp32" and shortened(written) else 1)
         constants = {"BT": block, "LOG_BT": block.bit_length() - 1, **_types(dtype)}
         streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
         wide = {s.name for s in streams if s.wide} | {name for name, s in written.like.items() if s.wide}

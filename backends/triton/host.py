@@ -16,6 +16,7 @@ from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 
 LEAST_BLOCK = 16
+SHORTENED = 64  # blocks of segments that may be halved
 WARPS, MANY_WARPS, STAGES = 4, 8, 2
 
 
@@ -134,16 +135,17 @@ def frame_lines(written: Written) -> list[str]:
     """What a run knows of its inputs: how many sequences, lanes and segments there are, which types it computes in."""
     inputs, frame = written.inputs, written.frame
     tick = f"tick % {frame.cycle}" if frame.cycle > 1 else "0"
-    cut = f"({tick}, TICKS, sequences, tuple(cuts), {frame.size}, {frame.pairs})"
+    block = f"segment_block(types, {frame.block})" if shortened(written) else str(frame.block)
+    size = "BT" if frame.size == frame.block else f"min(BT, {frame.size})" if shortened(written) else str(frame.size)
     return [
         *(f"{name} = {name}.contiguous()" for name in arguments(written)),
         *counts(written),
         f"lanes = {' * '.join(lanes(written.job)) or '1'}",
-        f"BT = {frame.block}",
-        *(f"{name} = {size}" for name, size in _window_blocks(written).items()),
-        f"segments = {cut}",
-        "N = segment_count(*segments)",
         types_line(written),
+        f"BT = {block}",
+        *(f"{name} = {size}" for name, size in _window_blocks(written).items()),
+        f"segments = ({tick}, TICKS, sequences, tuple(cuts), {size}, {frame.pairs})",
+        "N = segment_count(*segments)",
         f"wide = torch.promote_types({inputs[0].name}.dtype, torch.float32)",
         *(["narrow = product_type(types)"] if any(s.narrow for s in written.spaces.every()) else []),
     ]
@@ -191,7 +193,7 @@ def launches(
             waiting = None
         begins = [slot for slot in own if slot not in made and not any(slot.name in x for x in names[:n])]
         lines += [_new(slot, first) for slot in begins]
-        lines += launch_lines(kernel, written.frame.block)
+        lines += launch_lines(kernel)
         ended = [slot.name for slot in own if not any(slot.name in x for x in names[n + 1 :])]
         lines += [f"del {', '.join(ended)}"] if ended else []
     return lines
@@ -233,6 +235,12 @@ def result_lines(
     return [*lines, f"return [{', '.join(results)}]"]
 
 
+def shortened(written: Written) -> bool:
+    """Whether segments are shorter where products are not in half precision: what is there once for each pass of a
+    product would not fit into registers. Those that see a window stay as long as the window wants them."""
+    return written.frame.block >= SHORTENED and not _window_blocks(written)
+
+
 def _window_blocks(written: Written) -> dict[str, int]:
     shapes = " ".join(slot_shape(s) for s in written.spaces.every())
     return more_blocks(" ".join([shapes, *(b for k in written.kernels for b in k.blocks)]), written.frame.block)
@@ -271,7 +279,7 @@ def _sum(written: Written, source: Source, value: int) -> str:
     return f"sum_of_parts({whole}, {listed(others)}, {quoted}, {listed(sizes)}).to({like.name}.dtype)"
 
 
-def launch_lines(kernel: Kernel, ticks: int) -> list[str]:
+def launch_lines(kernel: Kernel) -> list[str]:
     """One launch."""
     grid = ["sequences * lanes" if kernel.stage == STEP else "N * lanes"]
     block = column_block(kernel)
@@ -279,7 +287,7 @@ def launch_lines(kernel: Kernel, ticks: int) -> list[str]:
         grid.append(str(power_of_two(kernel.columns) // block))
     if kernel.parts:
         grid.append(str(power_of_two(kernel.parts) // kernel.part_block))
-    sizes = {"BT": "BT", "LOG_BT": str(ticks.bit_length() - 1), "BV": str(block), "BP": str(kernel.part_block)}
+    sizes = {"BT": "BT", "LOG_BT": "BT.bit_length() - 1", "BV": str(block), "BP": str(kernel.part_block)}
     constants = [f"{name}={sizes.get(name) or f'types[{chr(34)}{name}{chr(34)}]'}" for name in kernel.constants]
     constants += [f"{name}={name}" for name in kernel.blocks]
     given = [*kernel.frame, *kernel.arguments, *kernel.workspaces]

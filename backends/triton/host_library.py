@@ -73,7 +73,8 @@ def kernel_types(
     tensors: tuple[torch.Tensor, ...], streams: tuple[torch.Tensor, ...]
 ) -> tuple[torch.dtype, dict[str, object]]:
     """The type of outputs, and the constants of kernels that say in which types they compute: states and gates in
-    float32 (float64 where a tensor is), matrix products in the lowest type of a stream."""
+    float32 (float64 where a tensor is), matrix products in the lowest type of a stream, those of float32 in three
+    passes of TensorFloat-32 unless one is allowed."""
     real = [x.dtype for x in streams if x.is_floating_point()] or [x.dtype for x in tensors if x.is_floating_point()]
     result = functools.reduce(torch.promote_types, real)
     wide = any(x.dtype == torch.float64 for x in tensors)
@@ -82,8 +83,13 @@ def kernel_types(
     if not wide:
         half = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
         dot = next((half[dtype] for dtype in real if dtype in half), base)
-    exact = "ieee" if wide or not torch.backends.cuda.matmul.allow_tf32 else "tf32"
+    exact = "ieee" if wide else "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
     return result, {"REAL": base, "DOT": dot, "PRECISION": exact, "SOLVE": "ieee" if wide else "tf32x3"}
+
+
+def segment_block(types: dict[str, object], most: int) -> int:
+    """How many entries of a tile the ticks of a segment take: all where products are in half precision, else half."""
+    return most if types["DOT"] in (tl.float16, tl.bfloat16) else most // 2
 
 
 def product_type(types: dict[str, object]) -> torch.dtype:
