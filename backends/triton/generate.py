@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nldsl.backends.triton.columns import Relations
 from nldsl.backends.triton.columns import columns as columns_of
 from nldsl.backends.triton.describe import describe
-from nldsl.backends.triton.divide import COLUMNS, Division, Task
+from nldsl.backends.triton.divide import COLUMNS, Division, Task, moved
 from nldsl.backends.triton.host import Frame, Written
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.kernel import STAGE_NAMES, Kernel, KernelWriter
@@ -19,7 +19,7 @@ from nldsl.backends.triton.pressure import ROOM, Pressure
 from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.walk import walk_of
 from nldsl.backends.triton.walk_kernel import WalkWriter
-from nldsl.backends.triton.workspaces import Workspaces
+from nldsl.backends.triton.workspaces import Slot, Workspaces
 from nldsl.ir.stages import FINISH, PREPARE, STEP
 
 MOST_OPERATIONS = 4096  # dividing more among kernels takes hours, and gives hundreds of them
@@ -50,27 +50,75 @@ def generate(
     relations = Relations(job)
     pressure = Pressure(relations, frame.block, choices.room, capability)
     spaces = spaces or Workspaces()
-    planned = plan(job).without(spaces.values)
+    planned = plan(job)
+    given, spaces.values = spaces.values, {}
     spaces.narrow |= Narrow(job).values
     results = [s for s, _ in (*job.outputs, *job.sums)]
     spaces.names |= {s.name for s in (*job.sources.values(), *job.variables.values(), *results)}
-    spaces.names |= {slot.name for slot in (*spaces.begun.values(), *spaces.values.values())}
+    spaces.names |= {slot.name for slot in (*spaces.begun.values(), *given.values())}
     values = list(dict.fromkeys(v for _, v in (*job.outputs, *job.sums)))
-    stored = {*planned.prepared, *planned.stepped, *spaces.values}
-    # first, for the others then read it
-    prepared = [*_dear(pressure, planned.prepared, values, stored), *planned.prepared]
     kernels: list[Kernel] = []
-    if prepared:
-        tasks = Division(relations, pressure, 0).tasks(prepared, (), {*spaces.values})
-        kernels += _kernels(job, planned, PREPARE, spaces, tasks, pressure)
-    step = _step(relations, pressure, planned, {*planned.prepared, *spaces.values}, choices)
-    kernels.append(_kernel(job, planned, STEP, spaces, step, pressure))
+    tasks, spaces.values = _prepare(relations, pressure, planned, values, given)
+    kernels += _kernels(job, planned, PREPARE, spaces, tasks, pressure)
+    stored = {*planned.prepared, *spaces.values}
+    kernels.append(_kernel(job, planned, STEP, spaces, _step(relations, pressure, planned, stored, choices), pressure))
     if planned.finish:
         most = choices.back_columns if job.reverse else choices.finish_columns
-        tasks = Division(relations, pressure, most).tasks((), values, {*spaces.values})
+        tasks, more = _finish(relations, pressure, most, values, {*spaces.values}, given)
+        spaces.values |= more
         kernels += _kernels(job, planned, FINISH, spaces, tasks, pressure)
     describe(job, kernels)
     return Written(job, frame, kernels, spaces)
+
+
+def _prepare(
+    relations: Relations, pressure: Pressure, planned: Plan, results: Sequence[int], given: Mapping[int, Slot]
+) -> tuple[list[Task], dict[int, Slot]]:
+    """PREPARE, and what it reads of what is there before: all or nothing, by what is moved."""
+
+    def tasks(known: Collection[int]) -> list[Task]:
+        prepared = [v for v in planned.prepared if v not in known]
+        stored = {*planned.prepared, *planned.stepped, *known}
+        # first, for the others then read it
+        wanted = [*_dear(pressure, prepared, results, stored), *prepared]
+        return Division(relations, pressure, 0).tasks(wanted, (), known) if wanted else []
+
+    return _cheaper(pressure, tasks, pressure.cone(planned.prepared, ()), (), given)
+
+
+def _finish(
+    relations: Relations,
+    pressure: Pressure,
+    columns: int,
+    results: Sequence[int],
+    stored: Collection[int],
+    given: Mapping[int, Slot],
+) -> tuple[list[Task], dict[int, Slot]]:
+    """FINISH likewise."""
+
+    def tasks(known: Collection[int]) -> list[Task]:
+        return Division(relations, pressure, columns).tasks((), results, known)
+
+    more = {value: slot for value, slot in given.items() if value not in stored}
+    return _cheaper(pressure, tasks, pressure.cone(results, stored), stored, more)
+
+
+def _cheaper(
+    pressure: Pressure,
+    tasks: Callable[[Collection[int]], list[Task]],
+    cone: Collection[int],
+    stored: Collection[int],
+    given: Mapping[int, Slot],
+) -> tuple[list[Task], dict[int, Slot]]:
+    """The kernels of a stage, and what they read of what is ``given``: nothing where more would be moved with it."""
+    alone = tasks({*stored})
+    if not any(value in given for value in cone):
+        return alone, {}
+    known = {*stored, *given}
+    shared = tasks(known)
+    if moved(pressure, shared, known) > moved(pressure, alone, stored):
+        return alone, {}
+    return shared, dict(given)
 
 
 def _dear(pressure: Pressure, prepared: Sequence[int], results: Sequence[int], stored: set[int]) -> list[int]:

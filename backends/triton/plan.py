@@ -7,8 +7,7 @@ for all lanes and segments at once; it computes again what is not left, whatever
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nldsl.backends.triton.job import Job, Key
 from nldsl.ir.ops import POINTWISE
@@ -29,10 +28,6 @@ class Plan:
     stepped: tuple[int, ...]
     finish: bool
     kept: tuple[Key, ...] = ()
-
-    def without(self, given: Collection[int]) -> Plan:
-        """The same where these values are in memory before."""
-        return replace(self, prepared=tuple(v for v in self.prepared if v not in given))
 
 
 def plan(job: Job) -> Plan:

@@ -83,10 +83,10 @@ def rows(entry: str, machine: Machine) -> Iterator[tuple[Row, Row]]:
     runs: list[tuple[str, Shape, Run, float]] = [("nldsl triton", shape, partial(called, ours), 40)]
     kept = kernels(entry, shape, keep_states=True).to(machine.device, machine.low)
     kept.load_state_dict(ours.state_dict())
-    runs.append(("  states kept", shape, partial(called, kept), 20))
     if machine.real:
         runs.append(("sequential, compiled", few, torch.compile(loop), 120))
     runs.append(("sequential", few, loop, 10))
+    runs.append(("  states kept", shape, partial(called, kept), 60))
     base: Row | None = None
     for what, size, run, needs in runs:
         row = Row(entry, size, what)

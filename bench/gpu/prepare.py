@@ -21,18 +21,18 @@ PARTS = "sequence", "deep", "step"
 
 
 def tasks(quick: bool) -> list[str]:
-    """What one process compiles: part, entry, heads, width."""
+    """What one process compiles: part, entry, heads, width; last with the states kept."""
     widths = {shape[2:] for shape in (sequence.QUICK if quick else sequence.SHAPES)}
     found = [f"sequence,{entry},{h},{d}" for entry in sequence.ENTRIES for h, d in sorted(widths, reverse=True)]
     if not quick:
         found = [f"deep,{entry},{deep.SHAPE[2]},{deep.SHAPE[3]}" for entry in deep.ENTRIES] + found
         found += [f"step,{entry},{ticks.STEPS[0][2]},{ticks.STEPS[0][3]}" for entry in sequence.ENTRIES]
-    return found
+    return [*found, *(f"{task},kept" for task in found if not task.startswith("step"))]
 
 
 def compile_one(task: str, machine: Machine) -> None:
     """Run a program once in the type that is timed."""
-    part, entry, heads, d = task.split(",")
+    part, entry, heads, d, *kept = task.split(",")
     shape: Shape = (2, TICKS, int(heads), int(d))
     if part == "step":
         ours, plain = ticks.step_modules(entry, shape, machine)
@@ -40,7 +40,7 @@ def compile_one(task: str, machine: Machine) -> None:
         ticks.steps(ours.to(machine.low), plain.to(machine.low), x, "cpu")["step, kernels"]()
         return
     maker = deep if part == "deep" else sequence
-    module = maker.kernels(entry, shape).to(machine.device, machine.low)
+    module = maker.kernels(entry, shape, keep_states=True if kept else None).to(machine.device, machine.low)
     x = (
         deep.streams(module, shape, machine.low, machine.device)
         if part == "deep"

@@ -83,7 +83,6 @@ def rows(entry: str, shape: Shape, machine: Machine) -> Iterator[tuple[Row, Row]
     wide = inputs_of(ours, shape, low, device, torch.float32)
     kept = kernels(entry, shape, keep_states=True).to(device, low)
     runs: list[tuple[str, Run, float]] = [("nldsl triton", partial(called, ours), 20)]
-    runs.append(("  states kept", partial(called, kept), 10))
     theirs = peer(entry)
     if theirs is not None:
         runs.append(("fla", theirs, 40))
@@ -91,6 +90,7 @@ def rows(entry: str, shape: Shape, machine: Machine) -> Iterator[tuple[Row, Row]
     if shape[1] <= 4096 and machine.real:
         plain = compiled(entry, shape).to(device, low)
         runs.append(("torch.compile", torch.compile(partial(called, plain)), 150))
+    runs.append(("  states kept", partial(called, kept), 40))
     base: Row | None = None
     for what, run, needs in runs:
         row = Row(entry, shape, what)
