@@ -5,14 +5,15 @@
 Each program has a process of its own with a limit, for Inductor compiles an unrolled loop for minutes. What was found
 is appended to ``--json``, a file of JSON lines, at once: the processor time until the first call of both has ended, in
 that process and those that it starts (the C++ compiler), then the milliseconds of forward + backward, and of forward,
-in turn, of one process. With ``--cache`` caches are kept: a second run then times what the first has compiled, in a
-quieter minute (its seconds of compiling are those from caches). Chunk forms written by hand run beside them where
-there are any, under ``torch.compile``, too.
+in turn, of one process. The package is compiled to bytecode before, as installers do. With ``--cache`` caches are kept:
+a second run then times what the first has compiled, in a quieter minute (its seconds of compiling are those from
+caches). Chunk forms written by hand run beside them where there are any, under ``torch.compile``, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import resource
@@ -29,6 +30,7 @@ from typing import Any
 
 import torch
 
+import nldsl
 from bench.peers import Run
 from bench.sequences import SUBJECTS, Shape, Subject, data
 from bench.timing import CLOCKS, Times, in_turn, matrix_rate, product_rate
@@ -177,6 +179,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(options.cache or folder).resolve()
+        compileall.compile_dir(Path(nldsl.__file__).parent, quiet=2)
         for variable, name in (("NLDSL_CACHE", "nldsl"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
             (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             os.environ[variable] = str(root / name)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nldsl.backends.mlir.function import HEADER, NUMBERS
-from nldsl.backends.mlir.lane import Buffer
-from nldsl.backends.mlir.memory import ALIGNED, helpers
+from nldsl.backends.mlir.memory import ALIGNED, Buffer, helpers
 from nldsl.backends.mlir.outlined import Outlined, memref
 from nldsl.backends.mlir.text import Function
 from nldsl.ir.types import BATCH

@@ -124,7 +124,7 @@ def contract(
         across = min(8, width_count)
     narrow = in_output and down is not None and any(along in pair for pair in bounds)
     if narrow:
-        across = -(-width_count // NARROW)
+        across = narrow_block(f, sizes[along or ""]) // f.lanes
     height = max(1, registers // across) if down is not None else 1
     beside, columns_at_once = None, 1
     if not in_output and down is not None:
@@ -188,6 +188,12 @@ def _beside(operands: list[Operand], sizes: dict[str, int], down: str | None, re
         if apart and sizes[label] > 1:
             return label
     return None
+
+
+def narrow_block(f: Function, size: int) -> int:
+    """The columns of a block of results where which terms count depends on the vector, of ``size`` columns in all."""
+    vectors = -(-size // f.lanes)
+    return -(-vectors // NARROW) * f.lanes
 
 
 NARROW = 8  # how many blocks of vectors one after the other, where which terms count depends on the vector

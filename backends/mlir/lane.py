@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from nldsl.backends.mlir import vector_math as vm
+from nldsl.backends.mlir.memory import Buffer
 from nldsl.backends.mlir.text import Function, Ix, Val
 from nldsl.backends.mlir.views import UnsupportedError, View, entries, load, regrouped, row_major
 from nldsl.dims import Dim, substitute
@@ -32,17 +33,6 @@ HEAVY = frozenset(
 MOVES = frozenset("collect spread slice reshape lane broadcast stop_grad einsum unfold band".split())
 COSTS = {"exp": 12, "log": 14, "log1p": 20, "expm1": 20, "tanh": 24, "sigmoid": 16, "softplus": 30, "div": 6, "sqrt": 8}
 COSTS |= {"rsqrt": 10, "sin": 40, "cos": 40, "arctan": 40, "erf": 40, "pow": 40, "mod": 8}
-
-
-@dataclass
-class Buffer:
-    """A tensor in the scratch memory of a thread; the steps in which it is used say when its place is free."""
-
-    name: str
-    size: int
-    first: int
-    last: int
-    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,7 @@ class Lane:
     zero: Sequence[Triangles] = ()  # which entries of each value are zero, and which nobody needs
     need: Mapping[int, Triangles] = field(default_factory=dict)
     gathers: list[tuple[View, int]] | None = None  # what code on trial reads across, see layout.py
+    formed: dict[int, tuple[tuple[str, ...], tuple[int, ...]]] = field(default_factory=dict)
     still: set[str] = field(default_factory=set)  # buffers that are the same in all segments
     opening: list[str] | None = None  # lines of what is done once, before all segments
 
@@ -92,11 +83,20 @@ class Lane:
 
     def axes(self, value: int) -> tuple[str, ...]:
         """The inner axes of a value."""
-        return tuple(a for a in self.body[value].type.axes if a in self.sizes)
+        return self._formed(value)[0]
 
     def dims(self, value: int) -> tuple[int, ...]:
-        type = self.body[value].type
-        return (*(self.sizes[a] for a in self.axes(value)), *(self.size(s) for s in type.shape))
+        return self._formed(value)[1]
+
+    def _formed(self, value: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """The inner axes and the dimensions of a value; found once."""
+        found = self.formed.get(value)
+        if found is None:
+            type = self.body[value].type
+            axes = tuple(a for a in type.axes if a in self.sizes)
+            dims = (*(self.sizes[a] for a in axes), *(self.size(s) for s in type.shape))
+            found = self.formed[value] = axes, dims
+        return found
 
     # -- what is stored
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from nldsl.backends.mlir.lane import Buffer
 from nldsl.backends.mlir.text import MEMREF
 
 ALIGNED = 64  # bytes
 STEP = "//~"  # a line of its own where a step begins
+
+
+@dataclass
+class Buffer:
+    """A tensor in the scratch memory of a thread; the steps in which it is used say when its place is free."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+    offset: int = 0
 
 
 def place(buffers: Sequence[Buffer], entry: int) -> int:

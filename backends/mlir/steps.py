@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from nldsl.backends.mlir import over_time
-from nldsl.backends.mlir.contraction import Operand, choose, contract, repacked, target_dim
+from nldsl.backends.mlir.contraction import Operand, choose, contract, narrow_block, repacked, target_dim
 from nldsl.backends.mlir.decay_gram import decay_gram, decay_gram_grad
 from nldsl.backends.mlir.lane import MOVES, Index, Lane, Vec
 from nldsl.backends.mlir.layout import best_dim, prepare
@@ -18,6 +18,7 @@ from nldsl.backends.mlir.memory import STEP
 from nldsl.backends.mlir.nests import copy, fill, inner_dim, together, unit_dim
 from nldsl.backends.mlir.reduction import reduction, single
 from nldsl.backends.mlir.solve import solve
+from nldsl.backends.mlir.symmetric import NONE, Pairs, mirror, symmetries
 from nldsl.backends.mlir.text import Ix, Val
 from nldsl.backends.mlir.views import UnsupportedError, View, entries, load, regrouped, row_major, store
 from nldsl.ir.ops import split_spec
@@ -34,10 +35,12 @@ class Steps:
 
     lane: Lane
     fused: dict[int, tuple[int, dict[str, int]]] = field(default_factory=dict)
+    symmetric: dict[int, Pairs] = field(default_factory=dict)
 
     def plan(self) -> None:
         lane = self.lane
         lane.plan()
+        self.symmetric = symmetries(lane)
         for value in sorted(lane.needed):
             if value in lane.products:
                 found = self._consumer(value)
@@ -374,6 +377,21 @@ class Steps:
             total = f.apply("arith.addf", load(f, target, place, None), lane.at(given, tuple(index), None))
             store(f, target, place, total, None)
 
+    def _half(self, product: int, value: int, places: dict[str, int], along: str | None) -> tuple[int, int] | None:
+        """The dimensions (down, along vectors) of a product of which only the half below the diagonal is computed."""
+        lane = self.lane
+        output = lane.products[product].output
+        for pair in sorted(self.symmetric.get(product, NONE)):
+            across = next((d for d in pair if output[d] == along), None)
+            if across is None or lane.dims(product)[across] % narrow_block(lane.f, lane.dims(product)[across]):
+                continue
+            down = pair[0] + pair[1] - across
+            wanted = tuple(sorted(places[output[d]] for d in pair))
+            big = lane.dims(product)[across] >= 2 * narrow_block(lane.f, lane.dims(product)[across])
+            if big and (product == value or wanted in self.symmetric.get(value, NONE)):
+                return down, across
+        return None
+
     def _contraction(self, product: int, value: int, places: dict[str, int], target: View | None) -> View:
         """The sum of products ``product``, with what is done to it until it is ``value``."""
         lane, f = self.lane, self.lane.f
@@ -430,6 +448,15 @@ class Steps:
                 lambda index, vec: finished(f.number(0.0, vec[1] if vec else 0), index, vec),
             )
 
+        half = self._half(product, value, places, choice.along)
+        bounds = known.bounds
+        if half is not None and not any(choice.along in pair for pair in bounds):
+            bounds = {**bounds, (labels[half[0]], labels[half[1]]): 0}
+        else:
+            half = None
         with self.guarded(instr.guard):
-            contract(lane, operands, sizes, labels, choice.along, epilogue, known.bounds, lines >= LONG_AFTER)
+            contract(lane, operands, sizes, labels, choice.along, epilogue, bounds, lines >= LONG_AFTER)
+            if half is not None:
+                first, second = (places[labels[d]] for d in half)
+                mirror(lane, destination, first, second, narrow_block(f, dims[first]))
         return destination
