@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 import pytest
@@ -94,6 +95,21 @@ def test_gradients_in_half_precision() -> None:
 
 def test_states_that_are_reset_within_the_sequence() -> None:
     alike_bit_by_bit(load_program("starts.nl", "Starts", text=STARTS), 11, (3, 8))
+
+
+def test_only_what_makes_states_runs_again() -> None:
+    """PREPARE and STEP; what STEP leaves besides the way back reads, and has a kernel less for it."""
+    texts = []
+    for keep in (True, False):
+        given: dict[str, Any] = {"keep_states": keep, "dk": 64, "dv": 64}
+        texts.append(nldsl.compile("stdlib/memories/delta.nl", "DeltaNet", backend="triton", **given).emitted.source)
+    kept, again = texts
+    launches = [
+        len(re.findall(rf"^ +\w+_fwd_{stage}\[", again, re.MULTILINE)) for stage in ("prepare", "step", "finish")
+    ]
+    assert launches == [2, 2, 1]
+    ways = [len(re.findall(r"^def \w+_bwd_\w+\(", text, re.MULTILINE)) for text in (kept, again)]
+    assert ways[1] == ways[0] - 1
 
 
 def kept_of(module: Module, inputs: dict[str, Tensor], **more: Any) -> list[Tensor]:
