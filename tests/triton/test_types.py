@@ -9,7 +9,7 @@ import torch
 
 from nldsl.api import load_program
 from nldsl.ir.program import Program
-from tests.triton.compare import inputs_of, kernels_of, low_errors, program, relative_rms, run, ticks_of
+from tests.triton.compare import inputs_of, kernels_of, largest_error, low_errors, program, relative_rms, run, ticks_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy, about padding that nothing uses
 GATED = """
@@ -63,6 +63,26 @@ def test_streams_are_in_half_precision_and_gates_are_not(half: torch.dtype, monk
     pairs = [(v, found.values[n]) for n, v in expected.values.items()]
     pairs += [(g, found.gradients[n]) for n, g in expected.gradients.items()]  # type: ignore[misc]
     assert max(relative_rms(v, x) for v, x in pairs) < 6e-3
+
+
+def test_segments_of_float32_are_half_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its products take more registers: 70 ticks are two segments in half precision, and three in float32."""
+    source = load_program("gated.nl", "Gated", text=GATED, d=4)
+    module = kernels_of(source)
+    space, found = vars(module.emitted.module), []
+    own = space["segment_count"]
+
+    def segment_count(*segments: Any) -> Any:
+        found.append(own(*segments))
+        return found[-1]
+
+    monkeypatch.setitem(space, "segment_count", segment_count)
+    inputs = inputs_of(source, 1, 70, torch.float32)
+    expected = run(ticks_of(source).double(), {n: x.double() for n, x in inputs.items()})
+    assert largest_error(expected, run(module, inputs)) < 1e-5
+    count, found[:] = {*found}, []
+    run(module.bfloat16(), {n: x.bfloat16() for n, x in inputs.items()})
+    assert (count, {*found}) == ({3}, {2})
 
 
 def test_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
