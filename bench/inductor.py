@@ -179,7 +179,9 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(options.cache or folder).resolve()
-        compileall.compile_dir(Path(nldsl.__file__).parent, quiet=2)
+        package = Path(nldsl.__file__).parent
+        for source in (package, *(path for path in package.iterdir() if path.is_symlink())):
+            compileall.compile_dir(source, quiet=2)
         for variable, name in (("NLDSL_CACHE", "nldsl"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
             (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             os.environ[variable] = str(root / name)
