@@ -151,7 +151,7 @@ def test_every_part_of_the_name_matters(place: Path, monkeypatch: pytest.MonkeyP
         [
             (code, "target", lambda: "another CPU"),
             (code, "_versions", lambda: "other compilers"),
-            (code, "PIPELINE", "builtin.module()"),
+            (code, "PASSES", "builtin.module()"),
             (cache, "_compiler", lambda: b"a changed package"),
         ],
         3,
