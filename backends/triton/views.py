@@ -35,6 +35,9 @@ def _moved(b: Builder, value: Moved) -> Tile:
     moved = tile
     if value.offset == 0 and extent.block == tile.dims[dim].block:
         moved = replace(tile, dims=dims, zero=tile.zero - {dim})
+    elif tile.dims[dim].block == "1":  # compilers before Triton 3.9 have no gather from so few entries
+        text = f"tl.broadcast_to({tile.name}, {shape(dims)})"
+        moved = b.tile("view", text, dims, tile.name, tile.kind, tile.zero - {dim})
     else:
         index = b.index(extent, dim, rank)
         last = tile.dims[dim].block
