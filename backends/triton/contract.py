@@ -223,8 +223,9 @@ def _product(
     batch, rows, columns, contracted = groups
     if _turned(b, groups, target, size):
         return _product(b, c, lb, a, la, target, (batch, columns, rows, contracted), size, hint)
-    left = _matrix(b, a, la, (batch, rows, contracted), size)
-    right = _matrix(b, c, lb, (batch, contracted, columns), size)
+    few = 0 < b.entries(size[x] for x in rows) < ROWS
+    left = _matrix(b, a, la, (batch, rows, contracted), size, few)
+    right = _matrix(b, c, lb, (batch, contracted, columns), size, few)
     out = (*batch, *rows, *columns)
     flat = _flat_dims((batch, rows, columns), size)
     text = f"tl.dot({left}, {right}, input_precision=PRECISION, out_dtype=REAL)"
@@ -261,26 +262,27 @@ def _joined_block(labels: Labels, size: dict[str, Extent]) -> str:
 
 
 def _matrix(
-    b: Builder, tile: Tile, labels: Labels, groups: tuple[Labels, Labels, Labels], size: dict[str, Extent]
+    b: Builder, tile: Tile, labels: Labels, groups: tuple[Labels, Labels, Labels], size: dict[str, Extent], few: bool
 ) -> str:
-    """The operand as a matrix, or as a batch of them, in the type of products."""
+    """The operand as a matrix, or as a batch of them, in the type of products, for a result with ``few`` rows."""
     order = tuple(x for g in groups for x in g)
     batch, rows, columns = groups
     simple = not batch and len(rows) == 1 and len(columns) == 1
     if simple and order != labels:
-        return f"tl.trans({_low(b, tile.name, b.entries(tile.dims))})"
+        return f"tl.trans({_low(b, tile.name, b.entries(tile.dims), few)})"
     moved = permute(b, tile, tuple(labels.index(x) for x in order))
     assert isinstance(moved, Tile)
     flat = _flat_dims((batch, rows, columns), size)
     name = moved.name
     if flat != [size[x].block for x in order]:
         name = b.define("view", f"tl.reshape({name}, ({', '.join(flat)}))", name)
-    return _low(b, name, b.entries(tile.dims))
+    return _low(b, name, b.entries(tile.dims), few)
 
 
-def _low(b: Builder, name: str, entries: int) -> str:
-    """A tile in the type of products. Where they read their operands from registers, as they may everywhere, the
-    compiler would move what is loaded there as it is, and round it in every warp: twice the registers."""
-    here = (b.from_registers or entries >= LARGE) and name not in b.low
+def _low(b: Builder, name: str, entries: int, few: bool) -> str:
+    """A tile in the type of products. Where they read their operands from registers, as they may everywhere and do where
+    a result has ``few`` rows, the compiler would move what is loaded there as it is, and do all that is made of it entry
+    by entry in every warp: up to eight times the work and the registers."""
+    here = (few or b.from_registers or entries >= LARGE) and name not in b.low
     text = f"rounded({name}, DOT)" if here else f"{name}.to(DOT)"
     return b.define("view", text, f"{name}_low")

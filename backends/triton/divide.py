@@ -148,7 +148,7 @@ class Division:
         inner = frozenset(stored) - set(task.left)
         key = (task.left, task.results, inner)
         if key not in self._walks:
-            self._walks[key] = walk_of(self.relations.job, self.pressure, task.targets, inner)
+            self._walks[key] = walk_of(self.relations.job, self.pressure, task.targets, inner, task.left)
         found = self._walks[key]
         if found is None or found.peak > self.pressure.room or self._beside(task, found, inner):
             return None

@@ -17,7 +17,7 @@ from nldsl.backends.triton.narrow import Narrow
 from nldsl.backends.triton.plan import Plan, plan
 from nldsl.backends.triton.pressure import ROOM, Pressure
 from nldsl.backends.triton.tiles import UnsupportedError
-from nldsl.backends.triton.walk import walk_of
+from nldsl.backends.triton.walk import IN_A_LOOP, walk_of
 from nldsl.backends.triton.walk_kernel import WalkWriter
 from nldsl.backends.triton.workspaces import Slot, Workspaces
 from nldsl.ir.stages import FINISH, PREPARE, STEP
@@ -139,7 +139,8 @@ def _step(relations: Relations, pressure: Pressure, planned: Plan, stored: Colle
             if pressure.peak(roots, stored, places, columns) <= pressure.room:
                 return best
     most = pressure.peak(roots, stored, best.places, best.columns)
-    walk = walk_of(job, pressure, roots, stored, step=True) if most > pressure.room else None
+    fits = most <= pressure.room
+    walk = None if fits else walk_of(job, pressure, roots, stored, planned.stepped, step=True)
     if walk is not None and walk.peak < most:
         return Task(planned.stepped, (), walk.places, walk.columns, walk)
     return best
@@ -174,6 +175,7 @@ def _kernel(
             kernel.peak = pressure.peak(roots, stored, task.places, task.columns)
             if task.walk:
                 kernel.peak = max(task.walk.peak, task.walk.between)
+                kernel.peak = int(kernel.peak / IN_A_LOOP) if stage == STEP else kernel.peak
             return kernel
     whole = Task(task.left, task.results)
     kernel = _writer(KernelWriter, job, planned, stage, spaces, whole, pressure).write(name)

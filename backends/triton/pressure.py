@@ -206,6 +206,14 @@ class Pressure:
             moved = body[moved].args[0]
         return body[moved].op == "segprod" and body[value].op != "slice"
 
+    def contracts(self, value: int) -> bool:
+        """Whether a value is a sum of products that is smaller than what is multiplied."""
+        instr = self.job.body[value]
+        if instr.op != "einsum" or len(instr.args) != 2:
+            return False
+        most = max(self.entries(a, {}, 0) for a in instr.args)
+        return self.entries(value, {}, 0) < most
+
     def heavy(self, value: int) -> bool:
         """Whether a value is more than reading and pointwise work."""
         return self.dear(value) or self.product(value)

@@ -12,7 +12,7 @@ from nldsl.backends.triton import memory
 from nldsl.backends.triton.builder import shape
 from nldsl.backends.triton.job import Key, final
 from nldsl.backends.triton.kernel import KernelWriter, plain_op
-from nldsl.backends.triton.tiles import COLUMN, Tile, UnsupportedError, power_of_two
+from nldsl.backends.triton.tiles import COLUMN, Tile, UnsupportedError, Value, power_of_two
 from nldsl.backends.triton.walk import Round
 from nldsl.ir.stages import STEP
 
@@ -23,8 +23,10 @@ class WalkWriter(KernelWriter):
     def _write(self) -> None:
         assert self.task.walk is not None
         self.walk = self.task.walk
+        self.task = replace(self.task, left=(*self.task.left, *self.walk.left))
         self.b.walking = True
         self.with_columns = {v for v, _ in self.walk.places}
+        self.readable: set[int] = set()
         self.in_memory = [key for key in self.job.variables if self.stage == STEP and self._has_columns(key)]
         if any(state in self.job.resets for state, _ in self.in_memory):
             raise UnsupportedError("states in memory that are reset")
@@ -38,9 +40,21 @@ class WalkWriter(KernelWriter):
 
     # -- rounds
 
+    def given(self, value: int) -> Value | None:
+        """Also what an earlier round has left."""
+        slot = self.spaces.values.get(value)
+        if slot is None or value not in self.readable:
+            return super().given(value)
+        return memory.fetch(self.b, self.lanes, slot.name, self.active.dims(value), slot.zero, slot.narrow)
+
     def _rounds(self) -> None:
+        self.readable = set()
         for round_ in self.walk.rounds:
+            if round_.read - self.readable:  # other threads of the program may have written it
+                self.b.effect("barrier", "tl.debug_barrier()")
+            self.readable |= round_.read
             self._round(round_)
+        self.readable = set()
 
     def _round(self, round_: Round) -> None:
         outer = self.lowering
@@ -184,15 +198,25 @@ class WalkWriter(KernelWriter):
         return found
 
     def _pass_on(self, round_: Round) -> None:
-        """Write the tiles of carried values that this round knows, for the next segment or as the result."""
+        """Write the tiles of carried values that this round knows, for the next segment or as the result: state by
+        state, each before the next one is computed, for registers have not room for all of them."""
+        values = dict(self.job.carry)
+        last = round_ is self.walk.rounds[-1]
+        ready = []
+        for key in self.in_memory:  # an anchor goes with its state, and what nothing changes with the last round
+            value = values.get(key, values.get((key[0], 0)))
+            if value in round_.written if value is not None else last:
+                ready.append(key)
+        states: dict[str, list[Key]] = {}
+        for key in ready:
+            states.setdefault(key[0], []).append(key)
+        for keys in states.values():
+            self._pass_state(keys, values)
+
+    def _pass_state(self, keys: list[Key], values: dict[Key, int]) -> None:
+        """The same for a state and its anchors."""
         job, b = self.job, self.b
-        values = dict(job.carry)
-        ready = [k for k in self.in_memory if k in values and values[k] in round_.written]
-        if round_ is self.walk.rounds[-1]:  # anchors, which go with their states, and what nothing changes
-            ready += [k for k in self.in_memory if k not in values]
-        if not ready:
-            return
-        tiles = {k: self._new_tile(k, values.get(k)) for k in ready}
+        tiles = {k: self._new_tile(k, values.get(k)) for k in keys}
         if job.reverse:
             tiles = self._given(tiles)
             following, more = "n - 1", f"n > {self.low}"
