@@ -7,9 +7,11 @@ It decides how kernels are divided, so it is the same on every machine; what the
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import prod
 
 from nldsl.backends.triton.apart import INVERSE
 from nldsl.backends.triton.columns import Relations
+from nldsl.backends.triton.contract import LEAST
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.tiles import block_size, power_of_two
 from nldsl.dims import Dim
@@ -96,6 +98,18 @@ class Pressure:
                     stack.extend((a, False) for a in reversed(self.job.body[value].args))
         return order
 
+    def _largest(self, targets: Iterable[int], stored: Collection[int], split: Mapping[int, Collection[int]]) -> int:
+        """The entries of the largest tile of which a kernel has all, while other work of it has some columns of the
+        same value: what has no divided columns is made of whole values."""
+        stack, seen = [(t, t not in split) for t in targets if split], set[tuple[int, bool]]()
+        while stack:
+            value, whole = stack.pop()
+            if (value, whole) not in seen:
+                seen.add((value, whole))
+                args = () if value in stored else self.job.body[value].args
+                stack += [(a, whole or a not in split) for a in args]
+        return max((self.entries(v, {}, 0) for v, whole in seen if whole and v in split), default=0)
+
     def peak(
         self,
         targets: Sequence[int],
@@ -118,7 +132,7 @@ class Pressure:
                 last[holder[arg]] = at
             last[holder[value]] = max(last.get(holder[value], at), at)
         live: dict[int, int] = {}
-        most = 0
+        most = 0 if isinstance(places, Mapping) else self._largest(targets, stored, split)
         for at, value in enumerate(order):
             held = holder[value]
             op = "load" if value in loads else body[value].op
@@ -143,7 +157,7 @@ class Pressure:
             return int(held * (1 + PASSES * self.operands)) if op == INVERSE else held
         if op in ("slice", "pad"):  # what is moved is gathered by indices as large as itself
             return 2 * self.entries(value, split, columns)
-        if op == "einsum" and not self.product(value):
+        if op == "einsum" and not self.multiplied(value):
             # a product that is no matrix product: all factors side by side
             return max(self.entries(a, split, columns) for a in self.job.body[value].args)
         return self._operands(value, split, columns) if op == "einsum" else 0
@@ -205,6 +219,18 @@ class Pressure:
         while body[moved].op in ("slice", "pad"):
             moved = body[moved].args[0]
         return body[moved].op == "segprod" and body[value].op != "slice"
+
+    def multiplied(self, value: int) -> bool:
+        """Whether the hardware multiplies matrices for a value: the ticks are rows or columns like others, and both the
+        result and the sum have enough of them."""
+        instr = self.job.body[value]
+        if instr.op != "einsum" or len(instr.args) != 2:
+            return False
+        inputs, output = split_spec(instr.attr("spec"))
+        gone = set(inputs[0]) & set(inputs[1]) - set(output)
+        blocks = zip(inputs[0], self.blocks(instr.args[0])[-len(inputs[0]) :], strict=True) if inputs[0] else ()
+        depth = prod(n for x, n in blocks if x in gone)
+        return bool(gone) and depth >= LEAST and min(self._sides(value, {}, 0)) > 1
 
     def contracts(self, value: int) -> bool:
         """Whether a value is a sum of products that is smaller than what is multiplied."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from nldsl.backends.triton.columns import walks
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.pressure import Pressure
+from nldsl.backends.triton.rounds import inside, rounds_of
 from nldsl.backends.triton.tiles import power_of_two
-from nldsl.backends.triton.walk import Walk, inside, rounds_of, walk_between, walk_peak
+from nldsl.backends.triton.walk import Walk, walk_between, walk_peak
 
 WIDTHS, TILES = (64, 32, 16), (64, 32, 16)
 # How much more than other kernels one of this form may need: its sums are divided evenly, and nothing else is large.

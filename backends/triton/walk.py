@@ -4,12 +4,13 @@ The hidden layer of a deep memory has more columns than registers have room for,
 program can have only some. So one program takes them a tile at a time, in *rounds*. What has no columns has a level:
 how many sums over columns it is away from what is read. Round ``l`` computes, tile by tile, the sums that need only
 what has levels up to ``l``; values with columns are computed again in each round that needs them, but for those that
-the kernel has left in memory in an earlier round: it leaves products for that.
+the kernel has left in memory in an earlier round: it leaves products for that. Where a level has more work than there
+is room for, it takes several rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ from nldsl.backends.triton.columns import walks
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.pressure import DEAR, INSIDE, Pressure
+from nldsl.backends.triton.rounds import Round, inside, products_again, rounds_of
 
 TILES = (64, 32, 16)
 # How much of the room a walk in a loop over segments may have, and the tiles that a round of any walk reads: the
@@ -26,22 +28,10 @@ NOTHING: Mapping[int, Mapping[int, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Round:
-    """``before``: values without columns to have before the tiles are gone through, ``sums`` what is summed over the
-    tiles, ``written`` the values with columns of which each tile is written, ``read`` those that it reads as earlier
-    rounds have left them."""
-
-    before: tuple[int, ...]
-    sums: tuple[int, ...]
-    written: tuple[int, ...]
-    read: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
 class Walk:
     """``columns`` at a time of ``size``; ``places`` are where values have the columns. ``peak``: the entries that live
-    at once in a round, ``between`` those while what a round needs is computed before it. ``left``: values that it leaves
-    for rounds of its own."""
+    at once in a round, ``between`` those while what a round needs is computed before it. ``left``: values that it
+    leaves for rounds of its own."""
 
     places: frozenset[Place]
     size: int
@@ -62,7 +52,8 @@ def walk_of(
 ) -> Walk | None:
     """The best walk for a kernel that computes ``targets``, if there is one: the largest tiles that fit, else the walk
     that comes nearest. ``left``: those of them that it leaves in memory. ``step``: the kernel is a loop over segments
-    whose carried values lie in memory."""
+    whose carried values lie in memory; it may have more rounds than it needs, so that each fits.
+    """
     again = set(targets)
     known = {v for v in stored if v not in again}
     best: Walk | None = None
@@ -70,140 +61,58 @@ def walk_of(
         value, dim = next(iter(places))
         size = pressure.relations.sizes(value)[dim]
         assert isinstance(size, int)
-        forms = [form for form in _forms(job, pressure, targets, known, {v for v, _ in places}, left, step) if form]
-        for columns in TILES:
-            for rounds, more in forms:
-                if columns >= size:
-                    continue
-                peak = walk_peak(pressure, rounds, targets, known, places, columns)
-                between = walk_between(pressure, rounds, known)
-                found = Walk(places, size, columns, rounds, peak, between, more)
-                if peak <= pressure.room * (IN_A_LOOP if step else 1):
-                    return found
-                if best is None or peak < best.peak:
-                    best = found
+        tiles = [n for n in TILES if n < size]
+        for columns, divided in [*((n, False) for n in tiles), *((n, True) for n in tiles if step)]:
+            form = _form(job, pressure, targets, known, places, columns, left, step, divided)
+            if form is None:
+                continue
+            rounds, more = form
+            peak = walk_peak(pressure, rounds, targets, known, places, columns)
+            between = walk_between(pressure, rounds, known)
+            found = Walk(places, size, columns, rounds, peak, between, more)
+            if peak <= pressure.room * (IN_A_LOOP if step else 1):
+                return found
+            if best is None or peak < best.peak:
+                best = found
     return best
 
 
-Form = tuple[tuple[Round, ...], tuple[int, ...]]
-
-
-def _forms(
+def _form(
     job: Job,
     pressure: Pressure,
     targets: Sequence[int],
     known: Collection[int],
-    with_columns: Collection[int],
+    places: frozenset[Place],
+    columns: int,
     left: Collection[int],
     step: bool,
-) -> Iterator[Form | None]:
-    """The rounds that a walk may have, with what it leaves for itself: as few as there may be, and in a loop over
-    segments also those in which each state has a round of its own."""
+    divided: bool,
+) -> tuple[tuple[Round, ...], tuple[int, ...]] | None:
+    """The rounds that a walk has, and what it leaves for itself: as few rounds as there may be or, ``divided``, as many
+    as it takes for each to fit."""
+    with_columns = {v for v, _ in places}
     states: dict[str, list[int]] = {}
     for (state, _), value in job.carry if step else ():
         states.setdefault(state, []).append(value)
     late = {v for _, v in job.carry} if step and any(p for _, p in job.variables) else set[int]()
-    for apart in ((), tuple(states.values())) if len(states) > 1 else ((),):
+    room = pressure.room * (IN_A_LOOP if step else 1)
 
-        def rounds_with(more: Sequence[int], apart: Sequence[Collection[int]] = apart) -> tuple[Round, ...] | None:
-            return rounds_of(job, pressure, [*targets, *more], known, with_columns, late, {*left, *more}, apart)
+    def fits(round_: Round, held: Collection[int]) -> bool:
+        beside = sum(pressure.entries(v, {}, 0) for v in held)
+        return walk_peak(pressure, (round_,), (), known, places, columns) + beside <= room
 
-        rounds = rounds_with([])
-        more = _products_of_rounds(pressure, rounds, known, with_columns) if rounds else []
-        if more:
-            again = rounds_with(more) or ()
-            more = [v for v in more if any(v in r.read for r in again)]
-            rounds = rounds_with(more)
-        yield (rounds, tuple(more)) if rounds else None
+    def rounds_with(more: Sequence[int]) -> tuple[Round, ...] | None:
+        wanted, kept = [*targets, *more], {*left, *more}
+        test = fits if divided else None
+        return rounds_of(job, pressure, wanted, known, with_columns, late, kept, tuple(states.values()), test)
 
-
-def rounds_of(
-    job: Job,
-    pressure: Pressure,
-    targets: Sequence[int],
-    known: Collection[int],
-    with_columns: Collection[int],
-    late: Collection[int] = (),
-    left: Collection[int] = (),
-    apart: Sequence[Collection[int]] = (),
-) -> tuple[Round, ...] | None:
-    """The rounds of a walk, None where it has none; what is ``late`` is written in the last one, what is ``left`` lies
-    in memory from then on. What is ``apart`` is written in rounds of its own."""
-    body = job.body
-    order = pressure.cone(targets, known)
-    level: dict[int, int] = {}
-    sums: list[int] = []
-    for value in order:
-        args = () if value in known else body[value].args
-        level[value] = max((level[a] for a in args), default=0)
-        if value not in with_columns and any(a in with_columns for a in args):
-            level[value] += 1
-            sums.append(value)
-    last_round = max([level[v] for v in order if v in with_columns], default=0)
-    rounds: list[Round] = []
-    for at in range(last_round + 1):
-        own = tuple(v for v in sums if level[v] == at + 1)
-        written = [
-            v for v in dict.fromkeys(targets) if v in with_columns and (last_round if v in late else level[v]) == at
-        ]
-        groups = [tuple(v for v in written if v in group) for group in apart]
-        for sums_of, values in [
-            (own, tuple(v for v in written if not any(v in group for group in groups))),
-            *(((), group) for group in groups),
-        ]:
-            if sums_of or values:
-                there = frozenset(v for r in rounds for v in r.written if v in left)
-                rounds.append(_round_of(job, sums_of, values, known, there, with_columns))
-    return tuple(rounds) if rounds else None
-
-
-def _round_of(
-    job: Job,
-    sums: tuple[int, ...],
-    written: tuple[int, ...],
-    known: Collection[int],
-    there: frozenset[int],
-    with_columns: Collection[int],
-) -> Round:
-    """The round that computes ``sums`` and ``written``; ``there`` is what earlier ones have left."""
-    before: dict[int, None] = {}
-    work = inside(job, (*sums, *written), {*known, *there}, with_columns)
-    for value in work:
-        args = () if value in known or value in there else job.body[value].args
-        before |= {a: None for a in args if a not in with_columns}
-    return Round(tuple(before), sums, written, there.intersection(work))
-
-
-def _products_of_rounds(
-    pressure: Pressure, rounds: Sequence[Round], known: Collection[int], with_columns: Collection[int]
-) -> list[int]:
-    """The products with columns that more than one round computes."""
-    job = pressure.job
-    count: dict[int, int] = {}
-    for round_ in rounds:
-        for value in inside(job, (*round_.sums, *round_.written), {*known, *round_.read}, with_columns):
-            if value in with_columns and value not in known and value not in round_.read:
-                count[value] = count.get(value, 0) + (pressure.contracts(value) or pressure.dear(value))
-    return sorted(v for v, n in count.items() if n > 1)
-
-
-def inside(job: Job, roots: Iterable[int], known: Collection[int], with_columns: Collection[int]) -> list[int]:
-    """What a round computes for a tile, in order: its sums and what it writes, and values with columns for them."""
-    order: list[int] = []
-    seen: set[int] = set()
-    stack = [(r, False) for r in reversed(list(roots))]
-    while stack:
-        value, ready = stack.pop()
-        if ready:
-            order.append(value)
-            continue
-        if value in seen:
-            continue
-        seen.add(value)
-        stack.append((value, True))
-        args = () if value in known else job.body[value].args
-        stack += [(a, False) for a in reversed(args) if a in with_columns]
-    return order
+    rounds = rounds_with([])
+    more = products_again(pressure, rounds, known, with_columns) if rounds else []
+    if more:
+        again = rounds_with(more) or ()
+        more = [v for v in more if any(v in r.read for r in again)]
+        rounds = rounds_with(more)
+    return (rounds, tuple(more)) if rounds else None
 
 
 def walk_peak(
@@ -226,6 +135,7 @@ def walk_peak(
     for at, round_ in enumerate(rounds):
         wanted = {v for r in rounds[at:] for v in r.before} | {v for v in targets if v not in split}
         outer = {v for v in made if v in wanted} | set(round_.before)
+        outer |= {v for r in rounds[:at] if r.level == round_.level for v in r.sums}
         there = {*known, *round_.read}
         cone = inside(job, (*round_.sums, *round_.written), there, split)
         held = sum(pressure.entries(v, parts, 0) for v in outer if body[v].op not in ("const", "iota"))

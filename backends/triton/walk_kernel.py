@@ -12,8 +12,8 @@ from nldsl.backends.triton import memory
 from nldsl.backends.triton.builder import shape
 from nldsl.backends.triton.job import Key, final
 from nldsl.backends.triton.kernel import KernelWriter, plain_op
+from nldsl.backends.triton.rounds import Round
 from nldsl.backends.triton.tiles import COLUMN, Tile, UnsupportedError, Value, power_of_two
-from nldsl.backends.triton.walk import Round
 from nldsl.ir.stages import STEP
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,26 @@ def test_a_hidden_layer_in_tiles() -> None:
     module = kernels_of(source, Choices(room=2000))
     assert module.emitted.source.count("for column in range(0, 32, BV):") >= 6
     assert largest_error(expected, run(module.double(), inputs)) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "entry", "dims", "room"),
+    [
+        ("memories/titans.nl", "Titans", {"dk": 6, "dv": 6, "chunk": 4}, 1200),
+        ("memories/ttt.nl", "TTTMlp", {"d": 4, "hidden": 24, "chunk": 4}, 1200),
+        ("memories/ttt.nl", "TTTMlp", {"d": 4, "hidden": 24, "chunk": 4}, 2500),
+    ],
+)
+def test_hidden_layers_in_several_rounds(path: str, entry: str, dims: dict[str, int], room: int) -> None:
+    """Rounds that read what earlier ones have left: sizes that are no powers of two, tails, several calls."""
+    source = program(path, entry, **dims)
+    inputs = inputs_of(source, 2, 13, torch.float64)
+    module = kernels_of(source, Choices(room=room))
+    steps = re.findall(r"def \w+_step\(.*?(?=\n@|\ndef |\Z)", module.emitted.source, re.DOTALL)
+    assert len(steps) == 2
+    assert all(step.count("tl.debug_barrier()") > 2 for step in steps)
+    assert largest_error(run(ticks_of(source).double(), inputs), run(module.double(), inputs, (1, 7, 5))) < 1e-10
 
 
 WINDOWS = [
