@@ -280,9 +280,9 @@ def _matrix(
 
 
 def _low(b: Builder, name: str, entries: int, few: bool) -> str:
-    """A tile in the type of products. Where they read their operands from registers, as they may everywhere and do where
-    a result has ``few`` rows, the compiler would move what is loaded there as it is, and do all that is made of it entry
-    by entry in every warp: up to eight times the work and the registers."""
+    """A tile in the type of products. Where they read their operands from registers, as they may everywhere and do
+    where a result has ``few`` rows, the compiler would move what is loaded there as it is, and do all that is made of
+    it entry by entry in every warp: up to eight times the work and the registers."""
     here = (few or b.from_registers or entries >= LARGE) and name not in b.low
     text = f"rounded({name}, DOT)" if here else f"{name}.to(DOT)"
     return b.define("view", text, f"{name}_low")

@@ -148,8 +148,11 @@ class Pressure:
                 live.pop(ended, None)
         return most
 
-    def inside(self, value: int, op: str, split: Mapping[int, Collection[int]], columns: int) -> int:
-        """The entries that live while a value is computed, besides what it is made of and itself."""
+    def inside(
+        self, value: int, op: str, split: Mapping[int, Collection[int]], columns: int, ticks: bool = False
+    ) -> int:
+        """The entries that live while a value is computed, besides what it is made of and itself. ``ticks``: they are
+        rows or columns of matrices like others."""
         if op in INSIDE:
             args = self.job.body[value].args
             own = zip(INSIDE[op], (args[0], args[-1]), strict=True)
@@ -157,7 +160,7 @@ class Pressure:
             return int(held * (1 + PASSES * self.operands)) if op == INVERSE else held
         if op in ("slice", "pad"):  # what is moved is gathered by indices as large as itself
             return 2 * self.entries(value, split, columns)
-        if op == "einsum" and not self.multiplied(value):
+        if op == "einsum" and not (self.multiplied(value) if ticks else self.product(value)):
             # a product that is no matrix product: all factors side by side
             return max(self.entries(a, split, columns) for a in self.job.body[value].args)
         return self._operands(value, split, columns) if op == "einsum" else 0

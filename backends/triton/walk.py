@@ -67,7 +67,7 @@ def walk_of(
             if form is None:
                 continue
             rounds, more = form
-            peak = walk_peak(pressure, rounds, targets, known, places, columns)
+            peak = walk_peak(pressure, rounds, targets, known, places, columns, step=step)
             between = walk_between(pressure, rounds, known)
             found = Walk(places, size, columns, rounds, peak, between, more)
             if peak <= pressure.room * (IN_A_LOOP if step else 1):
@@ -99,7 +99,7 @@ def _form(
 
     def fits(round_: Round, held: Collection[int]) -> bool:
         beside = sum(pressure.entries(v, {}, 0) for v in held)
-        return walk_peak(pressure, (round_,), (), known, places, columns) + beside <= room
+        return walk_peak(pressure, (round_,), (), known, places, columns, step=step) + beside <= room
 
     def rounds_with(more: Sequence[int]) -> tuple[Round, ...] | None:
         wanted, kept = [*targets, *more], {*left, *more}
@@ -123,9 +123,11 @@ def walk_peak(
     places: Collection[Place],
     columns: int,
     parts: Mapping[int, Mapping[int, int]] = NOTHING,
+    step: bool = False,
 ) -> int:
     """The most entries that live at once: in a round what its tile needs, the sums, and all that outlives it.
-    ``parts``: of other dims of values, by number, the columns that a program has."""
+    ``parts``: of other dims of values, by number, the columns that a program has. In a ``step`` what products along
+    ticks hold counts; elsewhere kernels fit without."""
     job, body = pressure.job, pressure.job.body
     split: dict[int, dict[int, int]] = {}
     for value, dim in places:
@@ -140,7 +142,7 @@ def walk_peak(
         cone = inside(job, (*round_.sums, *round_.written), there, split)
         held = sum(pressure.entries(v, parts, 0) for v in outer if body[v].op not in ("const", "iota"))
         held += sum(pressure.entries(v, parts, 0) for v in round_.sums)
-        most = max(most, held + _inner(pressure, cone, there, split, columns))
+        most = max(most, held + _inner(pressure, cone, there, split, columns, step))
         read = [v for v in cone if v in split and (v in there or not body[v].args)]
         most = max(most, int(sum(pressure.entries(v, split, columns) for v in read) / READ))
         made |= {*round_.before, *round_.sums}
@@ -172,6 +174,7 @@ def _inner(
     known: Collection[int],
     split: Mapping[int, Mapping[int, int]],
     columns: int,
+    ticks: bool,
 ) -> int:
     """The most entries of tiles with columns that live at once."""
     body = pressure.job.body
@@ -186,7 +189,7 @@ def _inner(
         if value in split:
             live[value] = pressure.entries(value, split, columns)
         if value not in known:
-            own = pressure.inside(value, body[value].op, split, columns)
+            own = pressure.inside(value, body[value].op, split, columns, ticks)
             # what a function holds in a loop of its own costs more inside of another one
             own *= 2 if body[value].op in INSIDE else 1
             most = max(most, sum(live.values()) + own)
