@@ -27,7 +27,7 @@ HOT = [
 DEEP = [
     ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 1, 32),
     ("titans.nl", "Titans", {"dk": 128, "dv": 128}, 1, 40),
-    ("ttt.nl", "TTTMlp", {"d": 64}, 4, 916),
+    ("ttt.nl", "TTTMlp", {"d": 64}, 3, 672),
 ]
 # On sm_80: those that spill nothing at both widths but here (program, width, kernels that spill, bytes a thread).
 AMPERE = [("delta.nl", "GatedDelta", 128, 1, 8), ("delta.nl", "KimiDelta", 128, 1, 8)]
