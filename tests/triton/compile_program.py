@@ -1,4 +1,4 @@
-"""Compile the kernels of a program for a GPU: python compile_program.py FILE ENTRY TARGET PART DIMS(JSON).
+"""Compile the kernels of a program for a GPU: python compile_program.py FILE ENTRY TARGET PART DIMS(JSON) TYPE.
 
 PART is in the names of the kernels to compile. Prints their reports as JSON.
 """
@@ -17,12 +17,12 @@ from nldsl.passes.plan import plan
 
 
 def main() -> None:
-    path, entry, target, part, dims = sys.argv[1:]
+    path, entry, target, part, dims, dtype = sys.argv[1:]
     schedule = plan(load_program(path, entry, **json.loads(dims)))
     writer = LoopKernelWriter(required=True, capability=int(target))
     backend = TorchBackend("triton", kernels=writer)
     module = backend.load(backend.emit(schedule), schedule).module
-    found = compile_jobs(writer.written, module, int(target), part)
+    found = compile_jobs(writer.written, module, int(target), part, dtype)
     print(json.dumps({report.name: asdict(report) for report in found}))
 
 
