@@ -49,7 +49,7 @@ def reports(
     return found
 
 
-def check(path: str, entry: str, target: int, part: str, dtype: str = "bf16", **dims: int) -> dict[str, int]:
+def check(path: str, entry: str, target: int, part: str, dtype: str = "bf16", /, **dims: int) -> dict[str, int]:
     """The bytes that each kernel spills, where it does."""
     found = reports(path, entry, target, part, dtype, **dims)
     for name, report in found.items():
