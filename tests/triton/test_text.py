@@ -8,9 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from nldsl.backends.torch.backend import TorchBackend
+from nldsl.backends.triton.builder import Builder
 from nldsl.backends.triton.ops import Block, Op
 from nldsl.backends.triton.printer import lines
 from nldsl.backends.triton.provider import LoopKernelWriter
+from nldsl.backends.triton.tiles import Extent, Moved
+from nldsl.backends.triton.views import tile_of
 from nldsl.passes.plan import plan
 from tests.triton.compare import program
 
@@ -34,6 +37,16 @@ def test_no_name_is_that_of_an_operation(entry: str) -> None:
     text = "\n".join(kernels("memories/delta.nl", entry, dk=64, dv=64).values())
     assert not re.findall(r"^ +((?:mul|add|sub|product|x)\d*(?:_\d+)*) = ", text, re.MULTILINE)
     assert "M <- keep * M    (delta.nl:" in text
+
+
+def test_a_single_row_is_broadcast() -> None:
+    """Triton 3.6 asserts that a gather reads a tile that is not much smaller than its result."""
+    b = Builder()
+    row = b.tile("load", "tl.load(row_ptr)", (Extent(1), Extent(16)), "row")
+    tile_of(b, Moved(row, dim=0, offset=-63, low=63, high=64, size=64))
+    texts = [op.text for op in b.top.ops]
+    assert "tl.broadcast_to(row, (64, 16))" in texts
+    assert not any("gather" in text for text in texts)
 
 
 def block(*ops: Op) -> Block:
