@@ -36,9 +36,11 @@ def segment_counts(
 def segment_count(
     tick: int, ticks: int, rows: int, cuts: tuple[int, ...], most: int, clocks: tuple[tuple[int, int], ...]
 ) -> int:
-    """How many segments all sequences have."""
+    """How many segments all sequences have. Where PyTorch traces ``ticks`` as a symbol, so is this, but with clocks."""
+    if not cuts and not clocks:
+        return rows * ((ticks + most - 1) // most)
     if not cuts:
-        return rows * (len(segment_starts(tick, ticks, most, clocks)) - 1)
+        return rows * (len(segment_starts(int(tick), int(ticks), most, clocks)) - 1)
     return sum(segment_counts(tick, ticks, rows, cuts, most, clocks))
 
 

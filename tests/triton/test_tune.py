@@ -53,7 +53,8 @@ def test_the_file_is_read_where_kernels_are_written(tmp_path: Path, monkeypatch:
     for device, ticks in (("sm_90 one", 32), ("sm_80 another", 16), ("sm_90 a third", 64)):
         monkeypatch.setenv(DEVICE, device)
         text = TorchBackend("triton", kernels=LoopKernelWriter()).emit(planned)
-        assert f"segments = (0, TICKS, sequences, tuple(cuts), {ticks}," in text, device
+        block = f"segment_block(types, {ticks})" if ticks == 64 else str(ticks)
+        assert f"BT = {block}\n" in text, device
 
 
 def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
