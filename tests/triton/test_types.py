@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_gates_of_half_precision() -> None:
 
 def seen_types(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[set[torch.dtype]]:
     """What each run of kernels gets, gates left out."""
-    space, found = vars(module.emitted.module), []
+    space, found = vars(cast(Any, module.emitted).module), []
     own = space["kernel_types"]
 
     def kernel_types(tensors: Any, streams: Any) -> Any:
@@ -69,7 +69,7 @@ def test_segments_of_float32_are_half_as_long(monkeypatch: pytest.MonkeyPatch) -
     """Its products take more registers: 70 ticks are two segments in half precision, and three in float32."""
     source = load_program("gated.nl", "Gated", text=GATED, d=4)
     module = kernels_of(source)
-    space, found = vars(module.emitted.module), []
+    space, found = vars(cast(Any, module.emitted).module), []
     own = space["segment_count"]
 
     def segment_count(*segments: Any) -> Any:
