@@ -16,6 +16,7 @@ from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.tiles import block_size, power_of_two
 from nldsl.dims import Dim
 from nldsl.ir.chunk import TICKS
+from nldsl.ir.demand import in_order
 from nldsl.ir.ops import POINTWISE, split_spec
 from nldsl.ir.types import TIME
 
@@ -81,22 +82,7 @@ class Pressure:
     def cone(self, targets: Iterable[int], stored: Collection[int]) -> list[int]:
         """What a kernel computes or loads for ``targets``, in the order in which it does. A target that is stored
         already is loaded like anything else."""
-        order: list[int] = []
-        seen: set[int] = set()
-        for target in targets:
-            stack = [(target, False)]
-            while stack:
-                value, ready = stack.pop()
-                if ready:
-                    order.append(value)
-                    continue
-                if value in seen:
-                    continue
-                seen.add(value)
-                stack.append((value, True))
-                if value not in stored:
-                    stack.extend((a, False) for a in reversed(self.job.body[value].args))
-        return order
+        return in_order(targets, lambda v: () if v in stored else self.job.body[v].args)
 
     def _largest(self, targets: Iterable[int], stored: Collection[int], split: Mapping[int, Collection[int]]) -> int:
         """The entries of the largest tile of which a kernel has all, while other work of it has some columns of the

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.pressure import Pressure
+from nldsl.ir.demand import in_order
 
 
 @dataclass(frozen=True)
@@ -124,18 +125,5 @@ def products_again(
 
 def inside(job: Job, roots: Iterable[int], known: Collection[int], with_columns: Collection[int]) -> list[int]:
     """What a round computes for a tile, in order: its sums and what it writes, and values with columns for them."""
-    order: list[int] = []
-    seen: set[int] = set()
-    stack = [(r, False) for r in reversed(list(roots))]
-    while stack:
-        value, ready = stack.pop()
-        if ready:
-            order.append(value)
-            continue
-        if value in seen:
-            continue
-        seen.add(value)
-        stack.append((value, True))
-        args = () if value in known else job.body[value].args
-        stack += [(a, False) for a in reversed(args) if a in with_columns]
-    return order
+    body = job.body
+    return in_order(roots, lambda v: () if v in known else [a for a in body[v].args if a in with_columns])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from nldsl.ir.clocks import implies
 from nldsl.ir.program import Instr, Program
@@ -38,6 +38,23 @@ def join(left: Clock | None, right: Clock | None) -> Clock | None:
     if implies(right, left):
         return left
     return None
+
+
+def in_order(start: Iterable[int], needs: Callable[[int], Sequence[int]]) -> list[int]:
+    """These values and all that they need, each after what it ``needs``, in the order in which that is asked for."""
+    order: list[int] = []
+    seen: set[int] = set()
+    for first in start:
+        stack = [(first, False)]
+        while stack:
+            value, ready = stack.pop()
+            if ready:
+                order.append(value)
+            elif value not in seen:
+                seen.add(value)
+                stack.append((value, True))
+                stack.extend((v, False) for v in reversed(needs(value)))
+    return order
 
 
 def reachable(body: Sequence[Instr], start: Iterable[int], among: Container[int] | None = None) -> set[int]:

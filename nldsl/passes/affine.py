@@ -31,7 +31,8 @@ class Factor:
 
 @dataclass(frozen=True)
 class Source:
-    """``before`` and ``after``: the state ``key`` at that side of the tick. ``node``: the node number ``key``."""
+    """``before`` and ``after``: the state ``key`` at that side of the tick, ``decayed`` (``chunk_decayed.py``) between
+    its decay and the writes. ``node``: the node number ``key``."""
 
     kind: str
     key: str | int

@@ -3,9 +3,8 @@
     k . (a(t) Z(t-1))        a read before the tick, scaled by a: P(t-1, s) and a(t)
                       -->    a read behind the decay: P(t, s) for s < t
 
-A memory that forgets before it compares its prediction with the value (Gated DeltaNet, arXiv:2412.06464, eq. 10) reads
-so.
-The products of the decays since each earlier tick are then those that reads at the end of the tick need anyway.
+A memory that forgets before it compares its prediction with the value reads so (Gated DeltaNet, arXiv:2412.06464,
+eq. 10). The products of the decays since each earlier tick are then those that reads at the end of the tick need.
 """
 
 from __future__ import annotations

@@ -21,15 +21,17 @@ def operators(module: object) -> list[object]:
 
 
 @pytest.mark.slow
-def test_opcheck() -> None:
+@pytest.mark.parametrize(("ticks", "choices"), [(5, {}), (6, {"size": 4, "keep_states": False})], ids=["kept", "again"])
+def test_opcheck(ticks: int, choices: dict[str, Any]) -> None:
+    """Also where the way back runs kernels of the forward run again."""
     source = program("memories/linear_attention.nl", "LinearAttention", dk=4, dv=3)
-    module = kernels_of(source)
+    module = kernels_of(source, **choices)
     (operator,) = operators(module)
-    x = {n: v.requires_grad_() for n, v in inputs_of(source, 2, 5, torch.float32).items()}
+    x = {n: v.requires_grad_() for n, v in inputs_of(source, 2, ticks, torch.float32).items()}
     state = module.init_state(2)
     names = [a.name for a in operator._opoverload._schema.arguments[3:]]  # type: ignore[attr-defined]
     tensors = [x.get(n, next(iter(state.states.values()))) for n in names]
-    torch.library.opcheck(cast(Any, operator), (0, 5, [], *tensors))
+    torch.library.opcheck(cast(Any, operator), (0, ticks, [], *tensors))
 
 
 def test_torch_compile_without_a_break() -> None:

@@ -161,18 +161,6 @@ def test_torch_compile_without_a_break() -> None:
         torch.testing.assert_close(results[1], results[0])
 
 
-@pytest.mark.slow
-def test_opcheck() -> None:
-    source = program("memories/linear_attention.nl", "LinearAttention", dk=4, dv=3)
-    module = kernels_of(source, size=4, keep_states=False)
-    (operator,) = operators(module)
-    x = {n: v.requires_grad_() for n, v in inputs_of(source, 2, 6, torch.float32).items()}
-    state = module.init_state(2)
-    names = [a.name for a in operator._opoverload._schema.arguments[3:]]  # type: ignore[attr-defined]
-    tensors = [x.get(n, next(iter(state.states.values()))) for n in names]
-    torch.library.opcheck(cast(Any, operator), (0, 6, [], *tensors))
-
-
 @pytest.mark.filterwarnings("ignore::nldsl.backends.interface.FallbackWarning")
 def test_second_derivatives() -> None:
     choices: list[dict[str, Any]] = [{"backend": "triton", "keep_states": False}, {"backend": "torch"}]
