@@ -19,7 +19,7 @@ from nldsl.backends.iree.solve import solve
 from nldsl.dims import Dim, Poly
 from nldsl.ir.clocks import implies
 from nldsl.ir.program import Instr
-from nldsl.ir.types import BATCH, Clock
+from nldsl.ir.types import BATCH, Clock, Type
 
 AGAIN = 4  # operations that are rather done again than stored
 Handler = Callable[["Body", Instr, list[Node]], Node]
@@ -86,19 +86,24 @@ class Body:
 
     def settled(self, v: int, node: Node) -> Held:
         """A value in the layout of the type of value ``v``."""
-        low, type = self.low, self.body[v].type
-        if fixed(node) and node.elem == REAL:  # equal numbers would be one tensor
-            node = low.point("add", node, low.zero())
-        if node.elem == BOOL or (node.elem == INT and type.kind == "real"):
-            node = low.point("to_real", node)
-        axes = tuple(a for a in low.order if a in type.axes)
-        return low.full(low.stretched(node, axes, self.shape(type.shape)))
+        type = self.body[v].type
+        return settled(self.low, node, type, self.shape(type.shape))
 
     def value(self, instr: Instr) -> Node:
         args = [self.known[a] for a in instr.args]
         if instr.op in POINTWISE:
             return self.low.point(instr.op, *args)
         return TABLE[instr.op](self, instr, args)
+
+
+def settled(low: Lower, node: Node, type: Type, shape: tuple[int, ...]) -> Held:
+    """A value as a tensor in the layout of a type, as a loop or a branch carries it."""
+    if fixed(node) and node.elem == REAL:  # equal numbers would be one tensor
+        node = low.point("add", node, low.zero())
+    if node.elem == BOOL or (node.elem == INT and type.kind == "real"):
+        node = low.point("to_real", node)
+    axes = tuple(a for a in low.order if a in type.axes)
+    return low.full(low.stretched(node, axes, shape))
 
 
 def number_of(size: Dim, ticks: int) -> int:
@@ -223,7 +228,7 @@ TABLE: dict[str, Handler] = {
 }
 LEAVES = frozenset("input param state anchor clock given boundary cotangent cotangent_of".split())
 SUPPORTED = frozenset(TABLE) | POINTWISE | LEAVES
-__all__ = ["REAL", "SUPPORTED", "Body", "cheap", "number_of"]
+__all__ = ["REAL", "SUPPORTED", "Body", "cheap", "number_of", "settled"]
 
 
 def unknown(body: Sequence[Instr]) -> Any:

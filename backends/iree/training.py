@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nldsl.backends.iree.body import Body
+from nldsl.backends.iree.body import Body, settled
 from nldsl.backends.iree.entries import Entry, open_entry, state_order
 from nldsl.backends.iree.gradient import through
 from nldsl.backends.iree.legality import refused
 from nldsl.backends.iree.loop import elem_of
 from nldsl.backends.iree.lower import Lower
-from nldsl.backends.iree.nodes import BOOL, INT, REAL, Node
+from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node
 from nldsl.backends.iree.reverse import initial_cotangents
 from nldsl.backends.iree.tick import Tick
 from nldsl.ir.backward import Key
@@ -192,30 +192,49 @@ def _tick(
     entry: Entry, rule: Trainer, gradient: Node, weight: Node, states: dict[str, Node], step: str
 ) -> tuple[Node, dict[str, Node]]:
     """The parameter and the states after a step; where the level does not tick, only the sum of gradients grows."""
-    text, program = entry.text, rule.program
+    text = entry.text
     low = Lower(text, _sizes(entry, rule), _order(entry, rule))
-    due: Node | None = None
-    done = step
-    after = dict(states)
-    if rule.period > 1:
-        gradient = low.force(low.point("add", states["sum"], gradient))
-        left = text.int_op("remsi", text.int_op("addi", step, text.const(1, INT)), text.const(rule.period, INT))
-        due = low.scalar(text.let(f"arith.cmpi eq, {left}, {text.const(0, INT)} : i64"), BOOL)
-        done = text.int_op("divsi", step, text.const(rule.period, INT))
-        after["sum"] = low.point("where", due, low.literal(0.0), gradient)
+    if rule.period == 1:
+        return _updated(low, rule, gradient, weight, states, step)
+    gradient = low.force(low.point("add", states["sum"], gradient))
+    left = text.int_op("remsi", text.int_op("addi", step, text.const(1, INT)), text.const(rule.period, INT))
+    due = text.let(f"arith.cmpi eq, {left}, {text.const(0, INT)} : i64")
+    done = text.int_op("divsi", step, text.const(rule.period, INT))
+    types = _types(rule)
+    kept = [name for name in types if name != "sum"]
+    layouts = [rule.param.type, *(types[name] for name in kept)]
+
+    def carried(own: Lower, values: list[Node]) -> list[Held]:
+        return [settled(own, v, type, _shape(type)) for v, type in zip(values, layouts, strict=True)]
+
+    before = carried(low, [weight, *(states[name] for name in kept)])
+    with text.only_if(due, [(v.ssa, v.sizes, v.elem) for v in before]) as (results, end):
+        here = low.inside()
+        moved, now = _updated(here, rule, gradient, weight, states, done)
+        end([v.ssa for v in carried(here, [moved, *(now[name] for name in kept)])])
+    found: list[Node] = [
+        replace(old, ssa=text.tied(ssa, old.sizes, old.elem)) for old, ssa in zip(before, results, strict=True)
+    ]
+    after = dict(zip(kept, found[1:], strict=True))
+    after["sum"] = low.point("where", low.scalar(due, BOOL), low.literal(0.0), gradient)
+    return found[0], after
+
+
+def _updated(
+    low: Lower, rule: Trainer, gradient: Node, weight: Node, states: dict[str, Node], done: str
+) -> tuple[Node, dict[str, Node]]:
+    """The parameter and the states after a tick of its optimizer, which has made ``done`` before."""
+    text, program = low.text, rule.program
     now: dict[Key, Node] = {(s.name, 0): states[s.name] for s in program.states}
     now.update({key: states[anchor_key(*key)] for key in anchors(program)})
     last = text.int_op("addi", done, text.const(1, INT))
     change = program.outputs[0][1]
     tick = Tick(low, program, done, last, now)
-    roots = [change, *(v for _, v in program.updates)]
-    known = tick.values(roots, {}, {"g": gradient, "weight": weight})
-    moved = low.point("add", weight, known[change])
+    known = tick.values([change, *(v for _, v in program.updates)], {}, {"g": gradient, "weight": weight})
     initials = _initials(low, rule) if any(s.reset.kind == "clock" for s in program.states) else {}
-    for (name, period), value in tick.after(known, initials).items():
-        key = anchor_key(name, period) if period else name
-        after[key] = value if due is None else low.point("where", due, value, states[key])
-    return moved if due is None else low.point("where", due, moved, weight), after
+    ended = tick.after(known, initials)
+    after = {anchor_key(name, period) if period else name: value for (name, period), value in ended.items()}
+    return low.point("add", weight, known[change]), after
 
 
 __all__ = ["can_train", "elem_of", "write_start", "write_train"]

@@ -62,6 +62,21 @@ model Line(d: dim = 3) {
 }
 """
 
+# A level that ticks at every third step: its optimizer's products are of those steps alone.
+SLOW_LEVEL = """
+from "blocks/basic" import linear
+from "optimizers/adam" import AdamW
+from "optimizers/muon" import Muon
+model Levels(d: dim = 3) {
+  level fast = every 1 step
+  level slow = every 3 step with Muon(rate = 1e-1)
+  input x: [d]
+  input y: [d]
+  h = linear(x, d) at slow
+  minimize sum((linear(h, d) - y)^2) at fast with AdamW(rate = 1e-2)
+}
+"""
+
 
 def program_of(text: str) -> Program:
     options = Options(roots=(str(STDLIB),))
@@ -114,5 +129,18 @@ def test_the_clock_of_an_optimizer() -> None:
     assert "arith.select" in train, "a loop of one round or none"
     rng = np.random.default_rng(0)
     batches = [tuple(rng.standard_normal((2, 5, 3), dtype=np.float32) for _ in range(2)) for _ in range(5)]
+    for found in training_errors(program, batches):
+        assert all(own < CLOSE for own, _ in found.values()), found
+
+
+def test_the_optimizer_of_a_slow_level() -> None:
+    """It is one branch for its parameter, with all its products, and agrees over two of its ticks and after."""
+    program = program_of(SLOW_LEVEL)
+    train = whole_module(plan(program), ["train"]).text
+    (at,) = (m.start() for m in re.finditer(r"arith\.select %\S+, %\S+, %\S+ : index", train))
+    before, inside = train[:at].count("linalg.generic"), train[at:].count("linalg.generic")
+    assert inside > 10, (before, inside)
+    rng = np.random.default_rng(0)
+    batches = [tuple(rng.standard_normal((2, 5, 3), dtype=np.float32) for _ in range(2)) for _ in range(7)]
     for found in training_errors(program, batches):
         assert all(own < CLOSE for own, _ in found.values()), found
