@@ -162,9 +162,9 @@ class Lane:
             elif instr.op != "einsum" or not self.contracts(v):
                 continue
             product = self.body[source]
-            if len(product.args) < 2:
-                continue
             letters, output = split_spec(product.attr("spec"))
+            if len(product.args) < 2 and len(set(letters[0])) == len(letters[0]):
+                continue  # a plain sum; one along a diagonal goes as a product does
             labels = tuple((*self.axes(a), *x) for a, x in zip(product.args, letters, strict=True))
             out = (*self.axes(v), *output)
             if source != v and not any(instr.attr("axis") in x for x in labels):

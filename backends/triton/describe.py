@@ -60,4 +60,7 @@ def _doc(job: Job, kernel: Kernel, later: Sequence[Kernel], back: Collection[str
 def writes(kernel: Kernel, name: str) -> bool:
     """Whether a kernel stores into a workspace or a tensor."""
     text = "\n".join(kernel.lines)
-    return re.search(rf"tl\.store\(\s*{re.escape(name)}_(ptr|at)(_\d+)?\b", text) is not None
+    pointer = re.escape(f"{name}_ptr")
+    # a tensor's first entry has a name of its own, which need not begin as the tensor's does
+    places = [pointer, *map(re.escape, re.findall(rf"^\s*(\w+) = \(?\s*{pointer}\b", text, re.MULTILINE))]
+    return re.search(rf"tl\.store\(\s*({'|'.join(places)})\b", text) is not None

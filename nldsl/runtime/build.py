@@ -10,6 +10,7 @@ from nldsl.backends.registry import backend_named
 from nldsl.driver import Options, middle
 from nldsl.ir.program import Program
 from nldsl.ir.schedule import RECOMPUTE_ABOVE, Schedule
+from nldsl.passes.unread import without_unread
 from nldsl.runtime import cache
 from nldsl.runtime.initialize import initialize
 from nldsl.runtime.module import Module
@@ -87,7 +88,7 @@ def build_checked(
 
 
 def _from_entry(chosen: Backend, entry: cache.Entry, options: Options) -> Any:
-    known = Schedule(entry.program, (), loss_inputs=entry.loss_inputs)
+    known = Schedule(without_unread(entry.program), (), loss_inputs=entry.loss_inputs)  # the values of what was emitted
     if not isinstance(chosen, Kept):
         return chosen.load(entry.source, known)
 

@@ -37,6 +37,16 @@ memory Squashed(d: dim = 4) {
   }
 }
 """  # a loop over ticks
+NAMED = """
+memory Named(d: dim = 4) {
+  state s: [d] = 0
+  param w: [d] = normal(0.4)
+  step(x: [d], size: [], y: [d]) -> [2, d] {
+    s <- s - 0.5 * grad(sum(exp(s * y)), s)
+    return stack(sin(w * x), cos(y) + s)
+  }
+}
+"""  # an inner loss and a rate, for logs: nothing else reads them, and in values they come before others
 
 
 @pytest.fixture
@@ -66,6 +76,8 @@ def another_process(monkeypatch: pytest.MonkeyPatch, writes: bool = False) -> No
 def made(which: str, **more: Any) -> Module:
     if which == "ticks":
         return nldsl.compile("squashed", text=TEXT, backend="mlir", **more)
+    if which == "names":
+        return nldsl.compile("named", text=NAMED, backend="mlir", **more)
     if which == "ends":  # the last segments of a call have functions of their own
         return nldsl.compile(LACT, "LaCT", backend="mlir", dk=4, dv=3, hidden=5, chunk=8, **more)
     return nldsl.compile(TTT, "TTTMlp", backend="mlir", d=4, hidden=6, **more)
@@ -93,7 +105,7 @@ def same(found: list[Tensor], expected: list[Tensor]) -> bool:
     return len(found) == len(expected) > 2 and all(map(torch.equal, found, expected))
 
 
-@pytest.mark.parametrize("which", ["segments", "ticks", pytest.param("ends", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("which", ["segments", "ticks", "names", pytest.param("ends", marks=pytest.mark.slow)])
 def test_nothing_is_made_again(place: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     expected = results(made(which))
     assert len(list(place.glob("*.json"))) == 1
