@@ -112,8 +112,7 @@ def scan_decay_gram(q: torch.Tensor, a: torch.Tensor, k: torch.Tensor) -> torch.
             torch.nn.functional.pad(k, (0, 0, 0, size - ticks)),
             torch.nn.functional.pad(a, (0, 0, 0, size - ticks), value=1.0),
         )
-    # an axis of copies that only the decays have is one of the diagonal blocks too
-    gram = torch.broadcast_tensors((q * k).sum(-1), a[..., 0])[0][..., None, None]
+    gram = (q * k).sum(-1)[..., None, None]
     before, after, whole = a.unsqueeze(-2), torch.ones_like(a).unsqueeze(-2), a.unsqueeze(-2)
     while b < size:
         pairs = size // (2 * b)
@@ -134,7 +133,6 @@ def scan_decay_gram(q: torch.Tensor, a: torch.Tensor, k: torch.Tensor) -> torch.
 
 def scan_linear(a: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
     """x[t] = a[t] * x[t-1] + b[t] along ``dim``, from zero; blocks of ticks side by side, then the blocks in order."""
-    b = torch.broadcast_tensors(a, b)[1]  # copies may share what is new, each with its own decay
     ticks = b.shape[dim]
     rows: list[torch.Tensor] = []
     if ticks <= 4:

@@ -21,6 +21,12 @@ def _real(scope: Scope, expr: Expr, axes: tuple[str, ...] | None = None) -> str:
     return view(expr, Type(expr.type.shape, axes))
 
 
+def _over_axes(text: str, decay: str, missing: bool) -> str:
+    """The operand ``text``, also over the axes of copies that only the decays have, if any are ``missing``: blocks of
+    ticks of both are put together."""
+    return f"({text} + torch.zeros_like({decay}))" if missing else text
+
+
 def _solve_triangular(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
     matrix, right = (_real(scope, a, out.axes) for a in args)
     upper = "upper=False"
@@ -43,7 +49,9 @@ def _cumprod(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Expr:
 
 
 def _decay_gram(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
-    return Expr(call("scan_decay_gram", *(_real(scope, a, out.axes) for a in args)), out)
+    q, decay, k = (_real(scope, a, out.axes) for a in args)
+    missing = not set(args[1].type.axes) <= {*args[0].type.axes, *args[2].type.axes}
+    return Expr(call("scan_decay_gram", q, decay, _over_axes(k, decay, missing)), out)
 
 
 def _decay_gram_grad(scope: Scope, _instr: Instr, args: list[Expr], out: Type) -> Expr:
@@ -58,6 +66,7 @@ def _linear_scan(scope: Scope, instr: Instr, args: list[Expr], out: Type) -> Exp
         sizes = scope.sizes(Type(shape, decay.type.axes))
         decay = Expr(f"{_real(scope, decay)}.reshape({', '.join(sizes)})", Type(shape, decay.type.axes))
     texts = [_real(scope, decay, out.axes), _real(scope, new, out.axes)]
+    texts[1] = _over_axes(texts[1], texts[0], not set(decay.type.axes) <= set(new.type.axes))
     if ("reverse", True) not in instr.attrs:
         return Expr(call("scan_linear", *texts, str(-rank)), out)
     flipped = [f"{text if text.isidentifier() else f'({text})'}.flip({-rank})" for text in texts]
