@@ -30,14 +30,15 @@ class Builder:
         self.walking = False  # whether the columns are a loop's, which sums over them
         self.from_registers = False  # whether products read their operands from registers
         self.low: set[str] = set()  # the loads of what lies in memory in the type of products
+        self.numbers: dict[str, Tile] = {}  # the numbers that tiles are made of
         self.blocks: dict[str, int] = {}  # what is known of the blocks that have names: of ticks, of columns
 
     # -- names and operations
 
     def new_name(self, hint: str) -> str:
-        base = re.sub(r"\W", "_", hint)[:40].strip("_") or "x"
+        base = re.sub(r"\W", "_", hint.partition("[")[0])[:40].strip("_") or "x"
         base = base if base[0].isalpha() and base.isascii() else "x" + re.sub(r"[^A-Za-z0-9_]", "", base)
-        name, count = base, 1
+        name, count, base = base, 1, re.sub(r"(_\d+)+$", "", base)  # one number behind a name is enough
         while name in self.taken:
             count += 1
             name = f"{base}_{count}"
@@ -54,6 +55,25 @@ class Builder:
         block.ops.append(Op(kind, text, name, note="" if kind in ("index", "load") else self.note))
         block.known[text] = name
         return name
+
+    def vary(self, name: str) -> bool:
+        """Make the last operation a variable of the loop that follows, if it is the one of this name."""
+        op = self.block.ops[-1] if self.block.ops else None
+        if op is None or op.target != name:
+            return False
+        op.keep = True
+        self.block.known = {text: known for text, known in self.block.known.items() if known != name}
+        return True
+
+    def add_up(self, target: str, part: str) -> None:
+        """Add a part to a variable of a loop: where it is computed, unless something else needs the part."""
+        ops = self.block.ops
+        at = next((n for n, op in enumerate(ops) if op.target == part and not op.keep), None)
+        alone = at is not None and not any(part in op.uses() for op in self.block.walk())
+        if at is not None and alone and ops[at].kind in ("dot", "reduce"):
+            ops[at] = Op(ops[at].kind, f"{target} + {ops[at].text}", target, keep=True, note=ops[at].note)
+        else:
+            self.effect("pointwise", f"{target} + {part}", target)
 
     def effect(self, kind: str, text: str, target: str = "") -> None:
         """An operation that is done in any case: a store, or an assignment to a variable of the loop."""
@@ -125,7 +145,11 @@ class Builder:
                 text = f"tl.full({shape(dims)}, 0.0, REAL) + {tile.name}"
             else:
                 text = f"tl.full({shape(dims)}, 0, tl.int32) + {tile.name}"
-            return self.tile("view", text, dims, tile.name, tile.kind)
+            found = self.tile("view", text, dims, tile.name, tile.kind)
+            self.numbers[found.name] = tile
+            return found
+        if tile.name in self.numbers:
+            return self.broadcast(self.numbers[tile.name], dims)
         zero = {d for d in tile.zero if tile.dims[d] == dims[d]}
         return self.tile("view", f"tl.broadcast_to({tile.name}, {shape(dims)})", dims, tile.name, tile.kind, zero)
 
@@ -198,6 +222,23 @@ def shape(dims: tuple[Extent, ...]) -> str:
     """The block of a tile as a tuple."""
     blocks = [d.block for d in dims]
     return f"({', '.join(blocks)}{',' if len(blocks) == 1 else ''})"
+
+
+def wide(dims: tuple[Extent, ...]) -> tuple[int, ...]:
+    """The dims that have more than one entry."""
+    return tuple(d for d, extent in enumerate(dims) if extent.size != 1)
+
+
+BRACKETED = re.compile(r"(\w+)\[((?:(?::|None)(?:, )?)+)\]")
+
+
+def bare(tile: Tile) -> str | None:
+    """The name of a tile without its dims of one entry, where they are only put in: ``k`` of ``k[:, None]``."""
+    found = BRACKETED.fullmatch(tile.name)
+    if found is None:
+        return None
+    own = tuple(d for d, word in enumerate(found.group(2).split(", ")) if word == ":")
+    return found.group(1) if own == wide(tile.dims) else None
 
 
 def brackets(positions: tuple[int, ...], rank: int) -> str:

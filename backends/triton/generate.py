@@ -67,7 +67,7 @@ def generate(
         tasks, more = _finish(relations, pressure, most, values, {*spaces.values}, given)
         spaces.values |= more
         kernels += _kernels(job, planned, FINISH, spaces, tasks, pressure)
-    describe(job, kernels)
+    describe(job, kernels, spaces)
     return Written(job, frame, kernels, spaces)
 
 

@@ -375,6 +375,9 @@ class KernelWriter:
         for key in keys:
             source = self.job.variables[key]
             tile = memory.load(b, self.lanes, source, self._variable_dims(key))
+            if b.vary(tile.name):
+                self.variables[key] = tile.name
+                continue
             self.variables[key] = b.new_name(source.name)
             b.effect("view", tile.name, self.variables[key])
 
@@ -401,13 +404,7 @@ class KernelWriter:
             self._keep(key)
         new = {key: self.whole(value) for key, value in job.carry}
         self._leave(self.plan.stepped)
-        for key, tile in new.items():
-            clean = b.clean(tile)
-            if clean.name != self.variables[key]:
-                b.effect("view", clean.name, f"{self.variables[key]}_new")
-        for key, tile in new.items():
-            if b.clean(tile).name != self.variables[key]:
-                b.effect("view", f"{self.variables[key]}_new", self.variables[key])
+        self._assign({key: b.clean(tile) for key, tile in new.items()})
         if job.reverse:
             self._give_anchors()
         else:
@@ -420,6 +417,17 @@ class KernelWriter:
         if job.reverse:
             for state, (_, source) in job.resets.items():
                 memory.store(b, self.lanes, source, Tile(resets[state], self._variable_dims((state, 0))))
+
+    def _assign(self, new: Mapping[Key, Tile]) -> None:
+        """Give carried values that change their new ones, all at once: what is made of the old ones first."""
+        b, old = self.b, set(self.variables.values())
+        changed = {self.variables[key]: tile.name for key, tile in new.items() if tile.name != self.variables[key]}
+        for name, text in changed.items():
+            if old & set(re.findall(r"\w+", text)):
+                changed[name] = f"{name}_new"
+                b.effect("view", text, changed[name])
+        for name, text in changed.items():
+            b.effect("view", text, name)
 
     def _initial(self, state: str, source: Source) -> str:
         """The value to which a state is reset; on the way back a variable for the sum of its cotangents."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nldsl.backends.triton.builder import Builder, brackets
+from nldsl.backends.triton.builder import Builder, bare, brackets, shape, wide
 from nldsl.backends.triton.job import Source
 from nldsl.backends.triton.tiles import Extent, Tile, UnsupportedError
 from nldsl.ir.types import BATCH, TIME
@@ -90,33 +90,51 @@ def address(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) 
 
 
 def _offsets(b: Builder, dims: tuple[Extent, ...], steps: list[str]) -> str:
-    """What to add to an address for each entry of a tile: in int32, which tiles of other tensors share."""
-    parts = []
-    for d, (extent, step) in enumerate(zip(dims, steps, strict=True)):
-        one = "tl.arange(0, 1)" + brackets((d,), len(dims))
-        index = one if extent.size == 1 else b.index(extent, d, len(dims))
+    """What to add to an address for each entry of a tile: in int32, which tiles of other tensors share. Dims of one
+    entry are left out, but for a tile that has no others."""
+    parts, places = [], wide(dims)
+    for n, d in enumerate(places):
+        index, step = b.index(dims[d], n, len(places)), steps[d]
         parts.append(index + ("" if step == "1" else f" * {step}" if " " not in step else f" * ({step})"))
     if not parts:
-        return ""
+        return " + tl.arange(0, 1)" + brackets((0,), len(dims)) if dims else ""
     return f" + {parts[0]}" if len(parts) == 1 else f" + ({' + '.join(parts)})"
 
 
 def load(b: Builder, lanes: Lanes, source: Source, dims: tuple[Extent, ...]) -> Tile:
     """A tile of a tensor, with 0 for padding, in the type of computations."""
     where = address(b, lanes, source, dims)
-    mask = b.mask(dims, range(len(dims)))
+    mask = _mask(b, dims)
     arguments = where + (f", mask={mask}, other=0" if mask else "")
     kind = source.type.kind
     name = b.define("load", f"tl.load({arguments}).to({'tl.int32' if kind == 'int' else 'REAL'})", source.name)
     b.low |= {name} if TIME in source.type.axes and source.type.shape and not source.wide else set()
-    return Tile(name, dims, kind, frozenset(range(len(dims))))
+    return Tile(name + _ones(dims), dims, kind, frozenset(range(len(dims))))
+
+
+def _ones(dims: tuple[Extent, ...]) -> str:
+    """What puts the dims of one entry, which memory does not have, into a tile."""
+    return brackets(wide(dims) or tuple(range(len(dims))), len(dims))
+
+
+def _mask(b: Builder, dims: tuple[Extent, ...]) -> str:
+    """What is not padding of a tile as it lies in memory."""
+    own = tuple(dims[d] for d in wide(dims))
+    return b.mask(own, range(len(own)))
+
+
+def _flat(tile: Tile) -> str:
+    """A tile as it lies in memory."""
+    places = wide(tile.dims)
+    if len(places) in (0, len(tile.dims)):
+        return tile.name
+    return bare(tile) or f"tl.reshape({tile.name}, {shape(tuple(tile.dims[d] for d in places))})"
 
 
 def store(b: Builder, lanes: Lanes, source: Source, tile: Tile) -> None:
     """Write a tile of a tensor; padding is left out."""
     where = address(b, lanes, source, tile.dims)
-    mask = b.mask(tile.dims, range(len(tile.dims)))
-    _store(b, where, b.real(tile).name, mask)
+    _store(b, where, _flat(b.real(tile)), _mask(b, tile.dims))
 
 
 def _store(b: Builder, where: str, text: str, mask: str) -> None:
@@ -141,7 +159,7 @@ def keep(b: Builder, lanes: Lanes, name: str, tile: Tile, segment: str = "n", pa
     """Put a tile into a workspace."""
     if all(e.size == 1 for e in tile.dims) and tile.dims:
         raise AssertionError("one number is kept as a scalar")
-    _store(b, slot(name, lanes, tile.dims, b, segment, parts), b.real(tile).name, "")
+    _store(b, slot(name, lanes, tile.dims, b, segment, parts), _flat(b.real(tile)), "")
 
 
 def fetch(
@@ -152,7 +170,7 @@ def fetch(
     b.low |= {found} if narrow else set()
     if all(e.size == 1 for e in dims):
         return Tile(found)
-    return Tile(found, dims, "real", zero)
+    return Tile(found + _ones(dims), dims, "real", zero)
 
 
 def fetch_sum(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], parts: int) -> Tile:
@@ -160,4 +178,5 @@ def fetch_sum(b: Builder, lanes: Lanes, name: str, dims: tuple[Extent, ...], par
     dims = () if all(e.size == 1 for e in dims) else dims
     hint = name.removesuffix("_kept")
     every = b.define("load", f"tl.load({slot(name, lanes, (Extent(parts), *dims), b)}).to(REAL)", hint)
-    return b.tile("reduce", f"tl.sum({every}, 0)", dims, hint)
+    total = b.define("reduce", f"tl.sum({every}, 0)", hint)
+    return Tile(total + _ones(dims), dims)

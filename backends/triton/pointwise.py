@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import replace
 
-from nldsl.backends.triton.builder import Builder, brackets
+from nldsl.backends.triton.builder import Builder, bare, brackets, wide
 from nldsl.backends.triton.tiles import ONE, Extent, Moved, Parts, Tile, UnsupportedError, Value, Zero
 from nldsl.backends.triton.views import refined, tile_of
 from nldsl.ir.ops import COMPARISONS
@@ -104,7 +104,28 @@ def pointwise(b: Builder, op: str, values: list[Value], dims: tuple[Extent, ...]
         if simple is not None:
             return simple
     tiles = [tile_of(b, v) for v in values]
-    return _pointwise(b, op, tiles, dims, hint)
+    return _without_ones(b, op, tiles, dims, hint) or _pointwise(b, op, tiles, dims, hint)
+
+
+def _without_ones(b: Builder, op: str, tiles: list[Tile], dims: tuple[Extent, ...], hint: str) -> Tile | None:
+    """The same where all operands have dims of one entry only put in: these are put into the result instead."""
+    places = wide(dims)
+    if not places or len(places) == len(dims):
+        return None
+    inner = []
+    for tile in tiles:
+        name = bare(tile) if tile.dims else tile.name
+        if name is None or (tile.dims and wide(tile.dims) != places):
+            return None
+        own = tuple(tile.dims[d] for d in places) if tile.dims else ()
+        inner.append(Tile(name, own, tile.kind, frozenset(n for n, d in enumerate(places) if d in tile.zero)))
+    if not any(t.dims for t in inner):
+        return None
+    found = _pointwise(b, op, inner, tuple(dims[d] for d in places), hint)
+    if not found.name.isidentifier():
+        return None
+    zero = frozenset(places[n] for n in found.zero)
+    return Tile(found.name + brackets(places, len(dims)), dims, found.kind, zero)
 
 
 def _divides(value: Value, dim: int, sizes: tuple[object, ...]) -> bool:

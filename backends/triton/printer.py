@@ -23,18 +23,25 @@ ATOM = re.compile(r"[\w.]+|[\w.]+\(.*\)|[\w.]+\[[^\]]*\]")
 
 def lines(top: Block, depth: int = 1) -> list[str]:
     """The lines of a kernel."""
+    _hoist(top)
     _inline(top)
     return list(_lines(top, needed(top), depth, set()))
 
 
 def needed(top: Block) -> set[int]:
     """The operations to print, by identity: those kept, and what they use."""
-    ops = list(top.walk())
-    defined: dict[str, list[Op]] = {}
-    for op in ops:
-        if op.target:
-            defined.setdefault(op.target, []).append(op)
-    stack = [op for op in ops if op.keep]
+    scopes: list[tuple[Op, tuple[dict[str, Op], ...]]] = []
+
+    def enter(block: Block, outer: tuple[dict[str, Op], ...]) -> None:
+        inside = ({op.target: op for op in block.ops if op.target and not op.keep}, *outer)
+        for op in block.ops:
+            scopes.append((op, inside))
+            if op.inner is not None:
+                enter(op.inner, inside)
+
+    enter(top, ())
+    seen_from = {id(op): scope for op, scope in scopes}
+    stack = [op for op, _ in scopes if op.keep]
     found: set[int] = set()
     while stack:
         op = stack.pop()
@@ -42,7 +49,40 @@ def needed(top: Block) -> set[int]:
             continue
         found.add(id(op))
         for name in op.uses():
-            stack.extend(defined.get(name, ()))
+            stack += next(([scope[name]] for scope in seen_from[id(op)] if name in scope), [])
+    return found
+
+
+def _hoist(block: Block) -> None:
+    """Put addresses and indices that are the same in every round of a loop before it."""
+    at = 0
+    while at < len(block.ops):
+        loop = block.ops[at]
+        if loop.inner is not None:
+            _hoist(loop.inner)
+        if loop.inner is not None and loop.text.startswith("for "):
+            for op in _invariant(loop.text, loop.inner):
+                others = [o for o in block.walk() if o.target == op.target and o is not op]
+                if any(o.text != op.text or o.keep for o in others):
+                    continue  # the name has another meaning outside
+                loop.inner.ops = [o for o in loop.inner.ops if o is not op]
+                if any(o.target == op.target for o in block.ops[:at]):
+                    continue
+                later = [o for o in block.ops[at:] if o.target != op.target]
+                block.ops = [*block.ops[:at], op, *later]
+                at += 1
+        at += 1
+
+
+def _invariant(head: str, inner: Block) -> list[Op]:
+    """The operations of a loop that are addresses or indices, and depend on nothing that changes in it."""
+    changes = {head.split()[1], *(op.target for op in inner.walk() if op.keep)}
+    found = []
+    for op in inner.ops:
+        if op.kind == "index" and not op.keep and not op.uses() & changes:
+            found.append(op)
+        else:
+            changes.add(op.target)
     return found
 
 
@@ -137,6 +177,8 @@ def _lines(block: Block, wanted: set[int], depth: int, said: set[str]) -> Iterat
             said.add(op.note)
             yield f"{INDENT * depth}# {op.note}"
         text = f"{op.target} = {op.text}" if op.target else op.text
+        if op.keep and op.target and op.text.startswith(f"{op.target} + "):
+            text = f"{op.target} += {op.text.removeprefix(op.target)[3:]}"
         if op.inner is not None:
             yield INDENT * depth + text
             yield from _lines(op.inner, wanted, depth + 1, said)

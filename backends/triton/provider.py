@@ -126,7 +126,7 @@ class LoopKernelWriter:
         spaces = Workspaces(values=dict(alike), begun=begun, names=names, narrow=narrow_keys(job))
         written = generate(job, forward.frame, choices, spaces, self._target)
         given = read_of([*begun.values(), *alike.values()], written)
-        describe(forward.job, forward.kernels, {slot.name for slot in given})
+        describe(forward.job, forward.kernels, forward.spaces, {slot.name for slot in given})
         if given and not forward.keeps:
             written.rerun = rerun_of(forward, given, job.name.removesuffix("_bwd") + "_states")
         written.like, written.keeps = like, forward.keeps

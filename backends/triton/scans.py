@@ -5,7 +5,7 @@ from __future__ import annotations
 from nldsl.backends.triton.builder import Builder, shape
 from nldsl.backends.triton.pointwise import aligned, settled
 from nldsl.backends.triton.tiles import Extent, Moved, Parts, Tile, UnsupportedError, Value
-from nldsl.backends.triton.views import reshape, slice_of, tile_of
+from nldsl.backends.triton.views import moved_into, reshape, slice_of, tile_of
 
 
 def _whole(dims: tuple[Extent, ...]) -> None:
@@ -40,10 +40,7 @@ def cumprod(b: Builder, value: Value, dim: int, reverse: bool, exclusive: bool, 
     if exclusive:
         size = tile.dims[dim].size
         moved = Moved(tile, dim, 1, 0, size - 1, size) if reverse else Moved(tile, dim, -1, 1, size, size)
-        inside = tile_of(b, moved)
-        index = b.index(tile.dims[dim], dim, len(tile.dims))
-        inner = f"{index} < {tile.dims[dim].text} - 1" if reverse else f"{index} > 0"
-        tile = b.tile("pointwise", f"tl.where({inner}, {inside.name}, 1.0)", tile.dims, "factor")
+        tile = b.broadcast(Tile("1.0"), tile.dims) if size == 1 else moved_into(b, moved, "1.0")
     flag = ", reverse=True" if reverse else ""
     return b.tile("scan", f"tl.cumprod({tile.name}, {dim}{flag})", tile.dims, hint, zero=tile.zero - {dim})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nldsl.backends.triton.builder import Builder, brackets, shape
+from nldsl.backends.triton.builder import Builder, bare, brackets, shape, wide
 from nldsl.backends.triton.tiles import ONE, Extent, Moved, Parts, Tile, UnsupportedError, Value, Zero, dim_text
 from nldsl.dims import Dim, Poly
 
@@ -20,11 +20,13 @@ def tile_of(b: Builder, value: Value) -> Tile:
     return _joined(b, value)
 
 
-def _moved(b: Builder, value: Moved) -> Tile:
+def _moved(b: Builder, value: Moved, nothing: str = "") -> Tile:
+    """``nothing``: what is where no entry of the tile is moved to, 0 if empty."""
     tile, dim = value.tile, value.dim
     dims, rank = value.dims, len(value.dims)
     if value.size == 1:  # one entry: a sum over what is masked
-        at = f"({b.index(tile.dims[dim])} == {dim_text(value.offset)})" + brackets((dim,), rank)
+        at = f"{b.index(tile.dims[dim])} == {dim_text(value.offset)}"
+        at = f"({at})" + brackets((dim,), rank) if rank > 1 else at
         nothing = "0" if tile.kind == "int" else "0.0"
         total = b.define("reduce", f"tl.sum(tl.where({at}, {tile.name}, {nothing}), {dim})", tile.name)
         if all(e.size == 1 for e in dims) and rank == 1:
@@ -41,9 +43,13 @@ def _moved(b: Builder, value: Moved) -> Tile:
     else:
         index = b.index(extent, dim, rank)
         last = tile.dims[dim].block
-        source = f"tl.minimum(tl.maximum({index}{_plus(value.offset)}, 0), {last} - 1)"
+        source, same = f"{index}{_plus(value.offset)}", extent.block == last
+        ahead = isinstance(value.offset, int) and value.offset > 0
+        behind = isinstance(value.offset, int) and value.offset < 0
+        source = source if same and ahead else f"tl.maximum({source}, 0)"
+        source = source if same and behind else f"tl.minimum({source}, {last} - 1)"
         own = tile.dims[:dim] + (extent,) + tile.dims[dim + 1 :]
-        where = b.define("index", f"tl.broadcast_to({source}, {shape(own)})", "source")
+        where = b.define("index", source if rank == 1 else f"tl.broadcast_to({source}, {shape(own)})", "source")
         text = f"tl.gather({tile.name}, {where}, {dim})"
         moved = b.tile("gather", text, dims, tile.name, tile.kind, tile.zero - {dim})
     inside = []
@@ -54,8 +60,14 @@ def _moved(b: Builder, value: Moved) -> Tile:
         inside.append(f"({index} < {dim_text(value.high)})")
     if not inside:
         return moved
-    text = f"tl.where({' & '.join(inside)}, {moved.name}, {'0' if tile.kind == 'int' else '0.0'})"
-    return b.tile("pointwise", text, dims, tile.name, tile.kind, moved.zero | {dim})
+    mask = " & ".join(inside) if len(inside) > 1 else inside[0][1:-1]
+    text = f"tl.where({mask}, {moved.name}, {nothing or ('0' if tile.kind == 'int' else '0.0')})"
+    return b.tile("pointwise", text, dims, tile.name, tile.kind, moved.zero - {dim} if nothing else moved.zero | {dim})
+
+
+def moved_into(b: Builder, value: Moved, nothing: str) -> Tile:
+    """A tile that is moved by more than its size, or less, with ``nothing`` where no entry is."""
+    return _moved(b, value, nothing)
 
 
 def _plus(offset: Dim) -> str:
@@ -266,6 +278,10 @@ def _with_ones(b: Builder, tile: Tile, target: tuple[Dim, ...], lead: int) -> Ti
         return b.tile("reduce", scalar(tile), (), tile.name, tile.kind)
     if not tile.dims:
         return tile if all(e.size == 1 for e in dims) else b.broadcast(tile, tuple(dims))
+    inner = bare(tile)
+    if inner is not None:  # what has been put in is taken away again
+        places = list(wide(tuple(dims)))
+        return Tile(inner + brackets(tuple(places), len(dims)), tuple(dims), tile.kind, frozenset(zero))
     if len(kept) == len(tile.dims) and tile.name.isidentifier():
         places = [d for d, e in enumerate(dims) if d < lead or e.size != 1]
         return Tile(tile.name + brackets(tuple(places), len(dims)), tuple(dims), tile.kind, frozenset(zero))

@@ -81,7 +81,7 @@ class WalkWriter(KernelWriter):
         if self.stage == STEP:
             self._pass_on(round_)
         for value, (name, _) in totals.items():
-            self.b.effect("pointwise", f"{name} + {parts[value].name}", name)
+            self.b.add_up(name, parts[value].name)
         self.b.close(f"for {COLUMN} in range(0, {power_of_two(self.walk.size)}, BV):")
         self.entire, self.lowering = entire, outer
         self.active = outer
@@ -129,12 +129,7 @@ class WalkWriter(KernelWriter):
         self._rounds()
         self._leave([v for v in self.task.left if v not in self.with_columns])
         new = {key: b.clean(self.whole(value)) for key, value in job.carry if key not in self.in_memory}
-        for key, tile in new.items():
-            if tile.name != self.variables[key]:
-                b.effect("view", tile.name, f"{self.variables[key]}_new")
-        for key, tile in new.items():
-            if tile.name != self.variables[key]:
-                b.effect("view", f"{self.variables[key]}_new", self.variables[key])
+        self._assign(new)
         if job.reverse:
             self._give_anchors()
         else:

@@ -18,7 +18,8 @@ def scan_M_fwd_finish(
         M <- exp(-rate * exp(log_a)) * M - rate * grad(alignment(read(b), x), M)    (gated_linear.nl:45)
 
     Grid: (number of segments * lanes).
-    Gives y.
+    Reads x_2 [T], x [T, 64], b [T, 64], rate [T], c [T, 64], M_begin [64, 64].
+    Gives y [T, 64].
     """
     n = tl.program_id(0).to(tl.int64)
     first = tl.load(bounds_ptr + n)
