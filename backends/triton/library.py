@@ -184,9 +184,13 @@ def triangular_inverse(
 
 @triton.jit
 def products_between(a, T, N: tl.constexpr):
-    """[N] -> [N, N]: entry t, s is a[s+1] * .. * a[t] for s <= t, and 0 above and from T on."""
+    """[N] -> [N, N]: entry t, s is a[s+1] * .. * a[t] for s <= t, and 0 above and from T on.
+
+    The factors are taken from a diagonal by a sum, which the compiler does not copy: else it would do the scan again
+    for each layout in which something reads the table (three times for a derivative), and hold all of them."""
     t = tl.arange(0, N)[:, None]
     s = tl.arange(0, N)[None, :]
+    a = tl.sum(tl.where(t == s, a[None, :], 0.0), 1)
     factor = tl.where(t > s, a[:, None], 1.0)
     return tl.where((t >= s) & (t < T), tl.cumprod(factor, 0), 0.0)
 
