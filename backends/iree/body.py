@@ -10,12 +10,15 @@ from typing import Any
 from nldsl.backends.iree import over_time as time
 from nldsl.backends.iree.choices import Branch, planned
 from nldsl.backends.iree.contraction import einsum
+from nldsl.backends.iree.decay_gram import decay_gram, decay_gram_grad
 from nldsl.backends.iree.lower import Lower
 from nldsl.backends.iree.nodes import BOOL, INT, REAL, Held, Node, Scalar, View, fixed, simple, work
 from nldsl.backends.iree.picks import LazyPicks
+from nldsl.backends.iree.products import cumprod, segprod
 from nldsl.backends.iree.scalars import POINTWISE
 from nldsl.backends.iree.shapes import collect, cut, join, one_hot, pad, pick, reshape, rows, scatter_rows, spread
 from nldsl.backends.iree.solve import solve
+from nldsl.backends.iree.triangular import solve_triangular
 from nldsl.dims import Dim, Poly
 from nldsl.ir.clocks import implies
 from nldsl.ir.program import Instr
@@ -187,7 +190,7 @@ def _flag(instr: Instr, name: str) -> bool:
 
 
 def _segprod(body: Body, instr: Instr, args: list[Node]) -> Node:
-    return time.matrix_products(body.low, args[0]) if instr.attr("matrix") else time.segprod(body.low, args[0])
+    return time.matrix_products(body.low, args[0]) if instr.attr("matrix") else segprod(body.low, args[0])
 
 
 TABLE: dict[str, Handler] = {
@@ -214,11 +217,11 @@ TABLE: dict[str, Handler] = {
     "when": _when,
     "solve": lambda b, i, a: solve(b.low, a[0], a[1]),
     "lane": _lane,
-    "solve_triangular": lambda b, i, a: time.solve_triangular(b.low, a[0], a[1], _flag(i, "transposed")),
+    "solve_triangular": lambda b, i, a: solve_triangular(b.low, a[0], a[1], _flag(i, "transposed")),
     "segprod": _segprod,
-    "cumprod": lambda b, i, a: time.cumprod(b.low, a[0], i.attr("reverse"), i.attr("exclusive")),
-    "decay_gram": lambda b, i, a: time.decay_gram(b.low, *a),
-    "decay_gram_grad": lambda b, i, a: time.decay_gram_grad(b.low, *a),
+    "cumprod": lambda b, i, a: cumprod(b.low, a[0], i.attr("reverse"), i.attr("exclusive")),
+    "decay_gram": lambda b, i, a: decay_gram(b.low, *a),
+    "decay_gram_grad": lambda b, i, a: decay_gram_grad(b.low, *a),
     "linear_scan": lambda b, i, a: time.linear_scan(b.low, a[0], a[1], _flag(i, "reverse")),
     "matrix_scan": lambda b, i, a: time.matrix_scan(b.low, a[0], a[1], _flag(i, "reverse")),
     "two_sided_scan": lambda b, i, a: time.two_sided_scan(b.low, a[0], a[1], a[2], _flag(i, "reverse")),

@@ -103,7 +103,7 @@ class Loaded:
                 " compile it with --cpu generic, or --cpu x86-64-v3"
             )
         try:
-            config = rt.Config(device)
+            config = rt.Config(device=_processor(rt, device)) if self._host else rt.Config(device)
             self.device = config.device
             self._context = rt.SystemContext(config=config)
             module = rt.VmModule.copy_buffer(self._context.instance, data)
@@ -332,6 +332,12 @@ def _host(value: Any) -> Any:
 def _single(outputs: dict[str, Any]) -> Any:
     found = {name: _host(x) for name, x in outputs.items()}
     return next(iter(found.values())) if len(found) == 1 else found
+
+
+def _processor(rt: Any, device: str) -> Any:
+    """A device on this CPU that keeps memory which a call has freed for the next call: a third of the time of a call is
+    else the system's, for pages that it clears."""
+    return rt.get_driver(device).create_default_device(allocators=["caching"])
 
 
 def _lacking(wanted: list[str]) -> list[str]:

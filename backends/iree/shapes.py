@@ -75,6 +75,11 @@ def cut(low: Lower, node: Node, dim: int, start: Size, length: int) -> Node:
     return replace(whole, shape=shape, ssa=ssa, sizes=sizes)
 
 
+def part(low: Lower, node: Node, dim: int, start: int, stop: int) -> Node:
+    """Some entries along a logical dim."""
+    return cut(low, node, len(node.axes) + dim, start, stop - start)
+
+
 def pick(low: Lower, node: Node, dim: int, start: Size) -> Held:
     """One entry along a dim, without the dim."""
     whole = low.force(node)
