@@ -13,7 +13,7 @@ from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.ending import Ending, Endings
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Schedule, completing, looking
+from nldsl.ir.schedule import Schedule, completing, looking, without_backward
 from nldsl.source import NO_SPAN, Span
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class NativeKernels:
 
         try:
             if call.derived is None:
-                raise UnsupportedError("it has no backward pass of its own")
+                why = without_backward(call.program, call.phase.states, shared=True)
+                raise UnsupportedError(why or "it has no backward pass of its own")
             native = native_of(call.phase, call.derived, call.program, (self.key, len(self.made)), call.endings)
             if not self.required and self.functions is not None:
                 native.second = Differentiable(lambda: torch_form(call, native), self.functions)

@@ -27,6 +27,7 @@ from nldsl.backends.triton.tiles import UnsupportedError
 from nldsl.backends.triton.tune import capability, read
 from nldsl.backends.triton.workspaces import Workspaces
 from nldsl.diagnostics.diagnostic import Diagnostic, DiagnosticError
+from nldsl.ir.schedule import without_backward
 from nldsl.ir.types import BATCH
 from nldsl.source import NO_SPAN
 
@@ -58,6 +59,9 @@ class LoopKernelWriter:
     def loop(self, call: LoopCall) -> LoopSource | None:
         """The function of a loop by kernels, or None with a remark. Raises DiagnosticError if kernels are required."""
         try:
+            alone = without_backward(call.program, call.phase.states)  # a program of a kernel has one sequence
+            if alone:
+                raise UnsupportedError(alone)
             return self._ticked(call) if call.phase.size == 1 else self._loop(call)
         except UnsupportedError as reason:
             if call.last:

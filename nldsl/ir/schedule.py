@@ -11,7 +11,7 @@ ticks, an ``input`` is a stream. ``clock`` and ``iota`` are listed like any othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,6 +136,19 @@ def init_values(program: Program, name: str) -> tuple[int, ...]:
             needed.add(value)
             stack.extend(program.init[value].args)
     return tuple(sorted(needed))
+
+
+def without_backward(program: Program, states: Iterable[str], shared: bool = False) -> str:
+    """Why a loop of these states has no backward pass of its own (``nldsl/passes/backward.py``); "" if it may have
+    one. ``shared``: there is code for sequences that share a state."""
+    for name in states:
+        state = program.state(name)
+        if state.shared and not shared:
+            return f"all sequences of the batch share the state `{name}`"
+        if state.reset.kind == "clock" and init_reads(program, name):
+            other = init_reads(program, name)[0]
+            return f"within a sequence `{name}` is reset to what depends on the state `{other}`"
+    return ""
 
 
 def init_reads(program: Program, name: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from nldsl.ir.backward import BackwardLoop, InitialBackward, Key, Leaf
 from nldsl.ir.build import Builder
 from nldsl.ir.chunk import TICKS, ChunkLoop
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Schedule, init_reads, init_values
+from nldsl.ir.schedule import Schedule, init_values, without_backward
 from nldsl.ir.types import BATCH, TIME, Type
 from nldsl.passes.common_factors import factored
 from nldsl.passes.simplify import simplify_body
@@ -34,10 +34,8 @@ K = TypeVar("K", bound=Hashable)
 def backward(loop: ChunkLoop, program: Program, shared: bool = False) -> BackwardLoop | None:
     """The loop over the same segments that takes cotangents back, or None if there is none. ``shared``: also where the
     sequences of a batch share a state, which only code that has all of them at once can run."""
-    for name in loop.states:
-        state = program.state(name)
-        if (state.shared and not shared) or (state.reset.kind == "clock" and init_reads(program, name)):
-            return None
+    if without_backward(program, loop.states, shared):
+        return None
     return _Derivation(loop, program).derive()
 
 
