@@ -170,7 +170,19 @@ def front(source: str | Path, options: Options, text: str | None = None) -> Prog
     bag.raise_if_errors()
     if program is None:
         raise InternalError("no program and no finding", NO_SPAN)
+    _require_sizes(program, bag)
     return program
+
+
+def _require_sizes(program: Program, bag: DiagnosticBag) -> None:
+    """Raises DiagnosticError for an input of a size that only a call would bind."""
+    for declared in program.inputs:
+        open_sizes = [str(n) for n in declared.type.shape if not isinstance(n, int)]
+        if open_sizes:
+            hint = f"make it a parameter of the memory: `{open_sizes[0]}: dim`"
+            text = f"the size `{open_sizes[0]}` of `{declared.name}` has no value where the program runs by itself"
+            bag.error("NL0302", declared.span, text, hints=(hint,))
+    bag.raise_if_errors()
 
 
 def middle(program: Program, options: Options) -> Program:

@@ -221,7 +221,28 @@ def instance_equals(p: Place) -> Diagnostic | None:
     return None
 
 
+def clock_first(p: Place) -> Diagnostic | None:
+    """`every token 16 { ... }`."""
+    clock = p.before.text
+    if (
+        p.token.type != "NUMBER"
+        or p.look(-2).type != "EVERY"
+        or clock not in ("token", "tokens", "step", "steps", "tick")
+    ):
+        return None
+    return _habit(p, p.token, p.token, "the number of a clock comes first", f"write `every {p.token.text} {clock}`")
+
+
+def comment(p: Place) -> Diagnostic | None:
+    """`x = 1 /* note */`."""
+    if p.before.type != "SLASH" or p.token.type not in ("STAR", "STARSTAR") or p.before.end != p.token.start:
+        return None
+    return _habit(p, p.before, p.token, "`/*` begins no comment", "a comment begins with `#` and ends with its line")
+
+
 HABITS = (
+    clock_first,
+    comment,
     other_words,
     elif_word,
     lambda_word,

@@ -224,8 +224,9 @@ def comma(p: Place) -> Diagnostic | None:
     """`a, b = f(x)`, `return a, b`, `(a, b)`, `x[0, 1]`."""
     if p.token.type != "COMMA" or "COMMA" in p.expected:
         return None
-    if "COLON" in p.expected and "RSQB" in p.expected:
-        return Diagnostic("NL0101", "an index is one expression", p.span, hints=("write `x[i][j]` for two indices",))
+    if "RSQB" in p.expected and ("COLON" in p.expected or p.before.type == "COLON"):
+        hint = "`x'[i]` is a column of a matrix" if p.before.type == "COLON" else "write `x[i][j]` for two indices"
+        return Diagnostic("NL0101", "an index is one expression", p.span, hints=(hint,))
     if p.operand_ended or p.before.type == "NAME":
         return Diagnostic(
             "NL0101",
@@ -260,7 +261,10 @@ def juxtaposed(p: Place) -> Diagnostic | None:
     if "COMMA" in p.expected:
         return Diagnostic("NL0101", f"expected `,` or an operator before {p.found}", p.span, hints=tuple(hints))
     if "_SEP" in p.expected:
-        hints.append("put statements on lines of their own, or `;` between them")
+        if p.head.type in ("MEMORY", "OPTIMIZER") and p.token.type == "NAME":
+            hints = [f"for copies write `{p.before.text} of {p.token.text}(...)`"]
+        else:
+            hints.append("put statements on lines of their own, or `;` between them")
         return Diagnostic(
             "NL0123", f"expected an operator or the end of the line before {p.found}", p.span, hints=tuple(hints)
         )

@@ -22,11 +22,21 @@ def check_declarations(file: ast.File, scope: Scope, bag: DiagnosticBag, limits:
         if bag.is_full:
             return
         if isinstance(declaration, ast.Unit):
+            _check_self(declaration, bag)
             unit_program(declaration, scope, {}, bag, limits, generic=True)
         elif isinstance(declaration, ast.Function):
             _check_function(declaration, scope, bag, limits)
         elif isinstance(declaration, ast.Example):
             _check_example(declaration, scope, bag, limits)
+
+
+def _check_self(decl: ast.Unit, bag: DiagnosticBag) -> None:
+    """`step(self, x: [d])`."""
+    for method in decl.members:
+        if isinstance(method, ast.Method) and method.params and method.params[0].name in ("self", "this"):
+            first = method.params[0]
+            hint = "states and methods of the memory are named as they are: `S`, `read(q)`"
+            bag.error("NL0115", first.span, f"`{first.name}` is not written", hints=(hint,))
 
 
 def _check_function(decl: ast.Function, scope: Scope, bag: DiagnosticBag, limits: Limits) -> None:

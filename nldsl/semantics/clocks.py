@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 from nldsl.dims import Poly
 from nldsl.frontend import ast
@@ -96,12 +98,17 @@ def run_every(ctx: Context, scope: Scope, period: int, body: tuple[ast.Statement
     before = {cell.name: cell.current for cell in ctx.cells.values()}
     inner = scope.child(slower=True)
     accumulators: list[Cell] = []
-    with ctx.guarded(guard), ctx.place(accumulators=accumulators, outer_guard=outer, outer_scope=scope):
+    around = {name: getattr(ctx, name) for name in ("accumulators", "outer_guard", "outer_scope", "outer_place")}
+    with (
+        ctx.guarded(guard),
+        ctx.place(accumulators=accumulators, outer_guard=outer, outer_scope=scope, outer_place=around),
+    ):
         for statement in body:
             execute(ctx, inner, statement)
+    counted = [*accumulators, *_accumulators_around(around)]
     for cell in list(ctx.cells.values()):
         old = before.get(cell.name, cell.start)
-        if cell.current != old and cell not in accumulators:
+        if cell.current != old and cell not in counted:
             cell.current = ctx.body.emit(
                 "when", cell.current, old, clock=guard, span=span, name=cell.name.rpartition(".")[2]
             )
@@ -111,13 +118,24 @@ def run_every(ctx: Context, scope: Scope, period: int, body: tuple[ast.Statement
         cell.current = ctx.body.emit("when", reset, cell.current, clock=guard, span=span)
 
 
+def _accumulators_around(place: dict[str, Any]) -> Iterator[Cell]:
+    """Those of the ``every`` blocks around a block: they go on at the ticks of those."""
+    while place:
+        yield from place["accumulators"]
+        place = place["outer_place"]
+
+
 def _neutral(cell: Cell) -> float:
     return float("-inf") if cell.name.rpartition(".")[2].startswith("max_") else 0.0
 
 
 @evaluates(ast.Reduce)
 def reduce(ctx: Context, scope: Scope, expr: ast.Reduce) -> Value:
-    """``sum of g``: evaluated on the faster clock, accumulated since the block last ran."""
+    """``sum of g``: evaluated on the faster clock, accumulated since the block last ran.
+
+    Where the block stands in another one and ``g`` is faster than that too, the reduction of the block around is
+    reduced: a sum of sums, a mean of means of the same number of ticks, the last of the last ones.
+    """
     kinds = ("sum", "mean", "last", "max")
     if ctx.guard is None and ctx.every_text and expr.kind in kinds:  # a period of one: this tick is all there is
         return rvalue(ctx, evaluate(ctx, scope, expr.value), expr.span)
@@ -131,12 +149,37 @@ def reduce(ctx: Context, scope: Scope, expr: ast.Reduce) -> Value:
     if expr.kind not in kinds:
         return ctx.error("NL0402", expr.span, f"`{expr.kind} of` is not a reduction", hints=("sum, mean, last or max",))
     guard, outer = ctx.guard, ctx.outer_guard
+    scope_around = ctx.outer_scope
     with ctx.guarded(outer):
-        value = rvalue(ctx, evaluate(ctx, ctx.outer_scope, expr.value), expr.span)
+        if outer is not None and _crosses(ctx, scope_around, expr.value):
+            with ctx.place(**ctx.outer_place):
+                value = reduce(ctx, scope_around, expr)
+        else:
+            value = rvalue(ctx, evaluate(ctx, scope_around, expr.value), expr.span)
         if isinstance(value, Poison) or expr.kind == "last":
             return value
         ticks = guard.period // (outer.period if outer else 1)
         return map_groups(ctx, expr.span, lambda v: _accumulate(ctx, v, expr, scope, ticks), value)
+
+
+def names_in(node: object) -> set[str]:
+    """The names in an expression, or in several."""
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, tuple):
+        return {name for part in node for name in names_in(part)}
+    if isinstance(node, ast.Node):
+        return {name for part in vars(node).values() for name in names_in(part)}
+    return set()
+
+
+def _crosses(ctx: Context, scope: Scope, expr: ast.Expr) -> bool:
+    """Whether an expression names something that is faster than the guard, from outside of its block."""
+    for name in names_in(expr):
+        binding = scope.find(name)
+        if binding is not None and scope.crosses(name) and varies_faster(ctx, binding.value, scope, name):
+            return True
+    return False
 
 
 def _accumulate(ctx: Context, value: Value, expr: ast.Reduce, scope: Scope, ticks: int) -> Value:

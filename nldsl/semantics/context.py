@@ -78,6 +78,7 @@ class Context:
     accumulators: list[Cell] = field(default_factory=list)  # of the enclosing ``every`` block
     outer_guard: Clock | None = None  # the clock around that block
     outer_scope: Any = None  # and the scope around it
+    outer_place: dict[str, Any] = field(default_factory=dict)  # and these four, of that scope
     every_text: str = ""  # and its clock, as written
     pure: str = ""  # set to "fn"/"objective"/... inside a function
     active: tuple[Any, ...] = ()  # functions and methods being inlined, to refuse recursion

@@ -9,7 +9,7 @@ from nldsl.semantics.clocks import varies_faster
 from nldsl.semantics.context import Context
 from nldsl.semantics.dispatch import evaluate, evaluates
 from nldsl.semantics.scope import Scope
-from nldsl.semantics.spelling import closest
+from nldsl.semantics.spelling import closest, standard_module
 from nldsl.semantics.streams import window_value
 from nldsl.semantics.tensors import as_real, leaves, map_groups, rvalue, to_tensor
 from nldsl.semantics.usage import METHODS_ELSEWHERE, NAMES_ELSEWHERE, usage
@@ -97,7 +97,7 @@ def _crossing(ctx: Context, expr: ast.Name, value: Value, bound: object) -> Valu
         else f"`{expr.id}` changes at every tick, but this runs {clock}",
         label="used on the slower clock",
         related=((where, f"`{expr.id}` gets a new value at every tick here"),) if where is not NO_SPAN else (),
-        hints=(f"say how it is reduced: `sum of {expr.id}`, `mean of {expr.id}` or `last of {expr.id}`",),
+        hints=(f"say how it is reduced: `sum of {expr.id}`, `mean of`, `last of` or `max of`",),
     )
 
 
@@ -113,7 +113,10 @@ def unknown_name(ctx: Context, scope: Scope, expr: ast.Name) -> Value:
             hints=("call the method that takes that value first",),
         )
     close = closest(expr.id, scope.names())
+    module = standard_module(expr.id)
     hints = (f"did you mean `{close}`?",) if close else ()
+    if module:
+        hints = (f'the standard library has it: `from "{module}" import {expr.id}`',)
     if expr.id in NAMES_ELSEWHERE:
         hints = (f"write {NAMES_ELSEWHERE[expr.id]}",)
     return ctx.error("NL0201", expr.span, f"unknown name `{expr.id}`", hints=hints)

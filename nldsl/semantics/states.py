@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nldsl.dims import Dim
 from nldsl.frontend import ast
 from nldsl.ir.program import Initializer, ParamDecl, Reset
 from nldsl.ir.types import Clock, Type
-from nldsl.semantics.clocks import clock_period
+from nldsl.semantics.clocks import clock_period, names_in
 from nldsl.semantics.context import Context
 from nldsl.semantics.dispatch import evaluate, executes
 from nldsl.semantics.scope import Scope
@@ -59,22 +57,11 @@ def _tells_shape(method: ast.Method, scope: Scope, member: ast.State) -> bool:
     elif isinstance(member.type, ast.TensorType):
         types = [p.type for p in method.params if isinstance(p.type, ast.TensorType)]
         known = {d.id for t in types for d in t.dims if isinstance(d, ast.Name)}
-        wanted = _names_in(member.type.dims)
+        wanted = names_in(member.type.dims)
     else:
         return False
     unknown = {name for name in wanted if scope.find(name) is None}
     return bool(unknown) and unknown <= known
-
-
-def _names_in(node: Any) -> set[str]:
-    """The names in an expression, or in several."""
-    if isinstance(node, ast.Name):
-        return {node.id}
-    if isinstance(node, tuple):
-        return {name for part in node for name in _names_in(part)}
-    if isinstance(node, ast.Node):
-        return {name for part in vars(node).values() for name in _names_in(part)}
-    return set()
 
 
 def declare_state(ctx: Context, scope: Scope, member: ast.State, name: str, like: Value = None) -> Value:

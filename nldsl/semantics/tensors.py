@@ -9,7 +9,9 @@ from nldsl.dims import Poly
 from nldsl.semantics.context import Context
 from nldsl.semantics.values import (
     POISON,
+    BoundMethod,
     Cell,
+    FunctionValue,
     Group,
     Instance,
     ListValue,
@@ -98,7 +100,12 @@ def to_tensor(ctx: Context, value: Value, span: Span, what: str = "") -> Tensor 
     if isinstance(value, Group) and len(value.items) == 1:
         return to_tensor(ctx, value.items[0], span, what)
     where = f" for {what}" if what else ""
-    return ctx.error("NL0306", span, f"expected a tensor{where}, found {describe(value)}")
+    hints: tuple[str, ...] = ()
+    if isinstance(value, Group) and what:
+        hints = ("a parameter of a method without a type takes groups, too",)
+    elif isinstance(value, (FunctionValue, BoundMethod)):
+        hints = ("call it with its arguments in `( )`",)
+    return ctx.error("NL0306", span, f"expected a tensor{where}, found {describe(value)}", hints=hints)
 
 
 def _list_tensor(ctx: Context, value: ListValue, span: Span) -> Tensor | Poison:

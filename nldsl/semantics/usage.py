@@ -63,6 +63,8 @@ NAMES_ELSEWHERE = {
     **dict.fromkeys(("clip",), "`clamp(x, lo, hi)`"),
     **dict.fromkeys(("shift", "roll", "previous", "last_value"), "`prev(x)`"),
     **dict.fromkeys(("self", "this"), "the name of the member alone"),
+    **dict.fromkeys(("torch", "np", "numpy", "jnp", "jax", "nn", "F", "math"), "functions alone: `sum(x)`, `exp(x)`"),
+    **dict.fromkeys(("None", "null", "nil"), "`0`, or leave the value out"),
     **dict.fromkeys(("maximum",), "`max(a, b)`"),
     **dict.fromkeys(("minimum",), "`min(a, b)`"),
 }
