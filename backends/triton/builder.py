@@ -31,6 +31,7 @@ class Builder:
         self.from_registers = False  # whether products read their operands from registers
         self.low: set[str] = set()  # the loads of what lies in memory in the type of products
         self.numbers: dict[str, Tile] = {}  # the numbers that tiles are made of
+        self.exact: set[str] = set()  # the tiles that products take with all of their digits
         self.blocks: dict[str, int] = {}  # what is known of the blocks that have names: of ticks, of columns
 
     # -- names and operations
@@ -120,7 +121,9 @@ class Builder:
             return tile
         mask = self.mask(tile.dims, wanted)
         text = f"tl.where({mask}, {tile.name}, {'0' if tile.kind == 'int' else '0.0'})"
-        return self.tile("pointwise", text, tile.dims, tile.name, tile.kind, tile.zero | set(wanted))
+        found = self.tile("pointwise", text, tile.dims, tile.name, tile.kind, tile.zero | set(wanted))
+        self.exact |= {found.name} if tile.name in self.exact else set()
+        return found
 
     def entries(self, extents: Iterable[Extent]) -> int:
         """The entries of a group of dims, padding included; 0 where a block is not known."""

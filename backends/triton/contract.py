@@ -229,6 +229,13 @@ def _product(
     out = (*batch, *rows, *columns)
     flat = _flat_dims((batch, rows, columns), size)
     text = f"tl.dot({left}, {right}, input_precision=PRECISION, out_dtype=REAL)"
+    more = []
+    if a.name in b.exact:
+        more.append(f"{_matrix(b, a, la, (batch, rows, contracted), size, few, True)}, {right}")
+    if c.name in b.exact:
+        more.append(f"{left}, {_matrix(b, c, lb, (batch, contracted, columns), size, few, True)}")
+    for operands in more:
+        text = f"with_rest({b.define('dot', text, hint)}, {operands}, REAL, DOT, PRECISION)"
     dims = tuple(size[x] for x in out)
     zero = [n for n, x in enumerate(out) if (x in la and la.index(x) in a.zero) or (x in lb and lb.index(x) in c.zero)]
     if tuple(flat) == tuple(e.block for e in dims):
@@ -262,27 +269,36 @@ def _joined_block(labels: Labels, size: dict[str, Extent]) -> str:
 
 
 def _matrix(
-    b: Builder, tile: Tile, labels: Labels, groups: tuple[Labels, Labels, Labels], size: dict[str, Extent], few: bool
+    b: Builder,
+    tile: Tile,
+    labels: Labels,
+    groups: tuple[Labels, Labels, Labels],
+    size: dict[str, Extent],
+    few: bool,
+    rest: bool = False,
 ) -> str:
-    """The operand as a matrix, or as a batch of them, in the type of products, for a result with ``few`` rows."""
+    """The operand as a matrix, or as a batch of them, in the type of products, for a result with ``few`` rows.
+    ``rest``: what the rounding leaves of it instead."""
     order = tuple(x for g in groups for x in g)
     batch, rows, columns = groups
     simple = not batch and len(rows) == 1 and len(columns) == 1
     if simple and order != labels:
-        return f"tl.trans({_low(b, tile.name, b.entries(tile.dims), few)})"
+        return f"tl.trans({_low(b, tile.name, b.entries(tile.dims), few, rest)})"
     moved = permute(b, tile, tuple(labels.index(x) for x in order))
     assert isinstance(moved, Tile)
     flat = _flat_dims((batch, rows, columns), size)
     name = moved.name
     if flat != [size[x].block for x in order]:
         name = b.define("view", f"tl.reshape({name}, ({', '.join(flat)}))", name)
-    return _low(b, name, b.entries(tile.dims), few)
+    return _low(b, name, b.entries(tile.dims), few, rest)
 
 
-def _low(b: Builder, name: str, entries: int, few: bool) -> str:
+def _low(b: Builder, name: str, entries: int, few: bool, rest: bool = False) -> str:
     """A tile in the type of products. Where they read their operands from registers, as they may everywhere and do
     where a result has ``few`` rows, the compiler would move what is loaded there as it is, and do all that is made of
     it entry by entry in every warp: up to eight times the work and the registers."""
+    if rest:
+        return b.define("view", f"rest({name}, DOT)", f"{name}_rest")
     here = (few or b.from_registers or entries >= LARGE) and name not in b.low
     text = f"rounded({name}, DOT)" if here else f"{name}.to(DOT)"
     return b.define("view", text, f"{name}_low")

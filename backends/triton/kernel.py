@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from nldsl.backends.triton import memory
 from nldsl.backends.triton.builder import Builder, shape
 from nldsl.backends.triton.divide import Task
+from nldsl.backends.triton.exact import exact_values
 from nldsl.backends.triton.hints import hints
 from nldsl.backends.triton.job import Job, Key, Source, final
 from nldsl.backends.triton.lower import Lowering
@@ -123,6 +124,7 @@ class KernelWriter:
             columns,
             fires=self.fires,
             names=names,
+            exact=exact_values(job) if stage == STEP else frozenset(),
         )
         self.lowering = self.active = self.entire
         if split and stage != STEP and not task.walk:

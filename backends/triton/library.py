@@ -80,6 +80,20 @@ def rounded(x, DOT: tl.constexpr):
 
 
 @triton.jit
+def rest(x, DOT: tl.constexpr):
+    """What rounding leaves of ``x``, rounded: with both ``x`` has as many bits again."""
+    return rounded(x - rounded(x, DOT).to(x.dtype), DOT)
+
+
+@triton.jit
+def with_rest(product, a, b, REAL: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr):
+    """``product + a @ b``, where one of the two is the rest of an operand, for bfloat16: others have more bits."""
+    if tl.bfloat16 == DOT:
+        product = tl.dot(a, b, product, input_precision=PRECISION, out_dtype=REAL)
+    return product
+
+
+@triton.jit
 def solution(a, b, n, N: tl.constexpr):
     """[Z, N, N], [Z, N, M] -> [Z, N, M]: the solutions of systems of n unknowns, whose padding is 0.
 

@@ -26,7 +26,8 @@ Place = tuple[int, int]  # a value of the body and one of its dims (mapped axes 
 class Lowering:
     """``names`` is what to call the values. ``lanes`` are the mapped axes that programs of the launch divide; ``sizes``
     has those of the others. ``leaves`` gives the values that the body takes from outside. ``split`` are the places of
-    the dim divided into tiles of ``columns``, ``parts`` those of another that programs divide, ``width`` to each."""
+    the dim divided into tiles of ``columns``, ``parts`` those of another that programs divide, ``width`` to each.
+    ``exact`` are values that products take with all of their digits."""
 
     b: Builder
     body: Sequence[Instr]
@@ -40,6 +41,7 @@ class Lowering:
     width: int = 0
     fires: Callable[[object], str] = str
     names: Sequence[str] = ()
+    exact: frozenset[int] = frozenset()
     known: dict[int, Value] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
 
@@ -60,7 +62,8 @@ class Lowering:
                 stack.extend(reversed(missing))
                 continue
             self.b.note = noted(self.body[at])
-            self.known[at] = self.compute(at, self.body[at])
+            self.known[at] = made = self.compute(at, self.body[at])
+            self.b.exact |= {made.name} if at in self.exact and isinstance(made, Tile) else set()
             self.b.note = ""
         return self.known[value]
 

@@ -4,11 +4,13 @@ What a kernel leaves for later ones is float32, unless that would be for nothing
 multiply is rounded there in any case. A tile that is made of products and goes, scaled and added to others alone, into
 products again or into a result is rounded once more, as much as each of their operands: as in kernels written by hand.
 What goes into anything else (a division by it, an exponential, a scan), and every gate, stays float32, and so do the
-states within a loop.
+states within a loop. So does, where a state goes through a long chain of products (``exact.py``), what is not only
+multiplied: one rounding more for each of them is too much there.
 """
 
 from __future__ import annotations
 
+from nldsl.backends.triton.exact import has_long_chain
 from nldsl.backends.triton.job import Job, Key
 from nldsl.backends.triton.pressure import SAME
 from nldsl.ir.ops import split_spec
@@ -33,6 +35,7 @@ class Narrow:
         self.made = self._made()
         self.multiplied = self._ends(VIEWS)
         self.linear = self._ends(VIEWS | SCALES | ADDS | {"einsum"})
+        self.short = not has_long_chain(job)
 
     @property
     def values(self) -> frozenset[int]:
@@ -49,7 +52,7 @@ class Narrow:
         return found
 
     def _may(self, value: int) -> bool:
-        return self.multiplied[value] or (self.made[value] and self.linear[value])
+        return self.multiplied[value] or (self.short and self.made[value] and self.linear[value])
 
     def _matrix(self, value: int) -> bool:
         """Whether it has two dims: vectors are small, and gates more often than not."""

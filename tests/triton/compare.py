@@ -69,8 +69,11 @@ def inputs_of(source: Program, batch: int, ticks: int, dtype: torch.dtype, seed:
     return found
 
 
-def run(module: Module, inputs: dict[str, Tensor], calls: tuple[int, ...] = ()) -> Run:
-    """Outputs and final states, and the gradients of a fixed random projection of them."""
+def run(
+    module: Module, inputs: dict[str, Tensor], calls: tuple[int, ...] = (), cotangents: torch.dtype = torch.float64
+) -> Run:
+    """Outputs and final states, and the gradients of a fixed random projection of them: by numbers that the type
+    ``cotangents`` has, for a module gets its cotangents in its own type."""
     given = {name: x.clone().requires_grad_() for name, x in inputs.items()}
     batch, ticks = next(iter(inputs.values())).shape[:2]
     state, parts, at = module.init_state(batch), [], 0
@@ -82,6 +85,7 @@ def run(module: Module, inputs: dict[str, Tensor], calls: tuple[int, ...] = ()) 
     values |= {f"state {n}": s for n, s in state.states.items() if s.is_floating_point()}
     generator = torch.Generator().manual_seed(1)
     weights = {n: torch.randn(v.shape, generator=generator, dtype=torch.float64) for n, v in values.items()}
+    weights = {n: w.to(cotangents).double() for n, w in weights.items()}
     loss = torch.stack([(v.double() * weights[n]).sum() for n, v in values.items()]).sum()
     wanted = {**given, **dict(module.named_parameters())}
     found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
@@ -115,11 +119,11 @@ def low_errors(
     source: Program, ticks: int, dtype: torch.dtype = torch.bfloat16, keep_states: bool | None = None
 ) -> dict[str, float]:
     """Relative root mean square errors of a module in a type: outputs, states, gradients. Of the same numbers:
-    parameters are rounded on both sides, as inputs are."""
+    parameters and cotangents are rounded on both sides, as inputs are."""
     inputs = inputs_of(source, 1, ticks, dtype)
     reference = ticks_of(source).to(dtype).double()
-    expected = run(reference, {n: x.double() for n, x in inputs.items()})
-    found = run(kernels_of(source, keep_states=keep_states).to(dtype), inputs)
+    expected = run(reference, {n: x.double() for n, x in inputs.items()}, cotangents=dtype)
+    found = run(kernels_of(source, keep_states=keep_states).to(dtype), inputs, cotangents=dtype)
     errors = {name: relative_rms(value, found.values[name]) for name, value in expected.values.items()}
     for name, gradient in expected.gradients.items():
         got = found.gradients[name]

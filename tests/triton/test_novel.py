@@ -51,17 +51,9 @@ def test_in_single_precision(entry: str) -> None:
     assert largest_error(expected, run(kernels_of(source), inputs)) < 1e-5
 
 
-DEEP = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    # float64 with only the operands of products in bfloat16: 6.5e-3; with inputs and parameters rounded once: 1.2e-2
-    reason="products in bfloat16 within a loop of two layers and their momenta: 8.0e-3 for one gradient",
-)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("entry", [pytest.param(n, marks=[DEEP] if n == "DeepMoments" else []) for n in NOVEL])
+@pytest.mark.parametrize("entry", NOVEL)
 def test_in_half_precision(entry: str) -> None:
     source = load_program(FILE, entry, **NOVEL[entry])
     errors = low_errors(source, 32)
