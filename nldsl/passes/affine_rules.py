@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from string import ascii_letters
 from types import MappingProxyType
 from typing import Any
 
@@ -88,6 +89,8 @@ class Rules:
             "div": self.div,
             "where": self.where,
             "einsum": self.einsum,
+            "take": self.take,
+            "solve": self.solve,
             "sum": self.sum,
             "reshape": lambda v, args: reshaped(self.affine(args[0]), self.attr(v, "shape")),
             "broadcast": lambda v, args: broadcast_to(self.affine(args[0]), self.attr(v, "shape")),
@@ -307,6 +310,28 @@ class Rules:
             if n != place and isinstance(a, Free)
         ]
         operand, origin = self.affine(args[place]), self.body.instrs[value].args[place]
+        return self.product(operand, lead, frees, output, origin)
+
+    def take(self, value: int, args: list[Abstract]) -> Abstract | None:
+        """Rows of an affine table are its product with a 1 in the place of each."""
+        table, picks = args
+        if not isinstance(picks, Free):
+            return Other(value, "an index that depends on the state")
+        rows = self.body.emit("one_hot", picks.value, n=self.affine(table).shape[0])
+        count, rank = len(self.shape(picks.value)), len(self.affine(table).shape)
+        places, x, rest = ascii_letters[:count], ascii_letters[count], ascii_letters[count + 1 : count + rank]
+        origin = self.body.instrs[value].args[0]
+        return self.product(self.affine(table), x + rest, [(places + x, rows)], places + rest, origin)
+
+    def solve(self, value: int, args: list[Abstract]) -> Abstract:
+        if isinstance(args[0], Free):
+            return Other(value, "the solution of a system is linear, but only as a product with the inverse matrix")
+        return Other(value, "a system whose matrix depends on the state")
+
+    def product(
+        self, operand: Affine, lead: str, frees: list[tuple[str, int]], output: str, origin: int
+    ) -> Affine | None:
+        """A product of free values with an affine one, whose dims are ``lead``; ``origin``: the value that it is."""
         added = [x for x in output if x not in lead]
         dropped = [x for x in lead if x not in output]
         if not added:

@@ -9,6 +9,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from nldsl.ir.chunk import ChunkLoop
+from nldsl.ir.schedule import Scan
+from nldsl.passes.plan import plan
 from nldsl.standalone import Request, load
 from nldsl.verify.subject import ModuleSubject
 from tests.numeric.test_unseen import DOUBLE, SEGMENT, SINGLE, error, some
@@ -16,7 +19,7 @@ from tests.stdlib.cases import Case, finite, ran
 
 FILE = Path(__file__).parent / "combinations.nl"
 TICKS = 19
-EVERY = "SharedKeys Mutual Diagonals".split()
+EVERY = "SharedKeys Mutual Diagonals Table".split()
 MLIR = ("Diagonals",)
 TRITON = ("Mutual",)
 
@@ -54,3 +57,8 @@ def test_triton(name: str) -> None:
     module.load_state_dict(subject.module.state_dict())
     subject.module = module.to(subject.dtype)
     assert error(case, subject) < SINGLE
+
+
+def test_rows_that_integers_pick_are_read_in_parallel() -> None:
+    loops = [p for p in plan(known("Table").program).phases if isinstance(p, (ChunkLoop, Scan))]
+    assert [type(p) for p in loops] == [ChunkLoop]
