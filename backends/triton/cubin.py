@@ -83,7 +83,8 @@ def compile_jobs(
         if isinstance(written, TickWritten):
             found += [_ticks(written, module, capability, dtype)] if part in written.kernel.name else []
             continue
-        block = written.frame.block // (2 if own_type == "fp32" and shortened(written) else 1)
+        half = own_type != "fp32"
+        block = written.frame.block if half or not shortened(written) else written.frame.single
         constants = {"BT": block, "LOG_BT": block.bit_length() - 1, **_types(dtype)}
         streams = [*written.inputs, *(s for s, _ in written.job.outputs)]
         wide = {s.name for s in streams if s.wide} | {name for name, s in written.like.items() if s.wide}
@@ -99,7 +100,7 @@ def compile_jobs(
                 types[pointer(name)] = f"*{own_type}" if name in low else "*fp32"
             own = {
                 **constants,
-                "BV": column_block(kernel),
+                "BV": column_block(kernel) if half or not kernel.tiles else max(16, column_block(kernel) // 2),
                 "BP": kernel.part_block,
                 **more_blocks(" ".join(kernel.blocks), block),
             }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.kernel import Kernel
-from nldsl.backends.triton.pressure import ROOM
+from nldsl.backends.triton.pressure import FROM_MEMORY, ROOM
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.tiles import Extent, UnsupportedError, more_blocks, power_of_two
 from nldsl.backends.triton.workspaces import Slot, Workspaces
@@ -16,16 +16,20 @@ from nldsl.ir.stages import STEP
 from nldsl.ir.types import BATCH, TIME, Clock
 
 LEAST_BLOCK = 16
-SHORTENED = 64  # blocks of segments that may be halved
+# The ticks of a segment where products are not in half precision: what is there once for each pass of a product would
+# not fit into registers; and where streams have more columns than these, or more is held: of those that are wide.
+SINGLE, SINGLE_WIDE, NARROW = 32, 16, 64
 WARPS, MANY_WARPS, STAGES = 4, 8, 2
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How the ticks of a call are cut: at most ``size``, and after every tick at which one of ``clocks`` fires."""
+    """How the ticks of a call are cut: at most ``size``, and after every tick at which one of ``clocks`` fires; at most
+    ``single`` where products are not in half precision."""
 
     size: int
     clocks: tuple[Clock, ...]
+    single: int = SINGLE
 
     @property
     def block(self) -> int:
@@ -135,7 +139,7 @@ def frame_lines(written: Written) -> list[str]:
     """What a run knows of its inputs: how many sequences, lanes and segments there are, which types it computes in."""
     inputs, frame = written.inputs, written.frame
     tick = f"tick % {frame.cycle}" if frame.cycle > 1 else "0"
-    block = f"segment_block(types, {frame.block})" if shortened(written) else str(frame.block)
+    block = f"segment_block(types, {frame.block}, {frame.single})" if shortened(written) else str(frame.block)
     size = "BT" if frame.size == frame.block else f"min(BT, {frame.size})" if shortened(written) else str(frame.size)
     return [
         *(f"{name} = {name}.contiguous()" for name in arguments(written)),
@@ -235,10 +239,23 @@ def result_lines(
     return [*lines, f"return [{', '.join(results)}]"]
 
 
+def single_ticks(job: Job, capability: int) -> int:
+    """The ticks of a segment where products are not in half precision: less where a tick has many columns, where
+    products take their operands from registers, and where decays of each channel are there besides."""
+    columns = [
+        math.prod(power_of_two(n) for n in source.type.shape if isinstance(n, int))
+        for source in job.sources.values()
+        if TIME in source.type.axes
+    ]
+    channels = any(i.op == "decay_gram" for i in job.body)
+    many = max(columns, default=1) > NARROW or channels or capability // 10 not in FROM_MEMORY
+    return SINGLE_WIDE if many else SINGLE
+
+
 def shortened(written: Written) -> bool:
-    """Whether segments are shorter where products are not in half precision: what is there once for each pass of a
-    product would not fit into registers. Those that see a window stay as long as the window wants them."""
-    return written.frame.block >= SHORTENED and not _window_blocks(written)
+    """Whether segments are shorter where products are not in half precision. Those that see a window stay as long as
+    the window wants them."""
+    return written.frame.block > written.frame.single and not _window_blocks(written)
 
 
 def _window_blocks(written: Written) -> dict[str, int]:
@@ -287,7 +304,8 @@ def launch_lines(kernel: Kernel) -> list[str]:
         grid.append(str(power_of_two(kernel.columns) // block))
     if kernel.parts:
         grid.append(str(power_of_two(kernel.parts) // kernel.part_block))
-    sizes = {"BT": "BT", "LOG_BT": "BT.bit_length() - 1", "BV": str(block), "BP": str(kernel.part_block)}
+    columns = f"tile_columns(types, {block})" if kernel.tiles else str(block)
+    sizes = {"BT": "BT", "LOG_BT": "BT.bit_length() - 1", "BV": columns, "BP": str(kernel.part_block)}
     constants = [f"{name}={sizes.get(name) or f'types[{chr(34)}{name}{chr(34)}]'}" for name in kernel.constants]
     constants += [f"{name}={name}" for name in kernel.blocks]
     given = [*kernel.frame, *kernel.arguments, *kernel.workspaces]

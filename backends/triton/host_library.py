@@ -89,9 +89,14 @@ def kernel_types(
     return result, {"REAL": base, "DOT": dot, "PRECISION": exact, "SOLVE": "ieee" if wide else "tf32x3"}
 
 
-def segment_block(types: dict[str, object], most: int) -> int:
-    """How many entries of a tile the ticks of a segment take: all where products are in half precision, else half."""
-    return most if types["DOT"] in (tl.float16, tl.bfloat16) else most // 2
+def segment_block(types: dict[str, object], half: int, single: int) -> int:
+    """How many entries of a tile the ticks of a segment take: ``half`` where products are in half precision."""
+    return half if types["DOT"] in (tl.float16, tl.bfloat16) else single
+
+
+def tile_columns(types: dict[str, object], most: int) -> int:
+    """How many columns a kernel goes through at a time: all where products are in half precision, else half."""
+    return most if types["DOT"] in (tl.float16, tl.bfloat16) else max(16, most // 2)
 
 
 def product_type(types: dict[str, object]) -> torch.dtype:

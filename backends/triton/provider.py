@@ -14,7 +14,7 @@ from nldsl.backends.interface import LoopCall, LoopSource
 from nldsl.backends.triton.alike import left_alike
 from nldsl.backends.triton.describe import describe
 from nldsl.backends.triton.generate import Choices, generate
-from nldsl.backends.triton.host import Frame, Written
+from nldsl.backends.triton.host import Frame, Written, single_ticks
 from nldsl.backends.triton.job import Job, Source
 from nldsl.backends.triton.jobs import Naming, backward_job, forward_job
 from nldsl.backends.triton.library_text import called
@@ -96,8 +96,9 @@ class LoopKernelWriter:
         title = re.sub(r"\W", "_", call.name)
         naming = Naming.of(call)
         choices = self.choices or read().get(key_of(call)) or Choices()
-        frame = Frame(min(call.phase.size, choices.segment), call.phase.clocks)
         job, (back, like) = forward_job(naming, f"{title}_fwd"), backward_job(naming, call.derived, f"{title}_bwd")
+        single = single_ticks(job, self._target)
+        frame = Frame(min(call.phase.size, choices.segment), call.phase.clocks, single)
         spaces = Workspaces(narrow=narrow_keys(job, back))
         forward = generate(job, frame, choices, spaces, self._target)
         forward.keeps = kept_bytes(forward) <= KEPT_BYTES if self.keep_states is None else self.keep_states

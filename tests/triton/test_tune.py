@@ -53,7 +53,7 @@ def test_the_file_is_read_where_kernels_are_written(tmp_path: Path, monkeypatch:
     for device, ticks in (("sm_90 one", 32), ("sm_80 another", 16), ("sm_90 a third", 64)):
         monkeypatch.setenv(DEVICE, device)
         text = TorchBackend("triton", kernels=LoopKernelWriter()).emit(planned)
-        block = f"segment_block(types, {ticks})" if ticks == 64 else str(ticks)
+        block = f"segment_block(types, {ticks}, 32)" if ticks == 64 else str(ticks)
         assert f"BT = {block}\n" in text, device
 
 
