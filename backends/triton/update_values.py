@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nldsl.backends.triton.tiles import UnsupportedError
+from nldsl.backends.triton.update_collapse import collapsed
 from nldsl.ir import ops
 from nldsl.ir.entrywise import Entrywise
 from nldsl.ir.program import Instr, Program
@@ -49,12 +50,14 @@ class Values:
     def __init__(self, program: Program) -> None:
         if program.axes or any(s.shared or s.reset.kind == "clock" for s in program.states):
             raise UnsupportedError("states that are shared or reset")
-        self.program, self.body = program, program.body
         (change,) = (value for _, value in program.outputs)
         updates = dict(program.updates)
         self.finals: dict[str, int] = {s.name: updates[s.name] for s in program.states if s.name in updates}
         self.finals[WEIGHT] = change
+        self.body = program.body
         self.live = self._live(self.finals.values())
+        self.program = collapsed(program, self.live)
+        self.body = self.program.body
         self.users: dict[int, set[int]] = {v: set() for v in self.live}
         for value in self.live:
             for arg in self.body[value].args:

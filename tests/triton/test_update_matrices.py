@@ -40,6 +40,24 @@ def test_like_the_reference_parameter_by_parameter(call: str) -> None:
     compare(optimizer, wanted, 1e-10, 1e-11)
 
 
+@pytest.mark.parametrize(
+    ("call", "shapes"),
+    [("Filters()", [(4, 3, 2, 2), (33, 2, 3, 3), (4, 3, 2, 2), (6, 5, 1, 1)]), ("LastDim()", [(3, 5, 4), (2, 1, 7)])],
+)
+def test_dims_that_are_treated_alike(call: str, shapes: list[tuple[int, ...]]) -> None:
+    """Filters of convolutions and stacks of matrices, in double and in single precision."""
+    optimizer, wanted = train(rule_of(call), shapes, torch.float64, 3)
+    assert all(type(b) is KernelMatrixBatch for b in optimizer._batches[0])
+    compare(optimizer, wanted, 1e-10, 1e-11)
+    compare(*train(rule_of(call), shapes, torch.float32, 2), 1e-5, 2e-6)
+
+
+def test_a_dim_in_the_middle_keeps_the_form_of_pytorch() -> None:
+    with pytest.warns(UserWarning, match="has no kernels: values of more than two dims"):
+        optimizer, wanted = train(rule_of("Middle()"), [(3, 4, 5)], torch.float64, 2)
+    compare(optimizer, wanted, 1e-10, 1e-11)
+
+
 def test_on_the_device_and_in_single_precision() -> None:
     optimizer, wanted = train(
         rule_of("M3(steps = 1, period = 2)", "m3"), SHAPES[1:3], torch.float64, 3, capturable=True

@@ -97,6 +97,36 @@ memory Twisted(rate: real = 0.05) {
   }
 }
 
+## Filters of a convolution: no mean over the filters, steps by the size of each filter's momentum, and a bound on all.
+memory Filters(rate: real = 0.1) {
+  state m: like g = 0
+  state spread: [o] = 1
+  state mean_of: [i, h, w] = 0
+  learn(g: [o, i, h, w], weight: like g) -> like g every tick {
+    mean_of <- 0.5 * mean_of + 0.5 * mean(g, axis = 0)
+    m <- 0.9 * m + g - mean_of
+    spread <- 0.9 * spread + 0.1 * sum(sum(sum(m * g, axis = 3), axis = 2), axis = 1)
+    u = m / reshape(sqrt(abs(spread)) + 1e-3, [size(g, 0), 1, 1, 1])
+    return -rate * u / max(1, max(abs(u))) - 0.01 * weight / (1 + norm(m))
+  }
+}
+
+## Rows of each of many matrices: the last dim alone.
+memory LastDim() {
+  state v: [a, b] = 0
+  learn(g: [a, b, c]) -> [a, b, c] every tick {
+    v <- 0.9 * v + 0.1 * mean(g^2, axis = 2)
+    return -0.1 * g / reshape(sqrt(v) + 1e-3, [size(g, 0), size(g, 1), 1])
+  }
+}
+
+## A number for each channel in the middle: neither rows nor columns.
+memory Middle() {
+  learn(g: [a, b, c]) -> [a, b, c] every tick {
+    return -0.1 * g / reshape(1 + sum(sum(g^2, axis = 2), axis = 0), [1, size(g, 1), 1])
+  }
+}
+
 ## A preconditioner that is made only every other tick, by products, and used in between.
 memory Patient(rate: real = 0.05) {
   state m, held: like g = 0
