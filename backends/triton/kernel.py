@@ -15,6 +15,7 @@ from nldsl.backends.triton.exact import exact_values
 from nldsl.backends.triton.hints import hints
 from nldsl.backends.triton.job import Job, Key, Source, final
 from nldsl.backends.triton.lower import Lowering
+from nldsl.backends.triton.names import mentions
 from nldsl.backends.triton.ops import Op
 from nldsl.backends.triton.plan import Plan
 from nldsl.backends.triton.printer import INDENT
@@ -71,7 +72,7 @@ class Kernel:
     def constants(self) -> tuple[str, ...]:
         """What is known when the kernel is compiled, of all that could be."""
         text = "\n".join(self.lines)
-        return tuple(name for name in CONSTANTS if _mentions(text, name))
+        return tuple(name for name in CONSTANTS if mentions(text, name))
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -279,9 +280,9 @@ class KernelWriter:
         lines = self.b.text()
         text = "\n".join(lines)
         sources = [*self.job.sources.values(), *self.job.variables.values(), *self._written()]
-        used = dict.fromkeys(s.name for s in sources if _mentions(text, memory.pointer(s.name)))
+        used = dict.fromkeys(s.name for s in sources if mentions(text, memory.pointer(s.name)))
         spaces = [s.name for s in self.spaces.every()]
-        spaces = [s for s in dict.fromkeys(spaces) if _mentions(text, memory.pointer(s))]
+        spaces = [s for s in dict.fromkeys(spaces) if mentions(text, memory.pointer(s))]
         columns = None
         if self.split and not self.task.walk:
             value, dim = min(self.split)
@@ -291,7 +292,7 @@ class KernelWriter:
         return Kernel(
             name,
             self.stage,
-            tuple(name for name in FRAME if _mentions(text, name if name == "tick" else memory.pointer(name))),
+            tuple(name for name in FRAME if mentions(text, name if name == "tick" else memory.pointer(name))),
             tuple(used),
             tuple(spaces),
             columns,
@@ -318,7 +319,7 @@ class KernelWriter:
                     sizes = (parts, *(sizes if tile.dims else ()))
                 hint = self.names[value] or f"x{value}"
                 slot = self.spaces.new(
-                    f"{hint}_kept", sizes, _zero(tile), value in self.spaces.narrow and not parts, parts
+                    f"{hint}_kept", sizes, tile.known_zero, value in self.spaces.narrow and not parts, parts
                 )
                 self.spaces.values[value] = slot
             with self._once(value):
@@ -493,14 +494,6 @@ class KernelWriter:
                 self.b.effect("pointwise", f"tl.where({fires}, {initial}, {variable})", variable)
 
 
-def _zero(tile: Tile) -> frozenset[int]:
-    return frozenset(d for d in range(len(tile.dims)) if tile.clean(d))
-
-
 def plain_op(target: str, text: str) -> Op:
     """What every kernel begins with."""
     return Op("frame", text, target)
-
-
-def _mentions(text: str, name: str) -> bool:
-    return re.search(rf"\b{re.escape(name)}\b", text) is not None

@@ -29,3 +29,8 @@ class Names:
             name = f"{base}_{count}"
         self.taken.add(name)
         return name
+
+
+def mentions(text: str, name: str) -> bool:
+    """Whether a name is in a piece of code."""
+    return re.search(rf"\b{re.escape(name)}\b", text) is not None

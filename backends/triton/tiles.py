@@ -86,6 +86,11 @@ class Tile:
     def clean(self, dim: int) -> bool:
         return dim in self.zero or not self.dims[dim].padded
 
+    @property
+    def known_zero(self) -> frozenset[int]:
+        """The dims whose padding is 0, or that have none."""
+        return frozenset(d for d in range(len(self.dims)) if self.clean(d))
+
 
 @dataclass(frozen=True)
 class Zero:

@@ -152,10 +152,11 @@ class _Collapse:
     def _spec(self, instr: Instr) -> str:
         known = self._letters(instr)
         inputs, output = ops.split_spec(instr.attr("spec"))
+        for side in (ROWS, COLUMNS):
+            found = {tuple(x for x in word if known[x] == side) for word in (*inputs, output)} - {()}
+            if len(found) > 1:
+                raise UnsupportedError("a product of parts of the rows or of the columns")
         words = ["".join(LETTERS[x] for x in dict.fromkeys(known[x] for x in word)) for word in (*inputs, output)]
-        gone = {x for x in known if x not in output}
-        if any(known[x] in {known[y] for y in output} for x in gone):
-            raise UnsupportedError("a sum over a part of the rows or of the columns")
         return f"{','.join(words[:-1])}->{words[-1]}"
 
 

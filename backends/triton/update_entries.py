@@ -9,14 +9,13 @@ Tensors are found by a table; sums are finished by whoever needs them, always in
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton.builder import RESERVED
 from nldsl.backends.triton.library_text import called
-from nldsl.backends.triton.names import Names
+from nldsl.backends.triton.names import Names, mentions
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.scalar_text import Lines, Term, literal, worth_a_name
 from nldsl.backends.triton.tiles import UnsupportedError
@@ -358,11 +357,6 @@ class Writer:
         head += ["KIND: tl.constexpr", "REAL: tl.constexpr", "STORED: tl.constexpr", "SIZE: tl.constexpr"]
         head += ["PARTS: tl.constexpr"] * bool(self.sums)
         return "\n".join([*signature(name, head), *(INDENT + line for line in whole)])
-
-
-def mentions(text: str, name: str) -> bool:
-    """Whether a name is in a piece of code."""
-    return re.search(rf"\b{re.escape(name)}\b", text) is not None
 
 
 def signature(name: str, arguments: Sequence[str]) -> list[str]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nldsl.backends.triton.builder import RESERVED
-from nldsl.backends.triton.names import Names
+from nldsl.backends.triton.names import Names, mentions
 from nldsl.backends.triton.printer import INDENT
 from nldsl.backends.triton.scalar_text import Lines, Term, literal, worth_a_name
-from nldsl.backends.triton.update_entries import mentions, signature
+from nldsl.backends.triton.update_entries import signature
 from nldsl.backends.triton.update_schedule import Launch, Schedule
 from nldsl.backends.triton.update_values import WEIGHT, Index, Product, Values
 from nldsl.ir.types import Clock
