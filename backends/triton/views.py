@@ -305,8 +305,6 @@ def _general(b: Builder, tile: Tile, target: tuple[Dim, ...], lead: int) -> Tile
     if _fits(tile.dims[lead:], dims[lead:]):
         zero = {d for d in tile.zero if d < lead}
         return b.tile("view", f"tl.reshape({tile.name}, {shape(dims)})", dims, tile.name, tile.kind, zero)
-    if lead:
-        raise UnsupportedError("a reshape of dims that are no powers of two, in lanes")
     # entry by entry: the position among the entries that count, then where that one is in the padded tile
     position, rank = "", len(dims)
     for d, extent in enumerate(dims):
