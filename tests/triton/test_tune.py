@@ -62,3 +62,16 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     path.write_text('{"sm_90": {"x": {"choices": {"speed": 3}}}}')
     with pytest.raises(ValueError, match="no file of tuned kernels"):
         read(path)
+
+
+@pytest.mark.parametrize(("width", "target", "ticks"), [(32, 90, 32), (128, 90, 16), (32, 80, 16)])
+def test_the_ticks_of_a_segment_in_single_precision(width: int, target: int, ticks: int) -> None:
+    """Fewer where a tick has many columns, and where products read their operands from registers."""
+    from nldsl.backends.torch.backend import TorchBackend
+    from nldsl.passes.plan import plan
+    from tests.triton.compare import program
+
+    planned = plan(program("memories/gated_linear.nl", "Mamba2", dk=width, dv=width))
+    text = TorchBackend("triton", kernels=LoopKernelWriter(capability=target)).emit(planned)
+    assert text.count(f"BT = segment_block(types, 64, {ticks})\n") >= 2
+    assert "BV=tile_columns(types, " in text
