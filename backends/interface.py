@@ -10,7 +10,7 @@ from nldsl.ir.backward import BackwardLoop
 from nldsl.ir.chunk import ChunkLoop
 from nldsl.ir.ending import Endings
 from nldsl.ir.program import Program
-from nldsl.ir.schedule import Schedule
+from nldsl.ir.schedule import RECOMPUTE_ABOVE, Schedule
 from nldsl.ir.types import Type
 
 
@@ -93,8 +93,10 @@ class LoopCall:
     leaves that are Python numbers: their text. A state keeps its dtype. Not ``last``: if this form of the loop is
     refused, another one is tried. ``initials``: for each state that is reset within the sequence a function that gives
     the value: the state, the name of the function, its arguments (the state as it is, for its sizes, then parameters of
-    this call), its source. ``endings``: see ``ir/ending.py``. ``plain``: the source of a module with the same function
-    as the torch backend writes it, which autograd differentiates any number of times.
+    this call), its source. ``endings``: see ``ir/ending.py``; given the way back of ``keeping``, if that is used: one
+    that reads values which the forward loop keeps, for calls that keep at most ``recompute_above`` bytes of them.
+    ``plain``: the source of a module with the same function as the torch backend writes it, which autograd
+    differentiates any number of times.
     """
 
     name: str
@@ -108,7 +110,9 @@ class LoopCall:
     last: bool = True
     initials: tuple[tuple[str, str, tuple[str, ...], str], ...] = ()
     plain: Callable[[], str] | None = field(default=None, compare=False, repr=False)
-    endings: Endings | None = field(default=None, compare=False, repr=False)
+    endings: Callable[[BackwardLoop | None], Endings] | None = field(default=None, compare=False, repr=False)
+    keeping: Callable[[], BackwardLoop | None] | None = field(default=None, compare=False, repr=False)
+    recompute_above: int = RECOMPUTE_ABOVE
 
 
 @dataclass(frozen=True)

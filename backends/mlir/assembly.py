@@ -55,6 +55,7 @@ def assembled(
         body.append("      %segment = arith.subi %rounds, %round : index")
     body.append("      %segment_number = arith.addi %segment, %first : index")
     body.append("      %segment_batches = arith.muli %segment_number, %batches : index")
+    body.append("      %run_batches = arith.muli %segment, %batches : index")
     body.append(f"      %ticks = arith.muli %segment, {f.index(ticks)} : index")
     body.append("      %start = arith.addi %ticks, %offset : index")
     body.append("      %start_sequences = arith.muli %start, %sequences : index")

@@ -55,10 +55,10 @@ class NativeKernels:
             if call.derived is None:
                 why = without_backward(call.program, call.phase.states, shared=True)
                 raise UnsupportedError(why or "it has no backward pass of its own")
-            native = native_of(call.phase, call.derived, call.program, (self.key, len(self.made)), call.endings)
+            native = native_of(call, (self.key, len(self.made)))
             if not self.required and self.functions is not None:
                 native.second = Differentiable(lambda: torch_form(call, native), self.functions)
-            name = register(native, f"{self.required} {layout_of(call, native)}")
+            name = register(native, f"{self.required} {call.recompute_above} {layout_of(call, native)}")
             source = source_of(call, native, name)
         except UnsupportedError as problem:
             if call.last:

@@ -61,7 +61,9 @@ def _loop_backward(
     return [cotangent for cotangent in found if cotangent is not None]  # all of them: nothing was left out
 
 
-def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: bool, *_rest: bool) -> list[Tensor]:
+def _loop_shapes(
+    tensors: list[Tensor], name: str, tick: int, count: int, save: bool, ends: bool = True
+) -> list[Tensor]:
     native = LOOPS[name]
     batch = native.batch(tensors)
     like = next(t for t in tensors if t.is_floating_point())
@@ -69,6 +71,8 @@ def _loop_shapes(tensors: list[Tensor], name: str, tick: int, count: int, save: 
     if save:
         number = native.saved_number(int(tick), int(count))
         found += [like.new_empty(native.saved_shape(a, batch, number)) for a in native.boundaries]
+        kept = native.kept_numbers(batch, int(tick), int(count), ends, like.dtype.itemsize)
+        found += [like.new_empty([kept])] if kept else []
     return found
 
 

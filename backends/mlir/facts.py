@@ -14,7 +14,7 @@ from nldsl.ir.types import Clock
 class LoopFacts:
     """``by_ticks``: its segments are single ticks. ``lanes``: axes that only the body has, with sizes. ``whole``: a
     segment looks over the sequences of a batch. ``derived``: it has a way back. ``arguments``: of the function of a
-    segment."""
+    segment, and what a call keeps in up to ``recompute_above`` bytes."""
 
     by_ticks: bool
     size: int
@@ -23,6 +23,7 @@ class LoopFacts:
     whole: bool
     derived: bool
     arguments: tuple[Argument, ...]
+    recompute_above: int
 
     def stored(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -34,12 +35,13 @@ class LoopFacts:
             "whole": self.whole,
             "derived": self.derived,
             "arguments": _arguments(self.arguments),
+            "recompute_above": self.recompute_above,
         }
 
     @staticmethod
     def read(found: dict[str, Any]) -> LoopFacts:
         """The inverse of ``stored``; raises KeyError, TypeError or ValueError for what it did not make."""
-        known = {key: found[key] for key in ("by_ticks", "size", "whole", "derived")}
+        known = {key: found[key] for key in ("by_ticks", "size", "whole", "derived", "recompute_above")}
         clocks, lanes = restored(found["clocks"]), restored(found["lanes"])
         return LoopFacts(**known, clocks=clocks, lanes=lanes, arguments=_read_arguments(found["arguments"]))
 

@@ -36,6 +36,7 @@ class Argument:
     initial             the initial value of a state that is reset
     output              written: a stream (its cotangent)
     boundary            written by a forward loop, read by a backward one: [segments, ..]
+    kept                the same, of the segments of one run: the value ``key`` of the body of the loop
     cotangent_of        read: the cotangent of a stream
     sum                 added to: [lanes, ..]
     """

@@ -29,6 +29,9 @@ from nldsl.ir.program import Instr, Program
 from nldsl.ir.triangular import needs, zeros
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 
+# of the tensors that a way back reads: which segment it is, and that many batches
+SAVED = {"boundary": ("%segment_number", "%segment_batches"), "kept": ("%segment", "%run_batches")}
+
 
 @dataclass
 class Held:
@@ -66,8 +69,9 @@ class KernelWriter:
         loop = self.loop
         self.body: tuple[Instr, ...] = loop.body
         sums = () if isinstance(loop, ChunkLoop) else loop.sums
+        self.kept = loop.kept if isinstance(loop, ChunkLoop) else ()
         self.outputs, self.surplus = shared_streams(self.body, loop.outputs, () if self.forward else self._lane_axes())
-        roots = [v for _, v in (*loop.carry, *self.outputs)]
+        roots = [*(v for _, v in (*loop.carry, *self.outputs)), *(k.inside for k in self.kept)]
         self.needed = reachable(self.body, [*roots, *(v for _, v in sums)])
         self.packs = {p.name: p for p in self.chunk.packs}
         extra = {a.name: a.size for a in self.chunk.lanes}
@@ -140,7 +144,10 @@ class KernelWriter:
         if kind == "sum":
             axes = [a for a in axes if a in self.sizes]
         for axis in reversed(axes):
-            if axis == TIME and self.rows and BATCH in axes:
+            if axis == TIME and kind == "kept":
+                lead.insert(0, (step, self.ticks))
+                step *= self.ticks
+            elif axis == TIME and self.rows and BATCH in axes:
                 lead.insert(0, (step * self.rows, self.ticks))
                 base = base + at("%start_sequences") * step
             elif axis == BATCH and self.rows:
@@ -149,7 +156,7 @@ class KernelWriter:
                     step *= self.rows
                 else:
                     base = base + at("%batch") * (step * self.rows)
-                    step = -1 if kind == "boundary" else step
+                    step = -1 if kind in SAVED else step
             elif axis == TIME:
                 lead.insert(0, (step, self.ticks))
                 base = base + at("%start") * step
@@ -157,18 +164,19 @@ class KernelWriter:
                 lead.insert(0, (step, self.sizes[axis]))
                 step *= self.sizes[axis]
             elif axis == BATCH:
-                if TIME in axes:
+                if TIME in axes and kind != "kept":
                     base = base + at("%batch_ticks") * step
                 else:
                     base = base + at("%batch") * step
-                    step = -1 if kind == "boundary" else step
+                    step = -1 if kind in SAVED else step
             else:
                 base = base + at(f"%lane_{self.outer.index(axis)}") * step
                 step *= self._whole(self.program.axis_size(axis))
         if kind == "sum":
             base = base + at("%lane") * step
-        if kind == "boundary":
-            base = base + (at("%segment_batches") * self._per_batch(type) if step < 0 else at("%segment_number") * step)
+        if kind in SAVED:
+            own, batches = SAVED[kind]
+            base = base + (at(batches) * self._per_batch(type) if step < 0 else at(own) * step)
         strides = [s for s, _ in lead] + strides
         dims = [n for _, n in lead] + dims
         view = View(f"%arg{number}", base, tuple(strides), tuple(dims), element)
@@ -194,7 +202,9 @@ class KernelWriter:
         f = self.f
         self.lane = Lane(f, self.body, self.needed, Counter(v for _, v in self._results()), self.ticks, self.sizes)
         self.lane.zero = zeros(self.body)
-        self.lane.need = needs(self.body, [v for _, v in self._results()], self.lane.zero)
+        kept = {k.inside: dict(k.unread) for k in self.kept}
+        self.lane.need = needs(self.body, [v for _, v in self._results()], self.lane.zero, kept)
+        self.lane.roots.update([*kept])
         f.touched = self.lane.touched
         steps = Steps(self.lane)
         self._leaves()
@@ -227,6 +237,8 @@ class KernelWriter:
                 self.lane.views[v] = self.source(op, instr.attr("param"), type)
             elif op == "state" and instr.attr("state") not in carried:
                 self.lane.views[v] = self.source("fixed", instr.attr("state"), type)
+            elif op == "kept":
+                self.lane.views[v] = self.source(op, instr.attr("value"), type)
             elif op == "boundary":
                 name = instr.attr("state")
                 self.lane.views[v] = self.source("boundary", (name, instr.attr("period")), self.type_of(name))
@@ -350,17 +362,18 @@ class KernelWriter:
                     fill(f, anchor, lambda _, v: f.number(0.0, v[1] if v else 0))
 
     def _outputs(self, steps: Steps, carried: Sequence[int]) -> dict[int, View]:
-        """The streams that can be written where they are computed."""
-        self.spread: list[tuple[int, int]] = []
+        """The streams, and what is kept, that can be written where they are computed."""
+        self.spread: list[tuple[View, Type, int]] = []
         targets: dict[int, View] = {}
-        for value, inside in self.outputs:
-            type = self._stream_type(value)
+        written = [("output", value, self._stream_type(value), inside) for value, inside in self.outputs]
+        written += [("kept", k.value, k.type, k.inside) for k in self.kept]
+        for kind, value, type, inside in written:
             axes = [a for a in self.order if a in type.axes and a in self.sizes]
-            view = self.source("output", value, type)
+            view = self.source(kind, value, type)
             if list(self.lane.axes(inside)) == axes and self.lane.dims(inside) == view.dims and inside not in targets:
                 targets[inside] = view
             else:
-                self.spread.append((value, inside))
+                self.spread.append((view, type, inside))
         return targets
 
     def _stream_type(self, value: int) -> Type:
@@ -370,9 +383,7 @@ class KernelWriter:
 
     def _spread_outputs(self, steps: Steps) -> None:
         """Streams that are the same along an axis, or that are written twice."""
-        for value, inside in self.spread:
-            type = self._stream_type(value)
-            view = self.source("output", value, type)
+        for view, type, inside in self.spread:
             axes = [a for a in self.order if a in type.axes and a in self.sizes]
             source = steps.in_memory(inside)
             own = self.lane.axes(inside)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 
 from nldsl.backends.again import Differentiable
-from nldsl.backends.mlir.engine import Native, vector_bytes
+from nldsl.backends.mlir.engine import Native
 from nldsl.backends.mlir.facts import LoopFacts
+from nldsl.backends.mlir.forms import BACKWARD, ENDING, FORWARD, Bodies, Forms, fitting, named, write_function
 from nldsl.backends.mlir.function import Argument, Kernel, UnsupportedError
+from nldsl.backends.mlir.kept import KeptLayout, kept_layout
 from nldsl.backends.mlir.known import Parts, answer, function
 from nldsl.backends.mlir.launch import call
+from nldsl.backends.mlir.pool import pool
 from nldsl.backends.mlir.wiring import Wiring, wiring
-from nldsl.ir.backward import BackwardLoop
-from nldsl.ir.chunk import ChunkLoop, segments
+from nldsl.dims import substitute
+from nldsl.ir.chunk import TICKS, ChunkLoop, segments
 from nldsl.ir.ending import Endings, endings_of
 from nldsl.ir.program import Program
 from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
@@ -24,10 +28,8 @@ from nldsl.ir.types import BATCH, TIME, Clock, Type, axis_order
 READ = ("state", "given", "param", "fixed", "initial")
 TAILS = (64, 16, 1)  # lengths of the segments that a short rest is cut into
 MOST_CUTS = 64  # calls whose segments are kept
-ENDING = " ending "
 WORTH_ENDING = 0.05  # of the work of a call: what its endings must leave out
 BITS = {torch.float32: "f32", torch.float64: "f64"}
-FORWARD, BACKWARD = "forward", "backward"
 
 
 def over_sequences(loop: ChunkLoop, program: Program) -> bool:
@@ -66,26 +68,12 @@ class Form:
     last: tuple[int, int, list[int]] = field(default_factory=lambda: (-1, -1, []))
 
 
-class Bodies:
-    """A loop and its way back. A program from the cache has them made when a function is wanted that it does not
-    have."""
-
-    def __init__(self, make: Callable[[], tuple[ChunkLoop, BackwardLoop | None]]) -> None:
-        self._make = make
-        self._made: tuple[ChunkLoop, BackwardLoop | None] | None = None
-
-    def __call__(self) -> tuple[ChunkLoop, BackwardLoop | None]:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-
 @dataclass
 class NativeLoop:
     """``inputs``: what a call takes, in order. ``results``: what it gives: states and anchors, streams, and, where the
-    backward pass is wanted, the states at the beginning of each segment. ``origin``: the entry of its program in the
-    cache and which of its loops this is. ``endings``: what segments still do after which nobody reads the states.
-    ``second``: what gives second derivatives, None where they are an error."""
+    backward pass is wanted, the states at the beginning of each segment, and one tensor with ``kept`` values.
+    ``origin``: the entry of its program in the cache and which of its loops this is. ``endings``: what segments still
+    do after which nobody reads the states. ``second``: what gives second derivatives, None where they are an error."""
 
     facts: LoopFacts
     program: Program
@@ -108,14 +96,7 @@ class NativeLoop:
         self.states = tuple(a for a in self.inputs if a.kind == "state")
         self.streams = tuple(a for a in arguments if a.kind == "output")
         self.boundaries = tuple(a for a in arguments if a.kind == "boundary")
-
-    @property
-    def loop(self) -> ChunkLoop:
-        return self.bodies()[0]
-
-    @property
-    def backward(self) -> BackwardLoop | None:
-        return self.bodies()[1]
+        self.kept = tuple(a for a in arguments if a.kind == "kept")
 
     def check(self) -> None:
         """Write what every loop needs, so that it is refused now and not in the middle of a call; raises
@@ -123,10 +104,15 @@ class NativeLoop:
         rows = 1 if self.whole else 0
         lengths = (self.facts.size, 1) if self.states else (self.facts.size,)  # pointwise work has a form for any
         for ticks in dict.fromkeys(lengths):
-            for which in (FORWARD, BACKWARD) if self.facts.derived else (FORWARD,):
+            for which in self.ways():
                 self.kernel_text(which, ticks, "f32", rows)
 
     # -- code
+
+    def ways(self) -> tuple[str, ...]:
+        """The functions of a call whose gradients are wanted; where it keeps no values, others serve it."""
+        keeps = bool(self.kept)
+        return (named(FORWARD, keeps=keeps), named(BACKWARD, keeps=keeps)) if self.facts.derived else (FORWARD,)
 
     def kernel_text(self, which: str, ticks: int, real: str, rows: int) -> Kernel:
         """A function, written; raises UnsupportedError."""
@@ -140,18 +126,17 @@ class NativeLoop:
         if number:
             assert self.endings is not None
             short = self.endings()[int(number)]
-            kernel = write_function(short.loop, short.backward, self.program, way, ticks, real, rows)
+            forms = Forms(short.loop, short.backward, short.keeping)
+            kernel = write_function(forms, self.program, way, ticks, real, rows)
             return fitting(kernel, self.kernel_text(way, ticks, real, rows))
-        loop, backward = self.bodies()
-        return write_function(loop, backward, self.program, way, ticks, real, rows)
+        return write_function(self.bodies(), self.program, way, ticks, real, rows)
 
     def text(self, real: str = "f32") -> str:
-        """The MLIR of a segment of full length, forward and backward."""
+        """The MLIR of a segment of full length, forward and backward, with kept values where there are any."""
         rows, size = 1 if self.whole else 0, self.facts.size
-        found = [f"module @forward {{\n{self.kernel_text(FORWARD, size, real, rows).text}}}\n"]
-        if self.facts.derived:
-            found.append(f"module @backward {{\n{self.kernel_text(BACKWARD, size, real, rows).text}}}\n")
-        return "\n".join(found)
+        names = dict.fromkeys((FORWARD, *self.ways()))
+        texts = [(name.replace(" ", "_"), self.kernel_text(name, size, real, rows).text) for name in names]
+        return "\n".join(f"module @{name} {{\n{text}}}\n" for name, text in texts)
 
     def kernel(self, which: str, ticks: int, real: str, rows: int = 0) -> tuple[Kernel, Native]:
         """A function, compiled; raises UnsupportedError."""
@@ -217,13 +202,27 @@ class NativeLoop:
     def _streams(self, argument: Argument) -> bool:
         return self.axes_of(argument.type)[:2] == (BATCH, TIME)
 
-    def saved_shape(self, argument: Argument, batch: int, number: int) -> list[int]:
-        """A boundary: of a state, or of a pack, whose axis only the loop has."""
+    def saved_shape(self, argument: Argument, batch: int, number: int, ticks: int = 1) -> list[int]:
+        """A boundary: of a state, or of a pack, whose axis only the loop has. Or a value that segments of some ticks
+        keep."""
         extra = {name: size for name, size in self.facts.lanes if name not in self.order}
         sizes: dict[str, object] = {**extra} | {a.name: a.size for a in self.program.axes if a.size is not None}
         axes = [a for a in (*self.order, *extra) if a in argument.type.axes]
-        lead = [batch if a == BATCH else int(str(sizes[a])) for a in axes]
-        return [number, *lead, *(int(str(s)) for s in argument.type.shape)]
+        lead = [batch if a == BATCH else ticks if a == TIME else int(str(sizes[a])) for a in axes]
+        return [number, *lead, *(int(str(substitute(s, {str(TICKS): ticks}))) for s in argument.type.shape)]
+
+    def kept_numbers(self, batch: int, tick: int, count: int, ends: bool, entry: int) -> int:
+        """How many numbers of ``entry`` bytes a call keeps besides the states at the beginning of segments."""
+        layout = self.kept_layout(self.cut(tick, count, ends), batch, entry)
+        return layout.total if layout else 0
+
+    def kept_layout(self, plan: Sequence[tuple[int, int, int]], batch: int, entry: int) -> KeptLayout | None:
+        """Where a call keeps its values, of ``entry`` bytes; None for one that would keep too much, and where the batch
+        is a symbol."""
+        if not self.kept or batch.__class__ is not int:
+            return None
+        found = kept_layout(self.kept, plan, lambda a, n, ticks: math.prod(self.saved_shape(a, batch, n, ticks)))
+        return found if found.total * entry <= self.facts.recompute_above else None
 
     def saved_number(self, tick: int, count: int) -> int:
         """How many beginnings of segments a call keeps."""
@@ -254,7 +253,8 @@ class NativeLoop:
         rows, endings = 1 if self.whole else 0, () if self.endings is None else self.endings()
         try:
             for number, ending in enumerate(endings):
-                for way in (FORWARD, BACKWARD) if self.facts.derived else (FORWARD,):
+                usual = (FORWARD, BACKWARD) if self.facts.derived else (FORWARD,)
+                for way in dict.fromkeys((*usual, *self.ways())):
                     self.kernel_text(f"{way}{ENDING}{number}", self.facts.size, "f32", rows)
                 found.append(ending.share)
         except UnsupportedError:
@@ -266,8 +266,8 @@ class NativeLoop:
     def forward(
         self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool, ends: bool = True
     ) -> list[torch.Tensor]:
-        """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries. Without
-        ``ends`` nobody reads the states: they have their shapes, and hold anything."""
+        """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries and what else
+        is kept, if anything is. Without ``ends`` nobody reads the states: they have their shapes, and hold anything."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         rows = self.rows(batch)
@@ -289,17 +289,20 @@ class NativeLoop:
         for argument in self.streams:
             held[argument] = self.empty(argument, batch, count, rows, real)
         for argument in self.boundaries:
-            held[argument] = torch.empty(self.saved_shape(argument, batch, number if kept else 1), dtype=real)
+            held[argument] = pool().empty(self.saved_shape(argument, batch, number if kept else 1), real)
+        layout = self.kept_layout(plan, batch, real.itemsize) if save else None
+        room = pool().empty((layout.total if layout else 0,), real)
         offset = first = 0
-        for ticks, n, ending in plan:
-            kernel, native = self.kernel(named(FORWARD, ending), ticks, BITS[real], rows)
+        for run, (ticks, n, ending) in enumerate(plan):
+            kernel, native = self.kernel(named(FORWARD, ending, layout is not None), ticks, BITS[real], rows)
+            held |= layout.parts(run, room) if layout else {}
             order = [held[a] for a in kernel.arguments]
             lanes, batches = kernel.count(batch), batch if kept else 0
             call(native, kernel, order, lanes, n, count, offset, tick + offset, first, batches, batch)
             offset += ticks * n
             first += n
         results = [self.canonical(a, held[a], rows) for a in (*self.states, *self.streams)]
-        return results + ([held[a] for a in self.boundaries] if save else [])
+        return results + ([held[a] for a in self.boundaries] if save else []) + ([room] if layout else [])
 
     def backpropagate(
         self,
@@ -312,7 +315,8 @@ class NativeLoop:
         ends: bool = True,
     ) -> list[torch.Tensor | None]:
         """The cotangents of the real inputs (of those that are ``wanted``), from those of the states and streams, in
-        their order, of which None is zero. Without ``ends`` those of the states are zero."""
+        their order, of which None is zero. ``boundaries``: what ``forward`` gave to keep. Without ``ends`` those of the
+        states are zero."""
         batch = self.batch(tensors)
         rows = self.rows(batch)
         real = next(t.dtype for t in tensors if t.is_floating_point())
@@ -320,15 +324,18 @@ class NativeLoop:
         held: dict[Argument, torch.Tensor] = {}
         used: list[Kernel] = []
         lists: dict[int, list[torch.Tensor]] = {}
+        room = boundaries[-1] if len(boundaries) > len(self.boundaries) else None
+        layout = None if room is None else self.kept_layout(plan, batch, real.itemsize)
         offset, first = count, sum(n for _, n, _ in plan)
-        for ticks, n, ending in reversed(plan):
+        for run, (ticks, n, ending) in reversed([*enumerate(plan)]):
             offset -= ticks * n
             first -= n
-            kernel, native = self.kernel(named(BACKWARD, ending), ticks, BITS[real], rows)
+            kernel, native = self.kernel(named(BACKWARD, ending, layout is not None), ticks, BITS[real], rows)
             if ending not in lists:
                 lists[ending] = self._way_back(kernel, tensors, boundaries, cotangents, count, held)
                 used.append(kernel)
-            order = lists[ending]
+            kept = layout.parts(run, room) if layout is not None and room is not None else {}
+            order = [kept.get(a, x) for a, x in zip(kernel.arguments, lists[ending], strict=True)]
             call(native, kernel, order, kernel.count(batch), n, count, offset, tick + offset, first, batch, batch)
         return self._gradients(used, tensors, held, batch, wanted)
 
@@ -365,8 +372,8 @@ class NativeLoop:
             kind = argument.kind
             if known is not None and argument in known:
                 held.append(known[argument])
-            elif kind == "boundary":
-                held.append(boundaries[n])
+            elif kind in ("boundary", "kept"):
+                held.append(boundaries[n])  # of what is kept each run takes its part
             elif kind == "sum":
                 held.append(torch.zeros(self._sum_shape(back, argument, batch), dtype=real))
             elif kind == "output":
@@ -445,22 +452,6 @@ class NativeLoop:
         return value.permute([*order, *range(len(order), value.dim())])
 
 
-def named(way: str, ending: int) -> str:
-    """The name of a function: of a whole segment (-1), or of an ending."""
-    return way if ending < 0 else f"{way}{ENDING}{ending}"
-
-
-def fitting(kernel: Kernel, usual: Kernel) -> Kernel:
-    """A function of an ending whose lanes and tensors are those of the usual one, or some of them; else it raises
-    UnsupportedError."""
-    same = (kernel.axes, kernel.batched, kernel.rows) == (usual.axes, usual.batched, usual.rows)
-    if not same or not {*kernel.arguments} <= {*usual.arguments}:
-        raise UnsupportedError("an ending has other tensors than a whole segment")
-    if {a for a in usual.arguments if a.kind == "output"} - {*kernel.arguments}:
-        raise UnsupportedError("an ending leaves out a stream")
-    return kernel
-
-
 def _stretched(value: torch.Tensor, shape: list[int]) -> torch.Tensor:
     return value if list(value.shape) == shape else value.expand(shape)
 
@@ -468,17 +459,3 @@ def _stretched(value: torch.Tensor, shape: list[int]) -> torch.Tensor:
 def _reduced(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """A gradient for a tensor that was stretched."""
     return value.sum_to_size(tuple(shape)) if tuple(value.shape) != tuple(shape) else value
-
-
-def write_function(
-    loop: ChunkLoop, backward: BackwardLoop | None, program: Program, which: str, ticks: int, real: str, rows: int
-) -> Kernel:
-    """The function of a segment of some ticks; raises UnsupportedError. A tick by tick loop keeps no boundaries."""
-    from nldsl.backends.mlir.kernel import KernelWriter
-
-    lanes = vector_bytes() // (4 if real == "f32" else 8)
-    if which == BACKWARD:
-        assert backward is not None
-        return KernelWriter(backward, program, ticks, real, lanes, (), rows=rows).write()
-    saved = backward.boundaries if backward is not None and loop.size > 1 else ()
-    return KernelWriter(loop, program, ticks, real, lanes, saved, rows=rows).write()

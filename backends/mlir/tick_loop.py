@@ -1,7 +1,8 @@
 """A loop whose segments are single ticks: what is kept for the way back are the states every so many ticks.
 
 On the way back the ticks of such a block run once more from the state at its beginning, and keep the state before each
-tick; then the block is taken back. Nothing of the whole length is kept but inputs and results.
+tick, and values that are dear to compute a third time; then the block is taken back. Nothing of the whole length is
+kept but inputs and results.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from nldsl.backends.mlir.engine import vector_bytes
-from nldsl.backends.mlir.function import Argument, Kernel, UnsupportedError
+from nldsl.backends.mlir.forms import BACKWARD, FORWARD, REPLAY, named
+from nldsl.backends.mlir.function import Argument, UnsupportedError
 from nldsl.backends.mlir.known import answer
 from nldsl.backends.mlir.launch import call
-from nldsl.backends.mlir.native_loop import BACKWARD, BITS, FORWARD, NativeLoop
+from nldsl.backends.mlir.native_loop import BITS, NativeLoop
+from nldsl.backends.mlir.pool import pool
 from nldsl.ir.types import BATCH, TIME
 
 SHORTEST, LONGEST = 8, 64  # ticks of a block
 MOST_ROWS = 16  # sequences of a lane
-REPLAY = "replay"
 
 
 def block_ticks(count: int) -> int:
@@ -48,10 +49,9 @@ class TickLoop(NativeLoop):
         super().__post_init__()
         self.boundaries = tuple(replace(a, kind="boundary") for a in self.states)
 
-    def check(self) -> None:
-        super().check()
-        if self.facts.derived:
-            self.kernel_text(REPLAY, 1, "f32", 1 if self.whole else 0)
+    def ways(self) -> tuple[str, ...]:
+        keeps = bool(self.kept)
+        return (FORWARD, named(BACKWARD, keeps=keeps), named(REPLAY, keeps=keeps)) if self.facts.derived else (FORWARD,)
 
     def rows(self, batch: int) -> int:
         """All sequences where the loop looks over them; some of them where its weights are larger than its states."""
@@ -76,25 +76,18 @@ class TickLoop(NativeLoop):
 
     def _can_have(self, rows: int) -> bool:
         try:
-            for which in (FORWARD, BACKWARD, REPLAY) if self.facts.derived else (FORWARD,):
+            for which in self.ways():
                 self.kernel_text(which, 1, "f32", rows)
         except UnsupportedError:
             return False
         return True
 
-    def _write(self, which: str, ticks: int, real: str, rows: int) -> Kernel:
-        if which != REPLAY:
-            return super()._write(which, ticks, real, rows)
-        from nldsl.backends.mlir.kernel import KernelWriter
-
-        loop, backward = self.bodies()
-        assert backward is not None
-        lanes = vector_bytes() // (4 if real == "f32" else 8)
-        bare = replace(loop, outputs=())
-        return KernelWriter(bare, self.program, 1, real, lanes, backward.boundaries, rows=rows).write()
-
     def saved_number(self, tick: int, count: int) -> int:
         return -(-count // block_ticks(count))
+
+    def kept_numbers(self, batch: int, tick: int, count: int, ends: bool, entry: int) -> int:
+        """A block keeps its values while it is taken back."""
+        return 0
 
     def forward(
         self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool, ends: bool = True
@@ -112,7 +105,7 @@ class TickLoop(NativeLoop):
         for argument in self.streams:
             held[argument] = self.empty(argument, batch, count, rows, real)
         number = self.saved_number(tick, count) if save else 0
-        kept = [torch.empty(self.saved_shape(a, batch, number), dtype=real) for a in self.boundaries if save]
+        kept = [pool().empty(self.saved_shape(a, batch, number), real) for a in self.boundaries if save]
         kernel, native = self.kernel(FORWARD, 1, BITS[real], rows)
         order = [held[a] for a in kernel.arguments]
         lanes, step = kernel.count(batch), block_ticks(count) if save else count
@@ -136,7 +129,9 @@ class TickLoop(NativeLoop):
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch, step = self.batch(tensors), block_ticks(count)
         rows = self.rows(batch)
-        replayed, native_replay = self.kernel(REPLAY, 1, BITS[real], rows)
+        layout = self.kept_layout([(1, step, -1)], batch, real.itemsize)  # of a block
+        keeps = layout is not None
+        replayed, native_replay = self.kernel(named(REPLAY, keeps=keeps), 1, BITS[real], rows)
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
             shape = self.shape(argument.type, batch, count)
@@ -146,12 +141,15 @@ class TickLoop(NativeLoop):
                 held[argument] = self.laid(argument, tensor.expand(shape), rows)
         for argument in replayed.arguments:
             if argument.kind == "boundary":
-                held[argument] = torch.empty(self.saved_shape(argument, batch, step), dtype=real)
+                held[argument] = pool().empty(self.saved_shape(argument, batch, step), real)
+        kept = layout.parts(0, pool().empty((layout.total,), real)) if layout is not None else {}
+        held |= kept
         again = [held[a] for a in replayed.arguments]
         before = {a.key: held[a] for a in replayed.arguments if a.kind == "boundary"}
         saved = [before.get(a.key, b) for a, b in zip(self.boundaries, boundaries, strict=True)]
-        kernel, native = self.kernel(BACKWARD, 1, BITS[real], rows)
-        back = self._way_back(kernel, tensors, saved, cotangents, count)
+        kernel, native = self.kernel(named(BACKWARD, keeps=keeps), 1, BITS[real], rows)
+        known = {**kept}
+        back = self._way_back(kernel, tensors, saved, cotangents, count, known)
         for block in reversed(range(-(-count // step))):
             start = block * step
             ticks = min(step, count - start)

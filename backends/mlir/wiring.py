@@ -34,6 +34,7 @@ def wiring(
     given = {(a.kind, a.key): n for n, a in enumerate(inputs)}
     found = {("state" if a.kind == "state" else "cotangent_of", a.key): n for n, a in enumerate(results)}
     saved = {("boundary", a.key): n for n, a in enumerate(boundaries)}
+    saved |= {("kept", a.key): len(boundaries) for a in arguments if a.kind == "kept"}  # one tensor behind them
     known = given | found | saved  # a state of the function is a cotangent
     sources = tuple(-1 if a.kind in OWN else known[a.kind, a.key] for a in arguments)
     return Wiring(sources, tuple(tuple(n for n, a in enumerate(arguments) if _is_part(a, x)) for x in inputs))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from nldsl.backends.interface import LoopCall, LoopKernels, LoopSource, LoopTensor
 from nldsl.backends.torch.alone import alone
@@ -72,7 +73,7 @@ def write_chunk_loop(
     given = None
     if kernels is not None:
         call = loop_call(entry, driver, derived, program, attempt != "first", run.params)
-        given = kernels.loop(replace(call, plain=plain, endings=_endings(schedule, phase, derived)))
+        given = kernels.loop(replace(call, plain=plain, **_derivable(schedule, phase, derived)))
     functions: list[Scope] = []
     if given is None and attempt:
         return None
@@ -90,9 +91,17 @@ def write_chunk_loop(
     return Call(targets, entry.name, arguments, functions, given)
 
 
-def _endings(schedule: Schedule, phase: ChunkLoop, derived: BackwardLoop | None) -> Endings | None:
-    found = schedule.derivations
-    return None if found is None else partial(found.endings, phase, derived, schedule.program)
+def _derivable(schedule: Schedule, phase: ChunkLoop, derived: BackwardLoop | None) -> dict[str, Any]:
+    """What passes can still derive of a loop, for its ``LoopCall``."""
+    found, program = schedule.derivations, schedule.program
+    if found is None:
+        return {}
+
+    def endings(keeping: BackwardLoop | None) -> Endings:
+        return partial(found.endings, phase, derived, program, keeping)
+
+    keeping = None if derived is None else partial(found.keeping, derived, program)
+    return {"endings": endings, "keeping": keeping, "recompute_above": schedule.recompute_above}
 
 
 def outside_type(scope: Scope, type: Type) -> Type:

@@ -1,7 +1,8 @@
 """The way back through a ``ChunkLoop``: the same segments, from the last one to the first.
 
 The forward loop keeps its inputs and the states (and anchors) at the beginning of each segment; the rest is computed
-again. For each segment, from the last to the first:
+again, but for what ``loop.kept`` lists (nothing, unless a backend has asked for it: ``passes/keep.py``). For each
+segment, from the last to the first:
 
 1. where a state was reset after the last tick, the cotangent of the state and of its anchors is that of its initial
    value, and becomes zero;
@@ -11,6 +12,7 @@ again. For each segment, from the last to the first:
        boundary(state, period)            the state as it was at the beginning of the segment (period > 0: its anchor)
        cotangent(state, period)           the cotangent of the state (anchor) at the end of the segment: what is carried
        cotangent_of(value)                the cotangent of an output in this segment
+       kept(value)                        where ``loop.kept`` has it: a value of the loop's body in this segment
 
    A pack of the loop is one state here too. ``when`` and guards are as in the loop;
 3. the carried cotangents take the values of ``carry``; ``outputs`` (value of ``Program.body``, value here) are the

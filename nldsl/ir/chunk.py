@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from nldsl.dims import symbol
 from nldsl.ir.program import Axis, Instr
 from nldsl.ir.schedule import Phase, Scan
-from nldsl.ir.types import Clock
+from nldsl.ir.types import Clock, Type
 
 TICKS = symbol("ticks")
 
@@ -44,10 +44,22 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The value ``inside`` of a body is kept for the way back, where it is ``kept(value)`` and has this type.
+    ``unread``: entries that nothing there depends on, as in ``ir/triangular.py``."""
+
+    value: int
+    inside: int
+    type: Type
+    unread: tuple[tuple[tuple[int, int], int], ...] = ()
+
+
+@dataclass(frozen=True)
 class ChunkLoop(Phase):
     """``scan`` is the sequential loop that this one replaces; ``lanes`` are axes that only the body has; ``kind`` says
     in words how its states depend on their past, ``mixed`` are those that full matrices lead to. Without ``hoist`` all
-    of the body waits for the states. ``serial``: the body is made for a backend that runs a segment in one piece."""
+    of the body waits for the states. ``serial``: the body is made for a backend that runs a segment in one piece.
+    ``kept``: what the segment leaves for its way back, besides what it was given and the states at its beginning."""
 
     scan: Scan
     body: tuple[Instr, ...]
@@ -62,6 +74,7 @@ class ChunkLoop(Phase):
     mixed: tuple[str, ...] = ()
     hoist: bool = True
     serial: bool = False
+    kept: tuple[Kept, ...] = ()
 
     @property
     def states(self) -> tuple[str, ...]:

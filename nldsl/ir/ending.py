@@ -19,7 +19,8 @@ from nldsl.ir.types import Clock
 class Ending:
     """A segment after which only ``read`` (states, packs and anchors) matter, and at whose end, unless it is the last
     one, no clock fires. ``loop`` and ``backward`` are the forms of a segment that leave out the rest: states that are
-    not read stay as they were or hold anything, and their cotangents must come as zero. ``share``: about how much of
+    not read stay as they were or hold anything, and their cotangents must come as zero. ``keeping``: the way back that
+    reads kept values, and (its ``loop``) the segment that keeps them. ``share``: about how much of
     the work of a whole segment is left. ``steady``: what is read before is what is read after, so that it also serves
     the segments before."""
 
@@ -28,6 +29,7 @@ class Ending:
     backward: BackwardLoop | None
     share: float
     steady: bool
+    keeping: BackwardLoop | None = None
 
 
 Endings = Callable[[], Sequence[Ending]]  # of one loop: the last segment, the one before, ..; made when they are wanted

@@ -37,7 +37,7 @@ POINTWISE = UNARY | BINARY | {"where"}
 KEEPS_INTEGERS = frozenset("neg abs sign floor relu add sub mul maximum minimum mod where".split())
 LEAVES = frozenset("input param state anchor const iota clock".split())
 
-SEGMENT_LEAVES = frozenset("given boundary cotangent cotangent_of".split())  # of time_ops.py
+SEGMENT_LEAVES = frozenset("given boundary cotangent cotangent_of kept".split())  # of time_ops.py
 
 Rule = Callable[[list[Type], dict[str, Any]], Type]
 AxisMerge = Callable[[tuple[str, ...]], tuple[str, ...]]

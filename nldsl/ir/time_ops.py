@@ -19,6 +19,7 @@ Leaves of a backward body (``ir/backward.py``) alone:
 boundary(state, period)   a state (its anchor, if period > 0) as it was at the beginning of the segment
 cotangent(state, period)  the cotangent of a state (of its anchor) at the end of the segment
 cotangent_of(value)       the cotangent of an output of the segment
+kept(value, zero)         a value of the forward body, read and not computed again; ``zero``: see ``ir/triangular.py``
 
 None of them may divide by a product or take the logarithm of a factor that could be zero or negative: decays of any
 sign and size are allowed, and a long product may underflow to zero.
@@ -98,6 +99,7 @@ TIME_RULES: dict[str, Rule] = {
     "boundary": _declared,
     "cotangent": _declared,
     "cotangent_of": _declared,
+    "kept": _declared,
     "solve_triangular": _solve_triangular,
     "segprod": _segprod,
     "cumprod": _cumprod,

@@ -60,9 +60,15 @@ def zeros(body: Sequence[Instr]) -> list[Triangles]:
     return found
 
 
-def needs(body: Sequence[Instr], roots: Iterable[int], zero: Sequence[Triangles]) -> dict[int, Triangles]:
-    """Of every value that ``roots`` need, the entries that nothing depends on. ``zero``: of ``zeros``."""
-    found: dict[int, Triangles] = dict.fromkeys(roots, NONE)
+def needs(
+    body: Sequence[Instr],
+    roots: Iterable[int],
+    zero: Sequence[Triangles],
+    unread: Mapping[int, Triangles] | None = None,
+) -> dict[int, Triangles]:
+    """Of every value that ``roots`` need, the entries that nothing depends on. ``zero``: of ``zeros``. ``unread``: more
+    roots, of which somebody reads all but these entries."""
+    found: dict[int, Triangles] = {**(unread or {}), **dict.fromkeys(roots, NONE)}
     places: list[tuple[int, int] | None] = []
     for instr in body:
         places.append(_place(body, instr, places))
@@ -286,6 +292,8 @@ def _zeros(
         }
     if op in ("segprod", "decay_gram"):
         return {(0, 1): 0}
+    if op == "kept":
+        return dict(instr.attr("zero"))
     if op == "one_hot":
         place = places[args[0]]
         return NONE if place is None else {(place[0], rank - 1): place[1], (rank - 1, place[0]): -place[1]}

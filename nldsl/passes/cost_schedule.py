@@ -21,7 +21,7 @@ from nldsl.passes.einsum_cost import contraction
 
 # what PyTorch does without touching the entries
 VIEWS = frozenset("reshape broadcast slice spread collect when stop_grad lane unfold".split()) | ops.LEAVES | {"given"}
-LEAVES = ops.LEAVES | {"given", "boundary", "cotangent", "cotangent_of"}
+LEAVES = ops.LEAVES | ops.SEGMENT_LEAVES
 MOVES = VIEWS | frozenset("concat pad take one_hot to_real band unband".split())
 REDUCTIONS = frozenset("sum max cumsum cumprod axis_sum batch_mean scatter_add".split())
 

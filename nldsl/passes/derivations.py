@@ -7,13 +7,14 @@ from nldsl.ir.program import Program
 from nldsl.passes.backward import backward, fitted
 from nldsl.passes.derive import Derive
 from nldsl.passes.ending import endings
+from nldsl.passes.keep import keeping
 from nldsl.passes.simplify import Simplify, simplify_body
 from nldsl.passes.vjp import vjp
 
 
 def derivations() -> Derivations:
     """All of them."""
-    return Derivations(backward, vjp, fitted, simplify_body, expanded, endings)
+    return Derivations(backward, vjp, fitted, simplify_body, expanded, endings, keeping)
 
 
 def expanded(program: Program) -> Program:

@@ -25,6 +25,7 @@ from nldsl.ir.types import TIME, Type
 from nldsl.passes.backward import SUMS_LAST
 from nldsl.passes.cost_schedule import Sizes
 from nldsl.passes.cost_segment import segment_work
+from nldsl.passes.keep import kept_for
 from nldsl.passes.simplify import simplify_body
 from nldsl.passes.simplify_scans import SCAN_RULES
 
@@ -33,9 +34,11 @@ STRETCHED = ("broadcast", "spread")
 WORTH = 0.9  # of the work of a whole segment: forms that do more than this are none
 
 
-def endings(loop: ChunkLoop, backward: BackwardLoop | None, program: Program) -> tuple[Ending, ...]:
+def endings(
+    loop: ChunkLoop, backward: BackwardLoop | None, program: Program, keeping: BackwardLoop | None = None
+) -> tuple[Ending, ...]:
     """From the last segment backwards, until the states that are read before are those that are read after; empty where
-    even the last segment has to do nearly everything."""
+    even the last segment has to do nearly everything. ``keeping``: the way back that reads kept values."""
     found: list[Ending] = []
     read: frozenset[Key] = frozenset()
     whole = _work(loop, backward, program)
@@ -45,8 +48,9 @@ def endings(loop: ChunkLoop, backward: BackwardLoop | None, program: Program) ->
         left = _work(short, back, program)
         if left is None or left > WORTH * whole:
             break
-        before = _read_before(short, read)
-        found.append(Ending(read, short, back, left / whole, before == read))
+        kept = None if keeping is None else _keeping(keeping, program, read, last=not found)
+        before = _read_before(short if kept is None else kept.loop, read)
+        found.append(Ending(read, short, back, left / whole, before == read, kept))
         read = before
     return tuple(found)
 
@@ -57,11 +61,12 @@ def _forward(loop: ChunkLoop, program: Program, read: frozenset[Key], last: bool
     builder, values = _again(loop.body, axes, frozenset(), quiet=not last)
     carry = [(name, values[v]) for name, v in loop.carry if (name, 0) in read]
     outputs = [(value, values[v]) for value, v in loop.outputs]
-    roots = [v for _, v in (*carry, *outputs)]
+    roots = [*(v for _, v in (*carry, *outputs)), *(values[k.inside] for k in loop.kept)]
     body, number = simplify_body(tuple(builder.instrs), roots, axes, sizes, more=SCAN_RULES if loop.serial else ())
     # what stays as it is needs no copy of itself
     kept = tuple((n, number[v]) for n, v in carry if not _is_state(body[number[v]], n))
-    return replace(loop, body=body, carry=kept, outputs=tuple((value, number[v]) for value, v in outputs))
+    left = tuple(replace(k, inside=number[values[k.inside]]) for k in loop.kept)
+    return replace(loop, body=body, carry=kept, outputs=tuple((value, number[v]) for value, v in outputs), kept=left)
 
 
 def _is_state(instr: Instr, name: str) -> bool:
@@ -90,6 +95,13 @@ def _backward(backward: BackwardLoop, program: Program, read: frozenset[Key], la
     sums = [(leaf, v) for leaf, v in _moved(backward.sums, values, number) if v not in zero]
     outputs = _moved(backward.outputs, values, number)
     return replace(backward, body=body, carry=tuple(carry), outputs=tuple(outputs), sums=tuple(sums), forward=())
+
+
+def _keeping(keeping: BackwardLoop, program: Program, read: frozenset[Key], last: bool) -> BackwardLoop:
+    """The way back that reads kept values, and (its ``loop``) a segment that keeps those alone that are still read."""
+    back = _backward(keeping, program, read, last)
+    wanted = kept_for(back, {k.value: k.inside for k in keeping.loop.kept})
+    return replace(back, loop=_forward(replace(keeping.loop, kept=wanted), program, read, last))
 
 
 def _axes(loop: ChunkLoop, program: Program) -> tuple[list[str], dict[str, Dim]]:
