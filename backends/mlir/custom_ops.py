@@ -34,17 +34,21 @@ def put(native: NativeLoop, name: str) -> None:
 
 # Defined piece by piece: an operation made by ``custom_op`` imports torch._dynamo when it is first called (seconds).
 _LIBRARY: Any = torch.library.Library("nldsl_mlir", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define("loop(Tensor[] tensors, str name, int tick, int count, bool save, bool ends) -> Tensor[]")
+_LIBRARY.define(
+    "loop(Tensor[] tensors, str name, int tick, int count, bool save, bool ends, bool keep=False) -> Tensor[]"
+)
 _LIBRARY.define(
     "loop_backward(Tensor[] tensors, Tensor[] boundaries, Tensor[] cotangents, str name, int tick, int count,"
     " bool ends) -> Tensor[]"
 )
 
 
-def _loop(tensors: list[Tensor], name: str, tick: int, count: int, save: bool, ends: bool = True) -> list[Tensor]:
-    """The states after ``count`` ticks, the streams, and what the derivative needs of them. Without ``ends`` nobody
-    reads the states."""
-    return LOOPS[name].forward(tensors, tick, count, save, ends)
+def _loop(
+    tensors: list[Tensor], name: str, tick: int, count: int, save: bool, ends: bool = True, keep: bool = False
+) -> list[Tensor]:
+    """The states after ``count`` ticks, the streams, and what the derivative needs of them, with ``keep`` more of it
+    than must be. Without ``ends`` nobody reads the states."""
+    return LOOPS[name].forward(tensors, tick, count, save, ends, keep)
 
 
 def _loop_backward(
@@ -62,7 +66,7 @@ def _loop_backward(
 
 
 def _loop_shapes(
-    tensors: list[Tensor], name: str, tick: int, count: int, save: bool, ends: bool = True
+    tensors: list[Tensor], name: str, tick: int, count: int, save: bool, ends: bool = True, keep: bool = False
 ) -> list[Tensor]:
     native = LOOPS[name]
     batch = native.batch(tensors)
@@ -71,8 +75,8 @@ def _loop_shapes(
     if save:
         number = native.saved_number(int(tick), int(count))
         found += [like.new_empty(native.saved_shape(a, batch, number)) for a in native.boundaries]
-        kept = native.kept_numbers(batch, int(tick), int(count), ends, like.dtype.itemsize)
-        found += [like.new_empty([kept])] if kept else []
+    if save and keep:
+        found.append(like.new_empty([native.kept_layout(native.cut(int(tick), int(count), ends), batch).total]))
     return found
 
 
@@ -81,7 +85,7 @@ def _loop_backward_shapes(tensors: list[Tensor], *_rest: Any) -> list[Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    tensors, ctx.name, ctx.tick, ctx.count, _, ctx.ends = inputs
+    tensors, ctx.name, ctx.tick, ctx.count, _, ctx.ends, _ = inputs
     native = LOOPS[ctx.name]
     results = len(native.states) + len(native.streams)
     ctx.number = len(tensors), results
@@ -101,7 +105,7 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     call = ctx.name, ctx.tick, ctx.count, ctx.ends
     found = torch.ops.nldsl_mlir.loop_backward(tensors, boundaries, cotangents, *call)
     wanted = [g if t.is_floating_point() and t.requires_grad else None for g, t in zip(found, tensors, strict=True)]
-    return wanted, None, None, None, None, None
+    return wanted, None, None, None, None, None, None
 
 
 def _no_second(*_arguments: Any) -> None:
@@ -131,10 +135,12 @@ class _Direct(torch.autograd.Function):
     """The operation and its derivative without the dispatcher, which spends a millisecond on lists of tensors."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, tick: int, count: int, ends: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, name: str, tick: int, count: int, ends: bool, keep: bool, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         """``tensors``: of the loop, then the arguments of its function, which only second derivatives need."""
         native = LOOPS[name]
-        found = native.forward(tensors[: len(native.inputs)], tick, count, True, ends)
+        found = native.forward(tensors[: len(native.inputs)], tick, count, True, ends, keep)
         results = len(native.states) + len(native.streams)
         ctx.call, ctx.results = (name, tick, count, ends), results
         ctx.set_materialize_grads(False)
@@ -145,14 +151,14 @@ class _Direct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         name, tick, count, ends = ctx.call
         native = LOOPS[name]
-        given, all_given = len(native.inputs), len(ctx.needs_input_grad) - 4
+        given, all_given = len(native.inputs), len(ctx.needs_input_grad) - 5
         saved = ctx.saved_tensors
         tensors, arguments, boundaries = saved[:given], saved[given:all_given], saved[all_given:]
-        wanted, rest = ctx.needs_input_grad[4 : 4 + given], ctx.needs_input_grad[4 + given :]
+        wanted, rest = ctx.needs_input_grad[5 : 5 + given], ctx.needs_input_grad[5 + given :]
         found: Sequence[Tensor | None]
         if torch.is_grad_enabled() and native.second is not None and arguments:  # with create_graph
             cotangents = native.second.cotangents(arguments, rest, grads, tick, count)
-            return None, None, None, None, *[None] * given, *cotangents
+            return *[None] * (5 + given), *cotangents
         if torch.is_grad_enabled():  # what comes out knows that it has no derivative
             batch, real = native.batch(tensors), next(t.dtype for t in tensors if t.is_floating_point())
             results = [*native.states, *native.streams]
@@ -165,7 +171,7 @@ class _Direct(torch.autograd.Function):
         else:
             found = native.backpropagate(tensors, boundaries, grads, tick, count, wanted, ends)
         own = (g if w else None for g, w in zip(found, wanted, strict=True))
-        return None, None, None, None, *own, *[None] * len(arguments)
+        return *[None] * 5, *own, *[None] * len(arguments)
 
 
 def number(value: float, rank: int, like: Tensor) -> Tensor:
@@ -198,10 +204,12 @@ def run(
     save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if save and not native.facts.derived:
         raise RuntimeError("this loop has no derivative of its own: compile the module with the torch backend")
+    # an exported program has no limit to its batch
+    keep = save and not torch.compiler.is_exporting() and native.keeps(native.batch(given), count, real.itemsize)
     if _traced(given):
-        found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save, ends)
+        found = torch.ops.nldsl_mlir.loop(given, name, tick, count, save, ends, keep)
     elif save:
-        found = _Direct.apply(name, tick, count, ends, *given, *arguments)  # type: ignore[no-untyped-call]
+        found = _Direct.apply(name, tick, count, ends, keep, *given, *arguments)  # type: ignore[no-untyped-call]
     else:
         found = native.forward(given, tick, count, False, ends)
     states = [t.to(kind) for t, kind in zip(found, kinds, strict=False)]

@@ -97,6 +97,8 @@ class NativeLoop:
         self.streams = tuple(a for a in arguments if a.kind == "output")
         self.boundaries = tuple(a for a in arguments if a.kind == "boundary")
         self.kept = tuple(a for a in arguments if a.kind == "kept")
+        size = self.facts.size  # numbers of a tick of a sequence, in segments of full length
+        self.kept_rate = -(-sum(math.prod(self.saved_shape(a, 1, 1, size)) for a in self.kept) // size)
 
     def check(self) -> None:
         """Write what every loop needs, so that it is refused now and not in the middle of a call; raises
@@ -211,18 +213,14 @@ class NativeLoop:
         lead = [batch if a == BATCH else ticks if a == TIME else int(str(sizes[a])) for a in axes]
         return [number, *lead, *(int(str(substitute(s, {str(TICKS): ticks}))) for s in argument.type.shape)]
 
-    def kept_numbers(self, batch: int, tick: int, count: int, ends: bool, entry: int) -> int:
-        """How many numbers of ``entry`` bytes a call keeps besides the states at the beginning of segments."""
-        layout = self.kept_layout(self.cut(tick, count, ends), batch, entry)
-        return layout.total if layout else 0
+    def keeps(self, batch: int, count: int, entry: int) -> bool:
+        """Whether a call keeps more than the states at the beginning of segments, in numbers of ``entry`` bytes. Simple
+        enough for a compiler that looks at it with symbols."""
+        return self.kept_rate > 0 and self.kept_rate * batch * count * entry <= self.facts.recompute_above
 
-    def kept_layout(self, plan: Sequence[tuple[int, int, int]], batch: int, entry: int) -> KeptLayout | None:
-        """Where a call keeps its values, of ``entry`` bytes; None for one that would keep too much, and where the batch
-        is a symbol."""
-        if not self.kept or batch.__class__ is not int:
-            return None
-        found = kept_layout(self.kept, plan, lambda a, n, ticks: math.prod(self.saved_shape(a, batch, n, ticks)))
-        return found if found.total * entry <= self.facts.recompute_above else None
+    def kept_layout(self, plan: Sequence[tuple[int, int, int]], batch: int) -> KeptLayout:
+        """Where a call keeps its values."""
+        return kept_layout(self.kept, plan, lambda a, n, ticks: math.prod(self.saved_shape(a, batch, n, ticks)))
 
     def saved_number(self, tick: int, count: int) -> int:
         """How many beginnings of segments a call keeps."""
@@ -264,10 +262,17 @@ class NativeLoop:
     # -- calls
 
     def forward(
-        self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool, ends: bool = True
+        self,
+        tensors: Sequence[torch.Tensor],
+        tick: int,
+        count: int,
+        save: bool,
+        ends: bool = True,
+        keep: bool = False,
     ) -> list[torch.Tensor]:
-        """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries and what else
-        is kept, if anything is. Without ``ends`` nobody reads the states: they have their shapes, and hold anything."""
+        """The states and anchors after ``count`` ticks, the streams, and, with ``save``, the boundaries, and with
+        ``keep`` (see ``keeps``) one tensor of kept values. Without ``ends`` nobody reads the states: they have their
+        shapes, and hold anything."""
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
         rows = self.rows(batch)
@@ -290,7 +295,7 @@ class NativeLoop:
             held[argument] = self.empty(argument, batch, count, rows, real)
         for argument in self.boundaries:
             held[argument] = pool().empty(self.saved_shape(argument, batch, number if kept else 1), real)
-        layout = self.kept_layout(plan, batch, real.itemsize) if save else None
+        layout = self.kept_layout(plan, batch) if save and keep else None
         room = pool().empty((layout.total if layout else 0,), real)
         offset = first = 0
         for run, (ticks, n, ending) in enumerate(plan):
@@ -325,7 +330,7 @@ class NativeLoop:
         used: list[Kernel] = []
         lists: dict[int, list[torch.Tensor]] = {}
         room = boundaries[-1] if len(boundaries) > len(self.boundaries) else None
-        layout = None if room is None else self.kept_layout(plan, batch, real.itemsize)
+        layout = None if room is None else self.kept_layout(plan, batch)
         offset, first = count, sum(n for _, n, _ in plan)
         for run, (ticks, n, ending) in reversed([*enumerate(plan)]):
             offset -= ticks * n

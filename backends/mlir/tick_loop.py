@@ -85,12 +85,18 @@ class TickLoop(NativeLoop):
     def saved_number(self, tick: int, count: int) -> int:
         return -(-count // block_ticks(count))
 
-    def kept_numbers(self, batch: int, tick: int, count: int, ends: bool, entry: int) -> int:
+    def keeps(self, batch: int, count: int, entry: int) -> bool:
         """A block keeps its values while it is taken back."""
-        return 0
+        return False
 
     def forward(
-        self, tensors: Sequence[torch.Tensor], tick: int, count: int, save: bool, ends: bool = True
+        self,
+        tensors: Sequence[torch.Tensor],
+        tick: int,
+        count: int,
+        save: bool,
+        ends: bool = True,
+        keep: bool = False,
     ) -> list[torch.Tensor]:
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch = self.batch(tensors)
@@ -129,8 +135,7 @@ class TickLoop(NativeLoop):
         real = next(t.dtype for t in tensors if t.is_floating_point())
         batch, step = self.batch(tensors), block_ticks(count)
         rows = self.rows(batch)
-        layout = self.kept_layout([(1, step, -1)], batch, real.itemsize)  # of a block
-        keeps = layout is not None
+        keeps = super().keeps(batch, step, real.itemsize)
         replayed, native_replay = self.kernel(named(REPLAY, keeps=keeps), 1, BITS[real], rows)
         held: dict[Argument, torch.Tensor] = {}
         for argument, tensor in zip(self.inputs, tensors, strict=True):
@@ -142,7 +147,8 @@ class TickLoop(NativeLoop):
         for argument in replayed.arguments:
             if argument.kind == "boundary":
                 held[argument] = pool().empty(self.saved_shape(argument, batch, step), real)
-        kept = layout.parts(0, pool().empty((layout.total,), real)) if layout is not None else {}
+        layout = self.kept_layout([(1, step, -1)] if keeps else [], batch)  # of a block
+        kept = layout.parts(0, pool().empty((layout.total,), real)) if keeps else {}
         held |= kept
         again = [held[a] for a in replayed.arguments]
         before = {a.key: held[a] for a in replayed.arguments if a.kind == "boundary"}

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
+from nldsl.dims import Dim, substitute
 from nldsl.ir.backward import BackwardLoop
-from nldsl.ir.chunk import Kept
+from nldsl.ir.chunk import TICKS, Kept
 from nldsl.ir.demand import reachable
 from nldsl.ir.ops import split_spec
 from nldsl.ir.program import Instr, Program
@@ -32,13 +33,19 @@ KEPT = 120.0  # operations of a contraction in the time that one entry takes to 
 
 def keeping(loop: BackwardLoop, program: Program) -> BackwardLoop | None:
     """The way back that reads what is dear to compute again, whose ``loop`` keeps it, or None."""
-    sizes = Sizes(program, {a.name: a.size for a in loop.loop.lanes}, loop.loop.size)
+    lanes = {a.name: a.size if a.size is None else _long(a.size, loop) for a in loop.loop.lanes}
+    sizes = Sizes(program, lanes, loop.loop.size)
     chosen = _Choice(loop, sizes).kept()
     if not chosen:
         return None
     found = _with_kept(loop, chosen)
     inside = {value: value for value in chosen.values()}
     return replace(found, loop=replace(loop.loop, kept=kept_for(found, inside)))
+
+
+def _long(size: Dim, loop: BackwardLoop) -> Dim:
+    """A size in a segment of full length."""
+    return substitute(size, {str(TICKS): loop.loop.size})
 
 
 def kept_for(loop: BackwardLoop, inside: Mapping[int, int]) -> tuple[Kept, ...]:
@@ -86,6 +93,7 @@ class _Choice:
 
     def __init__(self, loop: BackwardLoop, sizes: Sizes) -> None:
         self.loop, self.sizes = loop, sizes
+        self.growing = {a.name for a in loop.loop.lanes if not isinstance(a.size, int)}  # with the segment
         self.body = loop.body
         self.roots = _roots(loop)
         self.needed = reachable(self.body, self.roots)
@@ -145,7 +153,7 @@ class _Choice:
         instr, first = self.body[here], self.loop.loop.body[there]
         if instr.type != first.type or instr.type.kind != "real" or not instr.args or instr.op in VIEWS:
             return None
-        if instr.op == "einsum" and len(instr.args) == 1 and _moves(instr):
+        if (instr.op == "einsum" and len(instr.args) == 1 and _moves(instr)) or self.growing & {*instr.type.axes}:
             return None
         if first.guard is not None and not self._read_only_at(here, first.guard):
             return None
