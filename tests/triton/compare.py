@@ -116,18 +116,26 @@ def relative_rms(expected: Tensor, found: Tensor) -> float:
 
 
 def low_errors(
-    source: Program, ticks: int, dtype: torch.dtype = torch.bfloat16, keep_states: bool | None = None
+    source: Program,
+    ticks: int,
+    dtype: torch.dtype = torch.bfloat16,
+    keep_states: bool | None = None,
+    draws: int = 1,
 ) -> dict[str, float]:
     """Relative root mean square errors of a module in a type: outputs, states, gradients. Of the same numbers:
-    parameters and cotangents are rounded on both sides, as inputs are."""
-    inputs = inputs_of(source, 1, ticks, dtype)
-    reference = ticks_of(source).to(dtype).double()
-    expected = run(reference, {n: x.double() for n, x in inputs.items()}, cotangents=dtype)
-    found = run(kernels_of(source, keep_states=keep_states).to(dtype), inputs, cotangents=dtype)
-    errors = {name: relative_rms(value, found.values[name]) for name, value in expected.values.items()}
-    for name, gradient in expected.gradients.items():
-        got = found.gradients[name]
-        assert gradient is not None
-        assert got is not None
-        errors[f"gradient of {name}"] = relative_rms(gradient, got)
-    return errors
+    parameters and cotangents are rounded on both sides, as inputs are. Over several ``draws`` of the inputs together:
+    the gradient of a parameter that is one number is a sum that may cancel in any one of them."""
+    reference, module = ticks_of(source).to(dtype).double(), kernels_of(source, keep_states=keep_states).to(dtype)
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for seed in range(draws):
+        inputs = inputs_of(source, 1, ticks, dtype, seed)
+        expected = run(reference, {n: x.double() for n, x in inputs.items()}, cotangents=dtype)
+        found = run(module, inputs, cotangents=dtype)
+        for name, value in expected.values.items():
+            pairs.setdefault(name, []).append((value, found.values[name]))
+        for name, gradient in expected.gradients.items():
+            got = found.gradients[name]
+            assert gradient is not None
+            assert got is not None
+            pairs.setdefault(f"gradient of {name}", []).append((gradient, got))
+    return {n: relative_rms(torch.stack([x for x, _ in p]), torch.stack([y for _, y in p])) for n, p in pairs.items()}

@@ -27,7 +27,7 @@ HOPPER = {("KimiDelta", 32): [16]}  # bytes a thread of each kernel that spills;
 # What is pinned of deep memories: file, program, dims, kernels that spill, bytes a thread of the worst of them.
 DEEP = [
     ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 1, 16),
-    ("titans.nl", "Titans", {"dk": 128, "dv": 128}, 1, 40),
+    ("titans.nl", "Titans", {"dk": 128, "dv": 128}, 2, 56),
     ("ttt.nl", "TTTMlp", {"d": 64}, 3, 504),
 ]
 # In float32: target, program, width of those that spill, with the bytes of each kernel; the others spill nothing.

@@ -60,6 +60,13 @@ def test_in_half_precision(entry: str) -> None:
     assert max(errors.values()) < 6e-3, errors
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_deep_memory_in_half_precision_for_other_inputs() -> None:
+    errors = low_errors(load_program(FILE, "DeepMoments", **NOVEL["DeepMoments"]), 32, draws=3)
+    assert max(errors.values()) < 6e-3, errors
+
+
 @pytest.mark.parametrize("width", [48, *(pytest.param(n, marks=pytest.mark.slow) for n in (32, 64, 128, 256))])
 def test_heads_of_many_widths_get_kernels(width: int) -> None:
     assert "_bwd_step" in kernels_of(load_program(FILE, "BothSides", dk=width, dv=width)).emitted.source

@@ -105,7 +105,10 @@ def test_single_precision(entry: str) -> None:
 )
 def test_half_precision(path: str, entry: str) -> None:
     """Everything that a kernel reads, writes and multiplies in bfloat16; states within it and gates in float32."""
-    errors = low_errors(program(path, entry, dk=32, dv=32), 64)
+    # the gradient of its one decay is 0.02, -0.13 and 0.31 in three draws: a sum that cancels: in float64 with
+    # rounded operands it is off by a tenth where it is smallest
+    draws = 3 if entry == "Mamba2" else 1
+    errors = low_errors(program(path, entry, dk=32, dv=32), 64, draws=draws)
     assert max(errors.values()) < 6e-3, errors
 
 
