@@ -80,6 +80,9 @@ class KernelWriter:
         mixed = {TIME, *extra} | mixed_axes(self.body, self.needed, peeled(self.body, sums))
         if self.rows:
             mixed.add(BATCH)
+        if self.states():  # a state without an axis would be changed once for each of its lanes
+            owned = {a for n in self.states() for a in self.program.state(n).type.axes}
+            mixed |= owned - {BATCH, *self._lane_axes()}
         inner = [a for a in self.order if a in mixed]
         self.body, self.terms = split_sums(self.body, sums, inner)
         self.needed = reachable(self.body, [*roots, *(t.value for t in self.terms)])

@@ -19,8 +19,8 @@ from tests.stdlib.cases import Case, finite, ran
 
 FILE = Path(__file__).parent / "combinations.nl"
 TICKS = 19
-EVERY = "SharedKeys Mutual Diagonals Table".split()
-MLIR = ("Diagonals",)
+EVERY = "SharedKeys Mutual Diagonals Table TwoCopies".split()
+MLIR = ("Diagonals", "TwoCopies")
 TRITON = ("Mutual",)
 
 
