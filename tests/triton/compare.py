@@ -135,7 +135,9 @@ def low_errors(
             pairs.setdefault(name, []).append((value, found.values[name]))
         for name, gradient in expected.gradients.items():
             got = found.gradients[name]
-            assert gradient is not None
-            assert got is not None
+            if gradient is None:  # of a parameter that only another method reads
+                assert got is None or not got.any(), name
+                continue
+            assert got is not None, name
             pairs.setdefault(f"gradient of {name}", []).append((gradient, got))
     return {n: relative_rms(torch.stack([x for x, _ in p]), torch.stack([y for _, y in p])) for n, p in pairs.items()}
