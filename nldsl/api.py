@@ -64,7 +64,8 @@ def compile(
     ``backend``: ``auto`` or a name of ``nldsl.backends``. ``seed`` chooses the initial parameters. ``disabled`` names
     optional passes to leave out. ``recompute_above`` trades memory for time in training: a loop over chunks that would
     keep more than this many bytes of intermediate values for its backward pass keeps its inputs and the states at the
-    boundaries of the chunks only, and computes the rest again (-1: always). A loop for which the backend has no form
+    boundaries of the chunks only, and computes the rest again (-1: always); with native loops it bounds what they keep
+    besides these. A loop for which the backend has no form
     keeps that of the torch backend, with a warning; with ``require_backend`` it is an error. ``keep_states``, of the
     triton backend: kernels keep the states at the boundaries of segments for the backward pass (True), or it runs those
     that make them again (False); None keeps what is small. Raises DiagnosticError for a program that is wrong, and for
