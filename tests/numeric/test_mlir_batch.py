@@ -92,7 +92,7 @@ def test_other_batches(batch: int) -> None:
 def test_several_sequences_of_a_lane(batch: int) -> None:
     """Three lanes of four sequences, with a state that is reset and weights that are used twice."""
     check("Recurrent", batch)
-    loops = [loop for loop in LOOPS.values() if isinstance(loop, TickLoop) and "c" in loop.loop.states]
+    loops = [loop for loop in LOOPS.values() if isinstance(loop, TickLoop) and ("c", 0) in [a.key for a in loop.states]]
     assert any(rows == 4 for loop in loops for *_, rows in loop.kernels)
 
 
