@@ -146,9 +146,10 @@ class Division:
     def _walk(self, task: Task, stored: Collection[int], most: int) -> Task | None:
         """The kernel that goes through a dim in tiles, if that fits, with so many products in a round."""
         inner = frozenset(stored) - set(task.left)
-        key = (task.left, task.results, inner)
+        many = most == MANY
+        key = (task.left, task.results, inner, many)
         if key not in self._walks:
-            self._walks[key] = walk_of(self.relations.job, self.pressure, task.targets, inner, task.left)
+            self._walks[key] = walk_of(self.relations.job, self.pressure, task.targets, inner, task.left, many=many)
         found = self._walks[key]
         if found is None or found.peak > self.pressure.room or self._beside(task, found, inner):
             return None

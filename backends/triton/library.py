@@ -94,6 +94,13 @@ def with_rest(product, a, b, REAL: tl.constexpr, DOT: tl.constexpr, PRECISION: t
 
 
 @triton.jit
+def unseen(column, T, BV: tl.constexpr):
+    """``column``, for ``T`` is not negative, which the compiler does not know: where it sees how a loop goes on, it
+    keeps for each piece of each tile an address that it increases, two registers from the kernel's beginning on."""
+    return tl.multiple_of(column ^ tl.minimum(T, 0), BV)
+
+
+@triton.jit
 def solution(a, b, n, N: tl.constexpr):
     """[Z, N, N], [Z, N, M] -> [Z, N, M]: the solutions of systems of n unknowns, whose padding is 0.
 

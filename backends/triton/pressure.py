@@ -155,7 +155,7 @@ class Pressure:
         """What a product needs besides its operands as they are: where the hardware does not read them from shared
         memory each warp holds all rows that it needs, and small results leave warps that hold the same ones."""
         one, two = self.job.body[value].args
-        sides = self._sides(value, split, columns)
+        sides = self.sides(value, split, columns)
         first, second = self.entries(one, split, columns), self.entries(two, split, columns)
         if max(sides) >= ROWS:
             return int(self.operands * (first + second))
@@ -165,7 +165,7 @@ class Pressure:
         wide = min(WARPS // rows, max(1, sides[1] // 8))
         return first * (WARPS // rows - 1) + second * (WARPS // wide - 1)
 
-    def _sides(self, value: int, split: Mapping[int, Collection[int]], columns: int) -> tuple[int, int]:
+    def sides(self, value: int, split: Mapping[int, Collection[int]], columns: int = 0) -> tuple[int, int]:
         """The entries that the result of a product has of each operand, and it alone."""
         instr = self.job.body[value]
         inputs, output = split_spec(instr.attr("spec"))
@@ -179,6 +179,14 @@ class Pressure:
                     total *= self._columns(arg, dim, block, split, columns)
             found.append(total)
         return found[0], found[1]
+
+    def depth(self, value: int, split: Mapping[int, Collection[int]], columns: int = 0) -> int:
+        """How many terms a product sums."""
+        arg = self.job.body[value].args[0]
+        inputs, output = split_spec(self.job.body[value].attr("spec"))
+        gone, first = set(inputs[0]) & set(inputs[1]) - set(output), len(self.blocks(arg)) - len(inputs[0])
+        kept = ((d, n) for d, n in enumerate(self.blocks(arg)) if d >= first and inputs[0][d - first] in gone)
+        return prod(self._columns(arg, d, n, split, columns) for d, n in kept)
 
     def load(self, targets: Sequence[int], stored: Collection[int], places: Iterable[Place], columns: int) -> float:
         """How much a kernel for ``targets`` needs of what it may have: it fits up to 1."""
@@ -219,7 +227,7 @@ class Pressure:
         gone = set(inputs[0]) & set(inputs[1]) - set(output)
         blocks = zip(inputs[0], self.blocks(instr.args[0])[-len(inputs[0]) :], strict=True) if inputs[0] else ()
         depth = prod(n for x, n in blocks if x in gone)
-        return bool(gone) and depth >= LEAST and min(self._sides(value, {}, 0)) > 1
+        return bool(gone) and depth >= LEAST and min(self.sides(value, {}, 0)) > 1
 
     def contracts(self, value: int) -> bool:
         """Whether a value is a sum of products that is smaller than what is multiplied."""

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 
 from nldsl.backends.triton.columns import walks
 from nldsl.backends.triton.lower import Place
-from nldsl.backends.triton.pressure import Pressure
+from nldsl.backends.triton.pressure import ROWS, Pressure
 from nldsl.backends.triton.rounds import inside, rounds_of
+from nldsl.backends.triton.threads import MOST
 from nldsl.backends.triton.tiles import power_of_two
-from nldsl.backends.triton.walk import Walk, walk_between, walk_peak
+from nldsl.backends.triton.walk import Walk, walk_between, walk_need, walk_peak
 
 WIDTHS, TILES = (64, 32, 16), (64, 32, 16)
 # How much more than other kernels one of this form may need: its sums are divided evenly, and nothing else is large.
 MORE = 1.4
 WITHIN = 0.8  # and of their rounds, where a library function is a part of them
 MORE_FROM_REGISTERS = 1.1  # the first of these where products read their operands from registers
+SUMS = 1.75  # the same of what threads hold, where products have few rows
 FEW = 8  # no more than others where a round has more products than these: what they need is not small
 
 
@@ -174,6 +176,7 @@ class _Choice:
         own_work = (inside(job, (*r.sums, *r.written), known, self.walked) for r in rounds)
         many = max(sum(pressure.product(v) for v in work) for work in own_work) > FEW
         room = pressure.room * (1 if many else MORE_FROM_REGISTERS if pressure.operands else MORE)
+        few_rows = many and pressure.ticks < ROWS  # products whose operands lie in registers, again in each warp
         for width in WIDTHS:
             for columns in TILES:
                 if width > power_of_two(divided) or columns >= size:
@@ -181,6 +184,8 @@ class _Choice:
                 more = {v: {d: width} for v, d in self.divided}
                 peak = walk_peak(pressure, rounds, targets, known, self.through, columns, more)
                 inner = walk_peak(pressure, rounds, (), known, self.through, columns, more)
+                if few_rows and walk_need(pressure, rounds, targets, known, self.through, columns, more) > SUMS * MOST:
+                    continue
                 if peak <= room and inner <= most:
                     between = walk_between(pressure, rounds, known, more)
                     walk = Walk(self.through, size, columns, rounds, peak, between)

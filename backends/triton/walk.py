@@ -19,8 +19,10 @@ from nldsl.backends.triton.job import Job
 from nldsl.backends.triton.lower import Place
 from nldsl.backends.triton.pressure import DEAR, INSIDE, Pressure
 from nldsl.backends.triton.rounds import Round, inside, products_again, rounds_of
+from nldsl.backends.triton.threads import MOST, need
 
 TILES = (64, 32, 16)
+NARROW = (32, 16)  # where there are many: what makes up a wider one takes more registers than the entries that it has
 # How much of the room a walk in a loop over segments may have, and the tiles that a round of any walk reads: the
 # compiler reads ahead, and keeps addresses from round to round.
 IN_A_LOOP, READ = 3 / 4, 3 / 4
@@ -31,7 +33,7 @@ NOTHING: Mapping[int, Mapping[int, int]] = MappingProxyType({})
 class Walk:
     """``columns`` at a time of ``size``; ``places`` are where values have the columns. ``peak``: the entries that live
     at once in a round, ``between`` those while what a round needs is computed before it. ``left``: values that it
-    leaves for rounds of its own."""
+    leaves for rounds of its own. ``full``: it has so many tiles that the compiler must not keep their places."""
 
     places: frozenset[Place]
     size: int
@@ -40,6 +42,7 @@ class Walk:
     peak: int
     between: int
     left: tuple[int, ...] = ()
+    full: bool = False
 
 
 def walk_of(
@@ -49,31 +52,38 @@ def walk_of(
     stored: Collection[int],
     left: Collection[int],
     step: bool = False,
+    many: bool = False,
 ) -> Walk | None:
     """The best walk for a kernel that computes ``targets``, if there is one: the largest tiles that fit, else the walk
     that comes nearest. ``left``: those of them that it leaves in memory. ``step``: the kernel is a loop over segments
-    whose carried values lie in memory; it may have more rounds than it needs, so that each fits.
+    whose carried values lie in memory. Such a one, and one with ``many`` products in a round, may have more rounds than
+    it needs, so that each fits by what its threads hold.
     """
     again = set(targets)
     known = {v for v in stored if v not in again}
     best: Walk | None = None
+    least = 0.0
+    divides = step or many
     for places in walks(job, targets, stored, TILES[-1], step)[:3]:
         value, dim = next(iter(places))
         size = pressure.relations.sizes(value)[dim]
         assert isinstance(size, int)
-        tiles = [n for n in TILES if n < size]
-        for columns, divided in [*((n, False) for n in tiles), *((n, True) for n in tiles if step)]:
+        tiles = [n for n in (NARROW if divides else TILES) if n < size]
+        for columns, divided in [*((n, False) for n in tiles), *((n, True) for n in tiles if divides)]:
             form = _form(job, pressure, targets, known, places, columns, left, step, divided)
             if form is None:
                 continue
             rounds, more = form
-            peak = walk_peak(pressure, rounds, targets, known, places, columns, step=step)
+            rough = walk_peak(pressure, rounds, targets, known, places, columns, step=step)
+            full = walk_need(pressure, rounds, targets, known, places, columns) / MOST if divides else 0.0
+            peak = max(rough, int(min(1.0, full) * pressure.room))
             between = walk_between(pressure, rounds, known)
-            found = Walk(places, size, columns, rounds, peak, between, more)
-            if peak <= pressure.room * (IN_A_LOOP if step else 1):
+            found = Walk(places, size, columns, rounds, peak, between, more, divides)
+            full = max(full, rough / (pressure.room * (IN_A_LOOP if step else 1)))
+            if full <= 1:
                 return found
-            if best is None or peak < best.peak:
-                best = found
+            if best is None or full < least:
+                best, least = found, full
     return best
 
 
@@ -97,9 +107,11 @@ def _form(
     late = {v for _, v in job.carry} if step and any(p for _, p in job.variables) else set[int]()
     room = pressure.room * (IN_A_LOOP if step else 1)
 
-    def fits(round_: Round, held: Collection[int]) -> bool:
-        beside = sum(pressure.entries(v, {}, 0) for v in held)
-        return walk_peak(pressure, (round_,), (), known, places, columns, step=step) + beside <= room
+    def fits(round_: Round, beside: Collection[int]) -> bool:
+        own = walk_peak(pressure, (round_,), (), known, places, columns, step=step)
+        if own + sum(pressure.entries(v, {}, 0) for v in beside) > room:
+            return False
+        return need(pressure, round_, beside, known, _split(places, columns)) <= MOST
 
     def rounds_with(more: Sequence[int]) -> tuple[Round, ...] | None:
         wanted, kept = [*targets, *more], {*left, *more}
@@ -129,15 +141,10 @@ def walk_peak(
     ``parts``: of other dims of values, by number, the columns that a program has. In a ``step`` what products along
     ticks hold counts; elsewhere kernels fit without."""
     job, body = pressure.job, pressure.job.body
-    split: dict[int, dict[int, int]] = {}
-    for value, dim in places:
-        split.setdefault(value, dict(parts.get(value, {})))[dim] = columns
+    split = _split(places, columns, parts)
     most = 0
-    made: set[int] = set()
     for at, round_ in enumerate(rounds):
-        wanted = {v for r in rounds[at:] for v in r.before} | {v for v in targets if v not in split}
-        outer = {v for v in made if v in wanted} | set(round_.before)
-        outer |= {v for r in rounds[:at] if r.level == round_.level for v in r.sums}
+        outer = _outer(rounds, at, targets, split) | set(round_.before)
         there = {*known, *round_.read}
         cone = inside(job, (*round_.sums, *round_.written), there, split)
         held = sum(pressure.entries(v, parts, 0) for v in outer if body[v].op not in ("const", "iota"))
@@ -145,12 +152,43 @@ def walk_peak(
         most = max(most, held + _inner(pressure, cone, there, split, columns, step))
         read = [v for v in cone if v in split and (v in there or not body[v].args)]
         most = max(most, int(sum(pressure.entries(v, split, columns) for v in read) / READ))
-        made |= {*round_.before, *round_.sums}
     sums = {v for r in rounds for v in r.sums}
     outside = [v for v in targets if v not in split and v not in sums]
     if outside:
         most = max(most, pressure.peak(outside, {*known, *sums}, parts))
     return most
+
+
+def _split(
+    places: Collection[Place], columns: int, parts: Mapping[int, Mapping[int, int]] = NOTHING
+) -> dict[int, dict[int, int]]:
+    """The columns that a tile has of each value that has them, dim by dim."""
+    split: dict[int, dict[int, int]] = {}
+    for value, dim in places:
+        split.setdefault(value, dict(parts.get(value, {})))[dim] = columns
+    return split
+
+
+def _outer(rounds: Sequence[Round], at: int, targets: Sequence[int], split: Collection[int]) -> set[int]:
+    """What earlier rounds have made and later ones want."""
+    made = {v for r in rounds[:at] for v in (*r.before, *r.sums)}
+    wanted = {v for r in rounds[at:] for v in r.before} | {v for v in targets if v not in split}
+    return (made & wanted) | {v for r in rounds[:at] if r.level == rounds[at].level for v in r.sums}
+
+
+def walk_need(
+    pressure: Pressure,
+    rounds: Sequence[Round],
+    targets: Sequence[int],
+    known: Collection[int],
+    places: Collection[Place],
+    columns: int,
+    parts: Mapping[int, Mapping[int, int]] = NOTHING,
+) -> float:
+    """The most registers that a thread needs in a round."""
+    split = _split(places, columns, parts)
+    outer = [_outer(rounds, at, targets, split) for at in range(len(rounds))]
+    return max(need(pressure, r, o, known, split, parts) for r, o in zip(rounds, outer, strict=True))
 
 
 def walk_between(

@@ -68,7 +68,10 @@ class WalkWriter(KernelWriter):
             name = self.b.new_name(outer.hint(value))
             self.b.effect("pointwise", f"tl.full({shape(dims)}, 0.0, REAL)", name)
             totals[value] = name, Tile(name, dims)
+        at = self.b.new_name("at") if self.walk.full else COLUMN
         self.b.open()
+        if self.walk.full:
+            self.b.block.ops.append(plain_op(COLUMN, f"unseen({at}, T, BV)"))
         entire = self.entire
         if outer is entire:
             self.entire = self.lowering = self.active = replace(outer, known=dict(outer.known))
@@ -82,7 +85,7 @@ class WalkWriter(KernelWriter):
             self._pass_on(round_)
         for value, (name, _) in totals.items():
             self.b.add_up(name, parts[value].name)
-        self.b.close(f"for {COLUMN} in range(0, {power_of_two(self.walk.size)}, BV):")
+        self.b.close(f"for {at} in range(0, {power_of_two(self.walk.size)}, BV):")
         self.entire, self.lowering = entire, outer
         self.active = outer
         for value, (_, tile) in totals.items():
