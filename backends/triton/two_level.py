@@ -24,7 +24,7 @@ WIDTHS, TILES = (64, 32, 16), (64, 32, 16)
 MORE = 1.4
 WITHIN = 0.8  # and of their rounds, where a library function is a part of them
 MORE_FROM_REGISTERS = 1.1  # the first of these where products read their operands from registers
-SUMS = 1.75  # the same of what threads hold, where products have few rows
+SUMS = 1.5  # the same of what threads hold, where products have few rows
 FEW = 8  # no more than others where a round has more products than these: what they need is not small
 
 

@@ -144,7 +144,7 @@ def test_a_hidden_layer_in_tiles() -> None:
     inputs = inputs_of(source, 2, 12, torch.float64)
     expected = run(ticks_of(source).double(), inputs)
     module = kernels_of(source, Choices(room=2000))
-    assert module.emitted.source.count("for column in range(0, 32, BV):") >= 6
+    assert module.emitted.source.count(" in range(0, 32, BV):") >= 6
     assert largest_error(expected, run(module.double(), inputs)) < 1e-10
 
 
