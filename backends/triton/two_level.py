@@ -24,7 +24,6 @@ WIDTHS, TILES = (64, 32, 16), (64, 32, 16)
 MORE = 1.4
 WITHIN = 0.8  # and of their rounds, where a library function is a part of them
 MORE_FROM_REGISTERS = 1.1  # the first of these where products read their operands from registers
-SUMS = 1.5  # the same of what threads hold, where products have few rows
 FEW = 8  # no more than others where a round has more products than these: what they need is not small
 
 
@@ -184,7 +183,7 @@ class _Choice:
                 more = {v: {d: width} for v, d in self.divided}
                 peak = walk_peak(pressure, rounds, targets, known, self.through, columns, more)
                 inner = walk_peak(pressure, rounds, (), known, self.through, columns, more)
-                if few_rows and walk_need(pressure, rounds, targets, known, self.through, columns, more) > SUMS * MOST:
+                if few_rows and walk_need(pressure, rounds, targets, known, self.through, columns, more) > MORE * MOST:
                     continue
                 if peak <= room and inner <= most:
                     between = walk_between(pressure, rounds, known, more)

@@ -28,7 +28,7 @@ HOPPER = {("KimiDelta", 32): [16]}  # bytes a thread of each kernel that spills;
 DEEP = [
     ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 1, 16),
     ("titans.nl", "Titans", {"dk": 128, "dv": 128}, 2, 56),
-    ("ttt.nl", "TTTMlp", {"d": 64}, 3, 504),
+    ("ttt.nl", "TTTMlp", {"d": 64}, 0, 0),
 ]
 # In float32: target, program, width of those that spill, with the bytes of each kernel; the others spill nothing.
 SINGLE = {(90, "DeltaNet", 128): [360], (90, "RWKV7", 128): [228]}
@@ -94,7 +94,7 @@ def test_the_other_half_type_spills_nothing_either(file: str, entry: str) -> Non
 def test_what_deep_memories_spill(file: str, entry: str, dims: dict[str, int], count: int, most: int) -> None:
     """Hidden layers of 256 and 512 units; what is pinned is what was found."""
     spilled = check(f"stdlib/memories/{file}", entry, 90, "", **dims)
-    assert (len(spilled), max(spilled.values())) == (count, most), spilled
+    assert (len(spilled), max(spilled.values(), default=0)) == (count, most), spilled
 
 
 @pytest.mark.slow
