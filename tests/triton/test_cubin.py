@@ -26,7 +26,7 @@ HOT = [
 HOPPER = {("KimiDelta", 32): [16]}  # bytes a thread of each kernel that spills; other programs and widths have none
 # What is pinned of deep memories: file, program, dims, kernels that spill, bytes a thread of the worst of them.
 DEEP = [
-    ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 1, 16),
+    ("titans.nl", "Titans", {"dk": 64, "dv": 64}, 0, 0),
     ("titans.nl", "Titans", {"dk": 128, "dv": 128}, 2, 56),
     ("ttt.nl", "TTTMlp", {"d": 64}, 0, 0),
 ]
