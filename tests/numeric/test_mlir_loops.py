@@ -144,7 +144,7 @@ def test_operations_of_pytorch() -> None:
         torch.randn(loop.shape(a.type, BATCH_SIZE, TICKS), generator=gen, dtype=torch.float64, requires_grad=True)
         for a in loop.inputs
     ]
-    torch.library.opcheck(torch.ops.nldsl_mlir.loop.default, (tensors, name, 0, TICKS, True, True))
+    torch.library.opcheck(torch.ops.nldsl_mlir.loop.default, (tensors, name, 0, TICKS, True, True, False))
 
     def run(*given: Tensor) -> Tensor:
         return torch.stack([x.sin().sum() for x in custom_ops.run(name, list(given), 0, TICKS)]).sum()
