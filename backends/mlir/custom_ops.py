@@ -34,9 +34,7 @@ def put(native: NativeLoop, name: str) -> None:
 
 # Defined piece by piece: an operation made by ``custom_op`` imports torch._dynamo when it is first called (seconds).
 _LIBRARY: Any = torch.library.Library("nldsl_mlir", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define(
-    "loop(Tensor[] tensors, str name, int tick, int count, bool save, bool ends, bool keep) -> Tensor[]"
-)
+_LIBRARY.define("loop(Tensor[] tensors, str name, int tick, int count, bool save, bool ends, bool keep) -> Tensor[]")
 _LIBRARY.define(
     "loop_backward(Tensor[] tensors, Tensor[] boundaries, Tensor[] cotangents, str name, int tick, int count,"
     " bool ends) -> Tensor[]"
