@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from nldsl.backends.iree.carried import Carried
 from nldsl.backends.iree.contraction import einsum
 from nldsl.backends.iree.lower import Lower
-from nldsl.backends.iree.nodes import REAL, Held, Node, Size
+from nldsl.backends.iree.nodes import REAL, Node, Size
 from nldsl.backends.iree.products import segprod
 from nldsl.backends.iree.shapes import flip, gather, lined, pick, reshape
 
@@ -50,24 +52,19 @@ def linear_scan(low: Lower, decay: Node, new: Node, reverse: bool) -> Node:
 def tick_loop(low: Lower, streams: Sequence[Node], first: Node, reverse: bool, step: object) -> Node:
     """x[t] = step(x[t-1], *streams[t]), all of them: [T, ..]. ``first`` is x before the first tick."""
     text, n = low.text, streams[0].shape[0]
-    axes = low.merged([*streams, first])
-    shape = (n, *first.shape)
-    start = low.full(low.stretched(first, axes, first.shape))
+    made = Carried.like(low, [*streams, first], (n, *first.shape), 0)
+    start = low.full(low.stretched(first, made.axes, first.shape))
     every = [low.force(x) for x in streams]
-    made = Held(axes, shape, REAL, "", (), ())
-    dims = [d for d in range(made.rank) if low.size(made, d) != 1]
-    sizes: list[Size] = [low.size(made, d) for d in dims]
-    target = text.unlike(sizes, REAL)
-    with text.loop(n, [(start.ssa, start.sizes, REAL), (target, sizes, REAL)]) as (count, (now, out), end):
+    target = text.unlike(made.sizes, REAL)
+    with text.loop(n, [(start.ssa, start.sizes, REAL), (target, made.sizes, REAL)]) as (count, (now, out), end):
         at: Size = count
         if reverse:
             at = text.index_op("subi", n - 1, count)
-        x = Held(start.axes, start.shape, REAL, now, start.sizes, start.where)
-        rows = [pick(low, s, len(s.axes) + 0, at) for s in every]
-        new = low.full(low.stretched(step(x, *rows), axes, first.shape))  # type: ignore[operator]
-        place = dims.index(len(axes))
-        results = end([new.ssa, text.put((new.ssa, new.sizes), (out, sizes), REAL, place, at, None)])
-    return Held(axes, shape, REAL, text.tied(results[1], sizes, REAL), tuple(sizes), tuple(dims))
+        x = replace(start, ssa=now)
+        rows = [pick(low, s, len(s.axes), at) for s in every]
+        new = low.full(low.stretched(step(x, *rows), made.axes, first.shape))  # type: ignore[operator]
+        results = end([new.ssa, made.put(low, new, out, at)])
+    return made.value(text.tied(results[1], made.sizes, REAL))
 
 
 def matrix_scan(low: Lower, a: Node, b: Node, reverse: bool) -> Node:
