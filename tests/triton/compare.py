@@ -121,16 +121,19 @@ def low_errors(
     dtype: torch.dtype = torch.bfloat16,
     keep_states: bool | None = None,
     draws: int = 1,
+    same_cotangents: bool = False,
 ) -> dict[str, float]:
     """Relative root mean square errors of a module in a type: outputs, states, gradients. Of the same numbers:
-    parameters and cotangents are rounded on both sides, as inputs are. Over several ``draws`` of the inputs together:
-    the gradient of a parameter that is one number is a sum that may cancel in any one of them."""
+    parameters are rounded on both sides, as inputs are, and with ``same_cotangents`` these too, which the reference
+    else gets as they are drawn. Over several ``draws`` of the inputs together: the gradient of a parameter that is one
+    number is a sum that may cancel in any one of them."""
+    given = dtype if same_cotangents else torch.float64
     reference, module = ticks_of(source).to(dtype).double(), kernels_of(source, keep_states=keep_states).to(dtype)
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for seed in range(draws):
         inputs = inputs_of(source, 1, ticks, dtype, seed)
-        expected = run(reference, {n: x.double() for n, x in inputs.items()}, cotangents=dtype)
-        found = run(module, inputs, cotangents=dtype)
+        expected = run(reference, {n: x.double() for n, x in inputs.items()}, cotangents=given)
+        found = run(module, inputs, cotangents=given)
         for name, value in expected.values.items():
             pairs.setdefault(name, []).append((value, found.values[name]))
         for name, gradient in expected.gradients.items():

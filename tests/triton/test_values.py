@@ -92,6 +92,12 @@ def test_single_precision(entry: str) -> None:
     assert largest_error(expected, run(kernels_of(source), inputs)) < 1e-5
 
 
+ONE_DECAY = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    # 0.02, -0.13 and 0.31 in three draws: in float64 with rounded operands it is off by a tenth where it is smallest
+    reason="the gradient of the one decay is a sum that cancels in this draw",
+)
 ERASE_KEY = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
@@ -106,16 +112,19 @@ ERASE_KEY = pytest.mark.xfail(
         pytest.param("memories/delta.nl", "DeltaNet", marks=pytest.mark.slow),
         pytest.param("memories/delta.nl", "KimiDelta", marks=pytest.mark.slow),
         pytest.param("memories/gated_linear.nl", "GatedLinearAttention", marks=pytest.mark.slow),
-        pytest.param("memories/gated_linear.nl", "Mamba2", marks=pytest.mark.slow),
+        pytest.param("memories/gated_linear.nl", "Mamba2", marks=[pytest.mark.slow, ONE_DECAY]),
         pytest.param("memories/low_rank.nl", "RWKV7", marks=[pytest.mark.slow, ERASE_KEY]),
     ],
 )
 def test_half_precision(path: str, entry: str) -> None:
     """Everything that a kernel reads, writes and multiplies in bfloat16; states within it and gates in float32."""
-    # the gradient of its one decay is 0.02, -0.13 and 0.31 in three draws: a sum that cancels: in float64 with
-    # rounded operands it is off by a tenth where it is smallest
-    draws = 3 if entry == "Mamba2" else 1
-    errors = low_errors(program(path, entry, dk=32, dv=32), 64, draws=draws)
+    errors = low_errors(program(path, entry, dk=32, dv=32), 64)
+    assert max(errors.values()) < 6e-3, errors
+
+
+@pytest.mark.slow
+def test_half_precision_over_several_draws() -> None:
+    errors = low_errors(program("memories/gated_linear.nl", "Mamba2", dk=32, dv=32), 64, draws=3, same_cotangents=True)
     assert max(errors.values()) < 6e-3, errors
 
 
